@@ -1,0 +1,1 @@
+"""Builders: one folder per dataset, found by name through importlib.resources."""

@@ -1,0 +1,10 @@
+"""The one error that users are meant to read."""
+
+from __future__ import annotations
+
+
+class SpurbenchError(Exception):
+    """Something the user can mend: one line that says what is wrong, where, and what to do.
+
+    The command line prints it without a traceback (``--debug`` shows one) and exits with status 1.
+    """
