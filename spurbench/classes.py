@@ -58,7 +58,7 @@ class ClassRegistry(Sequence[SpuriousClass]):
         """Read a ``classes.toml``: an array ``[[classes]]`` of :class:`SpuriousClass`.
 
         Raises:
-            SpurbenchError: if the file is missing, is not TOML, or an entry is wrong or twice there.
+            SpurbenchError: if the file is missing or not TOML, or an entry is wrong or repeated.
         """
         try:
             entries = tomllib.loads(path.read_text(encoding="utf-8")).get("classes", [])
@@ -102,9 +102,7 @@ class ClassRegistry(Sequence[SpuriousClass]):
             return self._classes
         if wanted == "paper":
             return tuple(c for c in self._classes if c.paper)
-        by_key = {_key(c.name): c for c in self._classes} | {
-            str(c.index): c for c in self._classes
-        }
+        by_key = {_key(c.name): c for c in self._classes} | {str(c.index): c for c in self._classes}
         chosen: dict[int, SpuriousClass] = {}
         for item in filter(None, (part.strip() for part in wanted.split(","))):
             key = str(int(item)) if item.isdigit() else _key(item)

@@ -1,0 +1,140 @@
+"""The text-to-image model that is fine-tuned: loading, fingerprint, restoring."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spurbench.errors import SpurbenchError
+
+log = logging.getLogger(__name__)
+
+TRAINED = ("unet", "text_encoder")
+
+
+@dataclass
+class TextToImage:
+    """A Stable Diffusion pipeline in float32 whose U-Net and text encoder can be put back.
+
+    Attributes:
+        pipeline: diffusers' ``StableDiffusionPipeline``, without a safety checker.
+        name: the hub id, or the folder's name.
+        fingerprint: sha256 over the weights of the U-Net, the text encoder and the VAE, the
+            scheduler's configuration and the tokenizer's vocabulary.
+    """
+
+    pipeline: Any
+    name: str
+    fingerprint: str
+    _initial: dict[str, dict[str, Tensor]] = field(repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        device: torch.device = self.pipeline.unet.device
+        return device
+
+    def restore(self) -> None:
+        """Put the base weights back in place, so that the next class starts from them."""
+        self.load(self._initial)
+
+    def load(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Copy weights into the U-Net and the text encoder in place.
+
+        Args:
+            weights: a state dict for each of :data:`TRAINED`, of any float dtype.
+        """
+        for name in TRAINED:
+            getattr(self.pipeline, name).load_state_dict(weights[name])
+
+
+def load_base(
+    model: str, *, revision: str | None, relative_to: Path, device: torch.device
+) -> TextToImage:
+    """Load a Stable Diffusion 1.x or 2.x base in float32.
+
+    Args:
+        model: a folder in diffusers' layout (from ``relative_to``, or absolute), else a hub id.
+        revision: of a hub id.
+        relative_to: the recipe's folder.
+        device: where to put it.
+
+    Raises:
+        SpurbenchError: if it can't be had, or is another kind of pipeline (SDXL has two text
+            encoders and a refiner, which the joint fine-tuning here does not know).
+    """
+    from diffusers import StableDiffusionPipeline
+
+    folder = relative_to / model
+    source = str(folder) if folder.is_dir() else model
+    options = {} if folder.is_dir() or revision is None else {"revision": revision}
+    _require_stable_diffusion(source, options)
+    try:
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            source,
+            torch_dtype=torch.float32,
+            safety_checker=None,
+            requires_safety_checker=False,
+            **options,
+        )
+    except (OSError, ValueError) as error:
+        raise SpurbenchError(_unavailable(source, error)) from error
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.to(device)
+    for name in ("unet", "text_encoder", "vae"):
+        getattr(pipeline, name).requires_grad_(False).eval()
+    return TextToImage(
+        pipeline=pipeline,
+        name=folder.name if folder.is_dir() else model,
+        fingerprint=_fingerprint(pipeline),
+        _initial={
+            name: {
+                key: value.detach().cpu().clone()
+                for key, value in getattr(pipeline, name).state_dict().items()
+            }
+            for name in TRAINED
+        },
+    )
+
+
+def _require_stable_diffusion(source: str, options: Mapping[str, str]) -> None:
+    from diffusers import DiffusionPipeline
+
+    try:
+        config = DiffusionPipeline.load_config(source, **options)
+    except (OSError, ValueError) as error:
+        raise SpurbenchError(_unavailable(source, error)) from error
+    kind = config.get("_class_name")
+    if kind != "StableDiffusionPipeline":
+        raise SpurbenchError(
+            f"base model {source} is a {kind}; only Stable Diffusion 1.x and 2.x bases "
+            "(StableDiffusionPipeline) can be fine-tuned here"
+        )
+
+
+def _unavailable(source: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        f"base model {source} can't be loaded ({reason}); give a local folder in diffusers' layout "
+        "with --base, or check the network"
+    )
+
+
+def _fingerprint(pipeline: Any) -> str:
+    digest = hashlib.sha256()
+    for name in ("unet", "text_encoder", "vae"):
+        module: nn.Module = getattr(pipeline, name)
+        for key, value in sorted(module.state_dict().items()):
+            digest.update(f"{name}.{key} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    scheduler = {k: v for k, v in pipeline.scheduler.config.items() if not k.startswith("_")}
+    digest.update(repr(sorted(scheduler.items())).encode())
+    digest.update(repr(sorted(pipeline.tokenizer.get_vocab().items())).encode())
+    return digest.hexdigest()
