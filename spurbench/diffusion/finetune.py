@@ -222,7 +222,8 @@ def finetune(
         module.requires_grad_(False).eval()
     weights_by_component = {
         name: {
-            key: value.detach().cpu() for key, value in getattr(pipeline, name).state_dict().items()
+            key: value.detach().to("cpu", copy=True)
+            for key, value in getattr(pipeline, name).state_dict().items()
         }
         for name in TRAINED
     }
