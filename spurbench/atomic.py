@@ -70,7 +70,9 @@ def replace_folder(source: Path, target: Path) -> None:
     if target.exists():
         # A folder can't be renamed over a full one: move the old one aside first, so that the
         # moment without ``target`` is two renames long.
-        retired = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
+        retired = Path(
+            tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old")
+        )
         target.rename(retired / target.name)
         source.rename(target)
         shutil.rmtree(retired, ignore_errors=True)

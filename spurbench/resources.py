@@ -33,7 +33,9 @@ def builder_folder(name_or_path: str) -> Path:
         return path
     near = difflib.get_close_matches(name_or_path, embedded)
     hint = f"did you mean {near[0]!r}?" if near else f"embedded recipes: {', '.join(embedded)}"
-    raise SpurbenchError(f"recipe {name_or_path!r} is neither embedded nor a folder with a recipe.toml; {hint}")
+    raise SpurbenchError(
+        f"recipe {name_or_path!r} is neither embedded nor a folder with a recipe.toml; {hint}"
+    )
 
 
 def card_templates() -> Path:

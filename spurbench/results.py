@@ -1,4 +1,4 @@
-"""The result of one classifier on one dataset: the schema of the JSON that ``spurbench eval`` writes.
+"""The result of one classifier on one dataset: the JSON that ``spurbench eval`` writes.
 
 Every number is a JSON number, every share a fraction in [0, 1], every interval a 95 % interval.
 ``schema`` names the version of this layout; readers refuse versions they don't know.
@@ -77,7 +77,9 @@ class ClassifierInfo(_Model):
     """Which classifier was measured."""
 
     spec: str = Field(description="as asked for")
-    name: str = Field(description="resolved in full, e.g. vit_base_patch16_224.augreg_in21k_ft_in1k")
+    name: str = Field(
+        description="resolved in full, e.g. vit_base_patch16_224.augreg_in21k_ft_in1k"
+    )
     source: Literal["timm", "torchvision", "robustbench", "hf-hub", "folder", "mini"]
     architecture: str
     parameters: int
