@@ -1,0 +1,127 @@
+"""Is the class object in the image? Detectors behind ``check.object_detector``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from PIL import Image
+
+from spurbench.classes import SpuriousClass
+from spurbench.errors import SpurbenchError
+
+
+class ObjectDetector(Protocol):
+    """Scores images for the presence of a class's object."""
+
+    name: str
+    """Which detector, with its version or weights' hash: part of a build's fingerprint."""
+
+    def scores(self, images: Sequence[Image.Image], spurious_class: SpuriousClass) -> list[float]:
+        """The object's score in [0, 1] for each image."""
+        ...
+
+
+def load_detector(spec: str, *, relative_to: Path, device: torch.device) -> ObjectDetector:
+    """Load ``owlv2:HUB_ID``, or the multi-label classifier in a folder.
+
+    Args:
+        spec: as in a recipe's ``check.object_detector``.
+        relative_to: the recipe's folder.
+        device: where it runs.
+
+    Raises:
+        SpurbenchError: for an unknown kind, or weights that can't be had.
+    """
+    kind, separator, name = spec.partition(":")
+    if separator and kind in _KINDS:
+        return _KINDS[kind](name, device)
+    folder = relative_to / spec
+    if (folder / "config.json").is_file():
+        return MultiLabelDetector(folder, device)
+    raise SpurbenchError(
+        f"object detector {spec!r} is neither a folder with a config.json under {relative_to} nor "
+        f"one of {', '.join(f'{kind}:NAME' for kind in _KINDS)}; set check.object_detector"
+    )
+
+
+class MultiLabelDetector:
+    """A timm classifier with sigmoid outputs, those named ``object:NAME`` among them.
+
+    The folder holds ``config.json`` (timm's hub format, with ``label_names``) and
+    ``model.safetensors``.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        import timm
+        from safetensors.torch import load_file
+
+        from spurbench.runs import file_sha256
+
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        weights = folder / "model.safetensors"
+        self.name = f"{folder.name}@{file_sha256(weights)[:16]}"
+        self._labels: list[str] = config["label_names"]
+        self._model = timm.create_model(
+            config["architecture"], num_classes=len(self._labels), **config.get("model_args", {})
+        )
+        state = {key: value.float() for key, value in load_file(weights).items()}
+        self._model.load_state_dict(state)
+        self._model.to(device).eval()
+        self._device = device
+        self._cfg = config["pretrained_cfg"]
+
+    @torch.inference_mode()
+    def scores(self, images: Sequence[Image.Image], spurious_class: SpuriousClass) -> list[float]:
+        """See :class:`ObjectDetector`; the sigmoid of the class's own output."""
+        from torchvision.transforms.v2 import functional as tv
+
+        label = f"object:{spurious_class.name}"
+        if label not in self._labels:
+            raise SpurbenchError(f"object detector {self.name} has no output {label!r}")
+        _, height, width = self._cfg["input_size"]
+        mean = torch.tensor(self._cfg["mean"], device=self._device).view(3, 1, 1)
+        std = torch.tensor(self._cfg["std"], device=self._device).view(3, 1, 1)
+        found: list[float] = []
+        for start in range(0, len(images), 64):
+            pixels = torch.stack(
+                [
+                    tv.pil_to_tensor(
+                        image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+                    )
+                    for image in images[start : start + 64]
+                ]
+            )
+            logits = self._model((pixels.to(self._device) / 255 - mean) / std)
+            found += logits[:, self._labels.index(label)].sigmoid().tolist()
+        return found
+
+
+class Owlv2Detector:
+    """Open-vocabulary detection of "a photo of a NAME" (OWLv2, Minderer et al. 2023)."""
+
+    def __init__(self, hub_id: str, device: torch.device) -> None:
+        from transformers import pipeline
+
+        self.name = f"owlv2:{hub_id}"
+        try:
+            self._detect = pipeline("zero-shot-object-detection", model=hub_id, device=device)
+        except (OSError, ValueError) as error:
+            raise SpurbenchError(
+                f"object detector {hub_id} can't be loaded; check the network, or leave object "
+                "presence unchecked with --set check.object_detector=none"
+            ) from error
+
+    def scores(self, images: Sequence[Image.Image], spurious_class: SpuriousClass) -> list[float]:
+        """See :class:`ObjectDetector`; the score of the most confident box, 0 without one."""
+        label = f"a photo of a {spurious_class.name}"
+        results = self._detect(
+            [{"image": image, "candidate_labels": [label]} for image in images], threshold=0.0
+        )
+        return [max((box["score"] for box in boxes), default=0.0) for boxes in results]
+
+
+_KINDS: dict[str, Callable[[str, torch.device], ObjectDetector]] = {"owlv2": Owlv2Detector}

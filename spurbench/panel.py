@@ -1,0 +1,99 @@
+"""The panel: the classifiers that must all be fooled, and what they say of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spurbench.classifiers import Classifier, load_classifier
+from spurbench.errors import SpurbenchError
+from spurbench.evaluate import predict
+from spurbench.images import ImageRecord
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one classifier says of one image."""
+
+    classifier: str
+    prediction: int
+    """ImageNet-1k class index."""
+    probability: float
+    """Softmax probability of the image's class."""
+    rank: int
+    """Rank of the image's class, 1 is the prediction."""
+
+
+def load_member(spec: str, *, relative_to: Path, device: torch.device) -> Classifier:
+    """Load ``SPEC`` or ``SPEC=CHECKPOINT``; a relative checkpoint starts from ``relative_to``."""
+    name, separator, checkpoint = spec.partition("=")
+    if separator and not checkpoint:
+        raise SpurbenchError(f"panel member {spec!r} names no checkpoint after '='")
+    return load_classifier(
+        name, checkpoint=relative_to / checkpoint if checkpoint else None, device=device
+    )
+
+
+def load_panel(
+    specs: Sequence[str], *, relative_to: Path, device: torch.device
+) -> tuple[Classifier, ...]:
+    """Load every member; two that resolve to the same classifier are refused.
+
+    Raises:
+        SpurbenchError: if one can't be loaded, or is there twice.
+    """
+    panel = tuple(load_member(spec, relative_to=relative_to, device=device) for spec in specs)
+    seen: dict[str, str] = {}
+    for spec, classifier in zip(specs, panel, strict=True):
+        digest = classifier.info.weights_sha256
+        if digest in seen:
+            raise SpurbenchError(
+                f"panel holds the same weights twice: {seen[digest]!r} and {spec!r}"
+            )
+        seen[digest] = spec
+    return panel
+
+
+def fingerprint(panel: Sequence[Classifier]) -> list[dict[str, Any]]:
+    """What the answers of a panel depend on, as JSON values."""
+    return [
+        {
+            "name": classifier.info.name,
+            "weights_sha256": classifier.info.weights_sha256,
+            "preprocessing": classifier.preprocessing("whole").model_dump(mode="json"),
+        }
+        for classifier in panel
+    ]
+
+
+def ask(panel: Sequence[Classifier], images: Sequence[ImageRecord]) -> list[list[Answer]]:
+    """Each image's answers, in the order of the images and, for each, of the panel."""
+    columns = []
+    for classifier in panel:
+        predictions = predict(classifier, images)
+        columns.append(
+            [
+                Answer(classifier.info.name, int(prediction), float(probability), int(rank))
+                for prediction, probability, rank in zip(
+                    predictions.prediction,
+                    predictions.probability,
+                    predictions.rank,
+                    strict=True,
+                )
+            ]
+        )
+    return [list(answers) for answers in zip(*columns, strict=True)]
+
+
+def consistently_spurious(answers: Sequence[Answer]) -> bool:
+    """Whether every classifier of the panel calls an object-free image its class."""
+    return all(answer.rank == 1 for answer in answers)
+
+
+def agreement(answers: Sequence[Answer]) -> float:
+    """The panel's lowest probability of the class: how sure its least convinced member is."""
+    return min(answer.probability for answer in answers)
