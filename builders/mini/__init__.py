@@ -1,0 +1,1 @@
+"""The embedded planted world: its renderer, data sets and asset training."""
