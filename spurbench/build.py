@@ -464,7 +464,6 @@ def _generated_records(sampled: Stage, spurious_class: SpuriousClass) -> list[Im
         ImageRecord.from_file(
             path,
             class_index=spurious_class.index,
-            component=spurious_class.component,
             source="generated",
         )
         for path in _image_files(sampled)

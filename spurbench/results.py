@@ -138,6 +138,7 @@ class Result(_Model):
     damaged: list[Damaged]
     settings: Settings
     predictions: str = Field(description="file name of the per-image parquet beside this JSON")
+    predictions_sha256: str = Field(description="of that file")
     environment: dict[str, str] = Field(description="versions of packages, and the device")
     created: str = Field(description="UTC, ISO 8601")
 

@@ -1,0 +1,376 @@
+"""One classifier on one set of images: predictions, and the result computed from them."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from spurbench import atomic, metrics
+from spurbench.classes import ClassRegistry, imagenet_names, imagenet_wnids
+from spurbench.classifiers import Classifier, Mode, head_wnids, transform
+from spurbench.environment import package_versions
+from spurbench.errors import SpurbenchError
+from spurbench.images import ImageRecord, ImageSet, decode_rgb
+from spurbench.results import (
+    ClassResult,
+    Interval,
+    Preprocessing,
+    Result,
+    Settings,
+    Split,
+    SplitResult,
+    Summary,
+)
+from spurbench.runs import file_sha256, fingerprint
+
+log = logging.getLogger(__name__)
+
+BOOTSTRAP = Settings(bootstrap_resamples=2000, bootstrap_seed=0)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier says of each image.
+
+    Attributes:
+        prediction: (N,) ImageNet-1k class index of its answer; -1 where a larger head answers a
+            class that ImageNet-1k lacks.
+        predicted_wnid: WordNet ids of the answers.
+        probability: (N,) softmax probability, over the whole head, of the image's class.
+        rank: (N,) rank of the image's class, 1 is the answer.
+    """
+
+    prediction: NDArray[np.int64]
+    predicted_wnid: list[str]
+    probability: NDArray[np.float64]
+    rank: NDArray[np.int64]
+
+
+def predict(
+    classifier: Classifier,
+    images: Sequence[ImageRecord],
+    *,
+    preprocess: Mode = "whole",
+    batch_size: int | None = None,
+    workers: int = 0,
+) -> Predictions:
+    """Run a classifier over images; the numbers do not depend on the batch size.
+
+    Args:
+        classifier: the model, where it is to run.
+        images: at least one.
+        preprocess: see :meth:`Classifier.preprocessing`.
+        batch_size: images at a time; None chooses by the device. On a CUDA out-of-memory error it
+            is halved, which is said, and the batch is tried again.
+        workers: processes that decode and resize; 0 does it here.
+
+    Raises:
+        SpurbenchError: if the classifier's head lacks a class, or memory is short for one image.
+    """
+    wnids = imagenet_wnids()
+    classes = sorted({image.class_index for image in images})
+    column_of = dict(
+        zip(classes, classifier.columns([wnids[c] for c in classes]).tolist(), strict=True)
+    )
+    columns = np.array([column_of[image.class_index] for image in images])
+    loader = DataLoader(
+        _Pixels(images, classifier.preprocessing(preprocess)),
+        batch_size=batch_size or _default_batch_size(classifier.device),
+        num_workers=workers,
+        pin_memory=classifier.device.type == "cuda",
+    )
+    answers, probabilities, ranks = [], [], []
+    done = 0
+    bar = tqdm(total=len(images), desc=classifier.info.name, unit="img", leave=False, disable=None)
+    with bar, _exact_arithmetic(classifier.device):
+        for pixels in loader:
+            logits = np.concatenate(list(_logits(classifier, pixels)))
+            own = columns[done : done + len(logits)]
+            answers.append(logits.argmax(axis=1))
+            probabilities.append(metrics.class_probability(logits, own))
+            ranks.append(metrics.class_rank(logits, own))
+            done += len(logits)
+            bar.update(len(logits))
+    head = head_wnids(classifier.info.head)
+    index_of = {wnid: i for i, wnid in enumerate(wnids)}
+    predicted = [head[column] for column in np.concatenate(answers)]
+    return Predictions(
+        prediction=np.array([index_of.get(wnid, -1) for wnid in predicted], np.int64),
+        predicted_wnid=predicted,
+        probability=np.concatenate(probabilities),
+        rank=np.concatenate(ranks),
+    )
+
+
+def evaluate(
+    classifier: Classifier,
+    images: ImageSet,
+    registry: ClassRegistry,
+    output: Path,
+    *,
+    positives: ImageSet | None = None,
+    preprocess: Mode = "whole",
+    batch_size: int | None = None,
+    workers: int = 0,
+    force: bool = False,
+) -> tuple[Result, Path, bool]:
+    """Measure a classifier, or find the stored result of the same measurement.
+
+    Args:
+        classifier: to measure.
+        images: spurious images, object-free.
+        registry: names the classes' features.
+        output: folder of results; ``NAME.json`` and ``NAME.parquet`` go there.
+        positives: images that truly show the classes, for AUROC and average precision.
+        preprocess: see :meth:`Classifier.preprocessing`.
+        batch_size: see :func:`predict`.
+        workers: see :func:`predict`.
+        force: measure even if an unchanged result is stored.
+
+    Returns:
+        The result, the path of its JSON, and whether it is the stored one.
+
+    Raises:
+        SpurbenchError: if positives lack a class, or the classifier's head does.
+    """
+    if positives is not None:
+        present = {image.class_index for image in positives.records}
+        lacking = sorted({image.class_index for image in images.records} - present)
+        if lacking:
+            names = ", ".join(imagenet_names()[i] for i in lacking[:5])
+            raise SpurbenchError(f"--positives has no images of {len(lacking)} classes: {names}")
+    path = output / f"{_file_stem(classifier, images, positives, preprocess)}.json"
+    if not force:
+        stored = _stored(path)
+        if stored is not None:
+            return stored, path, True
+
+    def ask(records: Sequence[ImageRecord]) -> pd.DataFrame:
+        answers = predict(
+            classifier, records, preprocess=preprocess, batch_size=batch_size, workers=workers
+        )
+        return _frame(records, answers)
+
+    frame = ask(images.records)
+    if positives is not None:
+        wanted = {image.class_index for image in images.records}
+        shown = [image for image in positives.records if image.class_index in wanted]
+        frame = pd.concat([frame, ask(shown).assign(source="positive")], ignore_index=True)
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    predictions = path.with_suffix(".parquet")
+    atomic.write_bytes(predictions, buffer.getvalue())
+    splits: dict[Split, SplitResult] = {
+        split: summarise(frame[frame["source"].isin([split, "positive"])], registry)
+        for split in ("real", "generated")
+        if (frame["source"] == split).any()
+    }
+    whole = next(iter(splits.values())) if len(splits) == 1 else summarise(frame, registry)
+    result = Result(
+        summary=whole.summary,
+        splits=splits,
+        classifier=classifier.info,
+        dataset=images.info,
+        preprocessing=classifier.preprocessing(preprocess),
+        positives=positives.info if positives else None,
+        damaged=[*images.damaged, *(positives.damaged if positives else ())],
+        settings=BOOTSTRAP,
+        predictions=predictions.name,
+        predictions_sha256=file_sha256(predictions),
+        environment={**package_versions(), "device": _device_name(classifier.device)},
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    result.write(path)
+    return result, path, False
+
+
+def summarise(frame: pd.DataFrame, registry: ClassRegistry) -> SplitResult:
+    """A split's result from its per-image predictions (the parquet's columns).
+
+    Args:
+        frame: rows with ``class_index``, ``source``, ``probability`` and ``rank``; rows whose source
+            is ``positive`` truly show their class.
+        registry: names the classes' features.
+    """
+    known = registry.by_index()
+    spurious, positive = frame[frame["source"] != "positive"], frame[frame["source"] == "positive"]
+    classes: list[ClassResult] = []
+    called: list[NDArray[np.float64]] = []
+    for key, rows in spurious.groupby("class_index"):
+        index = int(key)
+        fooled = (rows["rank"] == 1).to_numpy()
+        called.append(fooled.astype(np.float64))
+        true = positive.loc[positive["class_index"] == index, "probability"].to_numpy()
+        probability = rows["probability"].to_numpy()
+        low, high = metrics.wilson_interval(int(fooled.sum()), len(fooled))
+        classes.append(
+            ClassResult(
+                index=index,
+                name=known[index].name if index in known else imagenet_names()[index],
+                wnid=imagenet_wnids()[index],
+                spurious_feature=known[index].spurious_feature if index in known else None,
+                n=len(rows),
+                spurious_accuracy=float(fooled.mean()),
+                spurious_accuracy_interval=Interval(low=low, high=high),
+                top5=float((rows["rank"] <= 5).mean()),
+                mean_probability=float(probability.mean()),
+                positives=len(true) if len(true) else None,
+                auroc=metrics.auroc(true, probability) if len(true) else None,
+                average_precision=metrics.average_precision(true, probability)
+                if len(true)
+                else None,
+            )
+        )
+    low, high = metrics.bootstrap_interval(
+        called, resamples=BOOTSTRAP.bootstrap_resamples, seed=BOOTSTRAP.bootstrap_seed
+    )
+    worst = max(classes, key=lambda c: c.spurious_accuracy)
+    with_positives = [c for c in classes if c.auroc is not None]
+    return SplitResult(
+        summary=Summary(
+            n=len(spurious),
+            classes=len(classes),
+            spurious_accuracy=metrics.macro_mean(called),
+            spurious_accuracy_interval=Interval(low=low, high=high),
+            top5=float(np.mean([c.top5 for c in classes])),
+            mean_probability=float(np.mean([c.mean_probability for c in classes])),
+            worst_class=worst.name,
+            worst_class_spurious_accuracy=worst.spurious_accuracy,
+            auroc=_mean([c.auroc for c in with_positives]),
+            average_precision=_mean([c.average_precision for c in with_positives]),
+        ),
+        classes=classes,
+    )
+
+
+class _Pixels(Dataset[Tensor]):
+    """Decoded, resized and cropped images, (3, height, width) uint8."""
+
+    def __init__(self, images: Sequence[ImageRecord], preprocessing: Preprocessing) -> None:
+        self.images, self.transform = images, transform(preprocessing)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, position: int) -> Tensor:
+        return self.transform(decode_rgb(self.images[position].read()))
+
+
+def _logits(classifier: Classifier, pixels: Tensor) -> Iterator[NDArray[np.float32]]:
+    """Logits of uint8 pixels in order, in as many parts as memory asks for."""
+    try:
+        with torch.inference_mode():
+            scaled = pixels.to(classifier.device, non_blocking=True).float() / 255
+            yield classifier(scaled).float().cpu().numpy()
+        return
+    except torch.OutOfMemoryError:
+        if len(pixels) == 1:
+            raise SpurbenchError(
+                f"not enough memory on {classifier.device} for one image; use --device cpu"
+            ) from None
+    torch.cuda.empty_cache()
+    half = len(pixels) // 2
+    log.warning("out of memory with %d images at a time; going on with %d", len(pixels), half)
+    yield from _logits(classifier, pixels[:half])
+    yield from _logits(classifier, pixels[half:])
+
+
+class _exact_arithmetic:  # noqa: N801, reads as a statement
+    """Full float32 and fixed algorithms on CUDA, so that no number moves with the batch."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.cuda = device.type == "cuda"
+
+    def __enter__(self) -> None:
+        if self.cuda:
+            self.before = (
+                torch.backends.cuda.matmul.allow_tf32,
+                torch.backends.cudnn.allow_tf32,
+                torch.backends.cudnn.benchmark,
+            )
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cudnn.benchmark = False
+
+    def __exit__(self, *_: object) -> None:
+        if self.cuda:
+            (
+                torch.backends.cuda.matmul.allow_tf32,
+                torch.backends.cudnn.allow_tf32,
+                torch.backends.cudnn.benchmark,
+            ) = self.before
+
+
+def _frame(images: Sequence[ImageRecord], predictions: Predictions) -> pd.DataFrame:
+    names = imagenet_names()
+    return pd.DataFrame(
+        {
+            "image_sha256": [image.sha256 for image in images],
+            "path": [image.path for image in images],
+            "source": [image.source for image in images],
+            "class_index": np.array([image.class_index for image in images], np.int64),
+            "class_name": [names[image.class_index] for image in images],
+            "prediction": predictions.prediction,
+            "predicted_wnid": predictions.predicted_wnid,
+            "probability": predictions.probability,
+            "rank": predictions.rank,
+        }
+    )
+
+
+def _file_stem(
+    classifier: Classifier, images: ImageSet, positives: ImageSet | None, preprocess: Mode
+) -> str:
+    """A file name that says what was measured, ending in a key of all it depends on."""
+    key = {
+        "classifier": classifier.info.name,
+        "weights": classifier.info.weights_sha256,
+        "images": images.info.fingerprint,
+        "positives": positives.info.fingerprint if positives else None,
+        "preprocessing": classifier.preprocessing(preprocess).model_dump(mode="json"),
+        "settings": BOOTSTRAP.model_dump(mode="json"),
+    }
+    version = f"-{images.info.version}" if images.info.version else ""
+    label = f"{images.info.name}{version}_{classifier.info.source}-{classifier.info.name}"
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', label)}_{fingerprint(key)[:12]}"
+
+
+def _stored(path: Path) -> Result | None:
+    """The stored result, if both its files are whole."""
+    predictions = path.with_suffix(".parquet")
+    try:
+        result = Result.read(path)
+    except SpurbenchError as error:
+        if path.exists():
+            log.warning("%s; measuring again", error)
+        return None
+    if not predictions.is_file() or file_sha256(predictions) != result.predictions_sha256:
+        log.warning("%s is missing or changed; measuring again", predictions)
+        return None
+    return result
+
+
+def _default_batch_size(device: torch.device) -> int:
+    return 128 if device.type == "cuda" else 32
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return float(np.mean(present)) if present else None

@@ -1,0 +1,306 @@
+"""Reading images: Spurious ImageNet folders, built datasets, hub datasets, positives."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from spurbench.classes import imagenet_wnids
+from spurbench.errors import SpurbenchError
+from spurbench.results import Damaged, DatasetInfo, Split
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+LAYOUT = "folders named like spurious_class_094_hummingbird_component_2 with images in them"
+
+
+class DamagedImageError(SpurbenchError):
+    """An image that can't be decoded in full."""
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image: what is known of it, and how to get its bytes.
+
+    Attributes:
+        path: relative path or row, to name it in messages and tables.
+        class_index: ImageNet-1k index of the class it is measured for.
+        source: real or generated.
+        sha256: of the encoded bytes.
+        read: returns the encoded bytes.
+    """
+
+    path: str
+    class_index: int
+    source: Split
+    sha256: str
+    read: Callable[[], bytes] = field(repr=False, compare=False)
+
+    @classmethod
+    def from_file(
+        cls, path: Path, *, class_index: int, source: Split, name: str | None = None
+    ) -> ImageRecord:
+        """A record of a file, called ``name`` in messages."""
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return cls(name or path.name, class_index, source, digest, path.read_bytes)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Readable images, the damaged ones that were left out, and the identity of it all."""
+
+    records: tuple[ImageRecord, ...]
+    damaged: tuple[Damaged, ...]
+    info: DatasetInfo
+
+
+def open_images(data: str, split: Literal["real", "generated", "all"] = "all") -> ImageSet:
+    """Open images to measure classifiers on.
+
+    Every image is decoded once, so that a damaged one is known, counted and named from the start.
+
+    Args:
+        data: a folder in the official Spurious ImageNet layout (or one that holds it as
+            ``images``), a dataset that ``spurbench build`` made, or a hub dataset id.
+        split: which images; a folder of photographs is all ``real``.
+
+    Raises:
+        SpurbenchError: if there is no such data, split or layout, or every image is damaged.
+    """
+    path = Path(data)
+    if path.is_dir():
+        if (path / "spurbench.json").is_file():
+            return _open_dataset(path, split)
+        if list(path.glob("data/*.parquet")):
+            raise SpurbenchError(
+                f"{path} holds parquet files but no spurbench.json; it is not a finished dataset of "
+                "spurbench build (run the build again)"
+            )
+        return _open_folder(path, split)
+    if path.exists():
+        raise SpurbenchError(f"{path} is a file; --data takes a folder or a hub dataset id")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", data) and not data.startswith((".", "out/")):
+        return _open_hub(data, split)
+    raise SpurbenchError(
+        f"no folder at {path}; --data takes a folder or a hub dataset id owner/name"
+    )
+
+
+def open_positives(folder: Path) -> ImageSet:
+    """Images that truly show classes, in ImageNet's validation layout.
+
+    Args:
+        folder: holds one folder per class, named by WordNet id (``n01833805``) or class index.
+
+    Raises:
+        SpurbenchError: if no such folder is in it, or every image is damaged.
+    """
+    index_of = {wnid: i for i, wnid in enumerate(imagenet_wnids())}
+    classes = {}
+    for entry in _folders(folder):
+        if entry.name in index_of:
+            classes[entry] = index_of[entry.name]
+        elif entry.name.isdigit() and int(entry.name) < len(index_of):
+            classes[entry] = int(entry.name)
+    if not classes:
+        raise SpurbenchError(
+            f"{folder} holds no class folders; positives need ImageNet's layout, folders named by "
+            "WordNet id (n01833805) or class index"
+        )
+    return _collect(folder, classes)
+
+
+def decode_rgb(data: bytes) -> Image.Image:
+    """Decode an encoded image to RGB, in full and upright.
+
+    EXIF orientation is applied; transparency is laid on white; 16-bit and float greys are scaled to
+    8 bits, not clipped; CMYK, palette and one-bit images are converted; of an animation the first
+    frame counts.
+
+    Raises:
+        DamagedImageError: if the bytes are not an image, or end too early.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data))
+            image.load()
+            image = ImageOps.exif_transpose(image)
+    except UnidentifiedImageError:
+        raise DamagedImageError("not an image") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DamagedImageError("too large to be a photograph (decompression bomb?)") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise DamagedImageError(str(error).splitlines()[0] or type(error).__name__) from None
+    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
+        grey = np.asarray(image).astype(np.float64) / 65535 * 255
+        return Image.fromarray(np.clip(grey.round(), 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        grey = np.asarray(image).astype(np.float64)
+        scale = 255 if grey.max() <= 1 else 1
+        return Image.fromarray(np.clip(grey * scale, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _open_folder(path: Path, split: str) -> ImageSet:
+    if split == "generated":
+        raise SpurbenchError(f"{path} is a folder of photographs: it has split real, not generated")
+    for root in (path, path / "images"):
+        classes = {
+            entry: index for entry in _folders(root) if (index := _class_of(entry.name)) is not None
+        }
+        if classes:
+            return _collect(
+                root, classes, name=path.name if root == path else f"{path.name}/images"
+            )
+    found = [entry.name for entry in sorted(path.iterdir())[:3]]
+    shown = f"found {', '.join(found)}" if found else "it is empty"
+    raise SpurbenchError(f"{path} is not in the Spurious ImageNet layout ({LAYOUT}): {shown}")
+
+
+def _class_of(folder: str) -> int | None:
+    """The class index in a folder's name, its third part; None for another kind of folder."""
+    parts = folder.split("_")
+    if len(parts) < 4 or not parts[2].isdigit() or not parts[-1].isdigit():
+        return None
+    index = int(parts[2])
+    return index if index < len(imagenet_wnids()) else None
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    if root.is_dir():
+        yield from (entry for entry in sorted(root.iterdir()) if entry.is_dir())
+
+
+def _collect(root: Path, classes: dict[Path, int], name: str | None = None) -> ImageSet:
+    records, damaged = [], []
+    for folder, index in classes.items():
+        for file in sorted(folder.iterdir(), key=_natural):
+            if file.suffix.lower() not in IMAGE_SUFFIXES or file.name.startswith("."):
+                continue
+            label = str(file.relative_to(root))
+            try:
+                decode_rgb(file.read_bytes())
+            except DamagedImageError as error:
+                damaged.append(Damaged(path=label, reason=str(error)))
+                continue
+            records.append(
+                ImageRecord.from_file(file, class_index=index, source="real", name=label)
+            )
+    return _image_set(records, damaged, name=name or root.name, kind="folder", where=str(root))
+
+
+def _natural(path: Path) -> list[tuple[int, int | str]]:
+    """2.png before 10.png."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
+
+
+def _open_dataset(path: Path, split: str) -> ImageSet:
+    import pyarrow.parquet as pq
+
+    manifest = json.loads((path / "spurbench.json").read_text(encoding="utf-8"))
+    wanted = ["real", "generated"] if split == "all" else [split]
+    records: list[ImageRecord] = []
+    damaged: list[Damaged] = []
+    for name in wanted:
+        files = sorted(path.glob(f"data/{name}-*.parquet"))
+        if not files:
+            raise SpurbenchError(f"dataset {path} has no split {name}")
+        for file in files:
+            table = pq.read_table(file, columns=["image", "class_index", "source", "file_name"])
+            _add_rows(table.to_pylist(), records, damaged)
+    return _image_set(
+        records,
+        damaged,
+        name=manifest["name"],
+        kind="dataset",
+        where=str(path),
+        version=manifest["version"],
+    )
+
+
+def _open_hub(name: str, split: str) -> ImageSet:
+    import datasets
+
+    wanted = ["real", "generated"] if split == "all" else [split]
+    try:
+        loaded = datasets.load_dataset(name)
+    except Exception as error:  # hub, HTTP and parsing errors have no common ancestor
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise SpurbenchError(
+            f"dataset {name} can't be had ({reason[:160]}); check the network, or give a local folder"
+        ) from error
+    records: list[ImageRecord] = []
+    damaged: list[Damaged] = []
+    for part in wanted:
+        if part not in loaded:
+            raise SpurbenchError(f"dataset {name} has no split {part}; it has {', '.join(loaded)}")
+        rows = loaded[part].cast_column("image", datasets.Image(decode=False))
+        columns = ["image", "class_index", "source", "file_name"]
+        missing = [column for column in columns if column not in rows.column_names]
+        if missing:
+            raise SpurbenchError(
+                f"dataset {name} is not spurbench's: no column {', '.join(missing)}"
+            )
+        _add_rows(rows.select_columns(columns), records, damaged)
+    version = str(loaded[wanted[0]].info.version or "") or None
+    return _image_set(records, damaged, name=name, kind="hub", where=name, version=version)
+
+
+def _add_rows(rows: Any, records: list[ImageRecord], damaged: list[Damaged]) -> None:
+    for row in rows:
+        data: bytes = row["image"]["bytes"]
+        try:
+            decode_rgb(data)
+        except DamagedImageError as error:
+            damaged.append(Damaged(path=row["file_name"], reason=str(error)))
+            continue
+        digest = hashlib.sha256(data).hexdigest()
+        records.append(
+            ImageRecord(
+                row["file_name"], row["class_index"], row["source"], digest, lambda data=data: data
+            )
+        )
+
+
+def _image_set(
+    records: Sequence[ImageRecord],
+    damaged: Sequence[Damaged],
+    *,
+    name: str,
+    kind: Literal["folder", "dataset", "hub"],
+    where: str,
+    version: str | None = None,
+) -> ImageSet:
+    if not records:
+        if damaged:
+            raise SpurbenchError(
+                f"all {len(damaged)} images in {where} are damaged; the first: {damaged[0].path} "
+                f"({damaged[0].reason})"
+            )
+        raise SpurbenchError(f"{where} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    lines = sorted(f"{r.sha256} {r.class_index} {r.source}" for r in records)
+    return ImageSet(
+        records=tuple(records),
+        damaged=tuple(damaged),
+        info=DatasetInfo(
+            name=name,
+            version=version,
+            kind=kind,
+            fingerprint=hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        ),
+    )

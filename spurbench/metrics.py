@@ -1,0 +1,107 @@
+"""The measures, as pure functions of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z95 = 1.959963984540054
+"""97.5 % quantile of the standard normal distribution."""
+
+
+def class_rank(logits: NDArray[np.floating], column: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The rank of each image's class among the logits, 1 being the classifier's answer.
+
+    Ties are broken as ``argmax`` breaks them, by the lower column, so rank 1 is exactly the images
+    whose prediction is the class, and a constant classifier is credited with one class only.
+
+    Args:
+        logits: (N, C).
+        column: (N,), each image's class as a column.
+
+    Returns:
+        (N,), from 1 to C.
+    """
+    own = np.take_along_axis(logits, column[:, None], axis=1)
+    before = np.arange(logits.shape[1])[None, :] < column[:, None]
+    return 1 + ((logits > own) | ((logits == own) & before)).sum(axis=1)
+
+
+def class_probability(
+    logits: NDArray[np.floating], column: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Softmax probability of each image's class, in float64: (N,), from (N, C) and (N,)."""
+    shifted = logits.astype(np.float64)
+    shifted = shifted - shifted.max(axis=1, keepdims=True)
+    exponentials = np.exp(shifted)
+    own = np.take_along_axis(exponentials, column[:, None], axis=1)[:, 0]
+    share: NDArray[np.float64] = own / exponentials.sum(axis=1)
+    return share
+
+
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a share (Wilson 1927).
+
+    Raises:
+        ValueError: if n is not positive.
+    """
+    if n <= 0:
+        raise ValueError("an interval needs at least one observation")
+    share, z2 = successes / n, Z95**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    # At 0 and n the formula gives the end exactly, but for rounding.
+    low = 0.0 if successes == 0 else max(0.0, float(centre - half))
+    high = 1.0 if successes == n else min(1.0, float(centre + half))
+    return low, high
+
+
+def macro_mean(groups: Sequence[NDArray[np.floating]]) -> float:
+    """The mean over classes of each class's mean."""
+    return float(np.mean([group.mean() for group in groups]))
+
+
+def bootstrap_interval(
+    groups: Sequence[NDArray[np.floating]], *, resamples: int, seed: int
+) -> tuple[float, float]:
+    """The 95 % percentile bootstrap interval of :func:`macro_mean`.
+
+    Images are resampled within their class; the classes stay, for they are the benchmark's and not
+    a sample of classes.
+
+    Args:
+        groups: one array of values per class.
+        resamples: number of bootstrap samples.
+        seed: of the generator.
+    """
+    rng = np.random.default_rng(seed)
+    means = np.zeros(resamples)
+    for group in groups:
+        means += group[rng.integers(len(group), size=(resamples, len(group)))].mean(axis=1)
+    low, high = np.quantile(means / len(groups), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def auroc(positives: NDArray[np.floating], spurious: NDArray[np.floating]) -> float:
+    """Area under the ROC curve of p(class), positives against spurious images.
+
+    The "spurious score" as the paper of Neuhaus et al. (ICCV 2023) defines it; 1 means that every
+    image that shows the class is surer of it than every image that shows only the feature.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    truth = np.r_[np.ones(len(positives)), np.zeros(len(spurious))]
+    return float(roc_auc_score(truth, np.r_[positives, spurious]))
+
+
+def average_precision(positives: NDArray[np.floating], spurious: NDArray[np.floating]) -> float:
+    """Average precision of p(class), positives against spurious images.
+
+    What the code that Neuhaus et al. released computes under the name of the spurious score.
+    """
+    from sklearn.metrics import average_precision_score
+
+    truth = np.r_[np.ones(len(positives)), np.zeros(len(spurious))]
+    return float(average_precision_score(truth, np.r_[positives, spurious]))
