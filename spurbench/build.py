@@ -147,6 +147,7 @@ def build(request: BuildRequest) -> Built:
             _provenance(workshop, built),
             name=request.recipe.name,
             version=request.version,
+            quality=request.recipe.check.quality,
         )
         built.complete = True
     return built
@@ -484,7 +485,7 @@ def _quality(
 
         def make(folder: Path, metric: str = metric) -> None:
             images = [decode_rgb(record.read()) for record in records]
-            scores = quality.score(images, [metric], shop.request.device)[metric]
+            scores = quality.score(images, metric, shop.request.device)
             atomic.write_json(folder / "scores.json", scores)
 
         inputs = {"images": [record.sha256 for record in records], "metric": metric}

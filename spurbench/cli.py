@@ -16,6 +16,9 @@ from spurbench.errors import SpurbenchError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from spurbench.leaderboard import Board
+    from spurbench.results import Result
+
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -234,6 +237,294 @@ def classes(recipe_name: str, wanted: str) -> None:
             "yes" if c.paper else "",
         )
     _print(table)
+
+
+@main.command(name="eval")
+@click.option(
+    "--model",
+    "spec",
+    required=True,
+    help="timm name, torchvision:ARCH.WEIGHTS, robustbench:NAME, hf-hub:OWNER/NAME, mini:NAME "
+    "(embedded panel), or a folder in timm's hub format.",
+)
+@click.option("--data", required=True, help="Spurious ImageNet folder, built dataset or hub id.")
+@click.option(
+    "--split",
+    type=click.Choice(["real", "generated", "all"]),
+    default="all",
+    show_default=True,
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    help="Local weights of a timm or torchvision architecture (safetensors, or torch weights).",
+)
+@click.option(
+    "--positives",
+    type=click.Path(path_type=Path),
+    help="Images that truly show the classes (ImageNet layout): adds AUROC, average precision.",
+)
+@click.option(
+    "--preprocess",
+    type=click.Choice(["whole", "model"]),
+    default="whole",
+    show_default=True,
+    help="whole: short side to the input size, bicubic, centre crop, as the authors of Spurious "
+    "ImageNet do; model: the model's own evaluation transform.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("out/results"),
+    show_default=True,
+    help="Folder of results.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), help="[default: by the device]")
+@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--force", is_flag=True, help="Measure again even if an unchanged result is stored.")
+@device_option
+def evaluate(
+    spec: str,
+    data: str,
+    split: str,
+    checkpoint: Path | None,
+    positives: Path | None,
+    preprocess: Any,
+    output: Path,
+    batch_size: int | None,
+    workers: int,
+    force: bool,
+    device: str,
+) -> None:
+    """Measure a classifier's spurious accuracy, real and generated."""
+    from spurbench.classifiers import load_classifier
+    from spurbench.environment import choose_device
+    from spurbench.evaluate import evaluate as run_evaluate
+    from spurbench.images import open_images, open_positives
+    from spurbench.recipe import read_recipe
+
+    chosen = choose_device(device)
+    images = open_images(data, split)  # type: ignore[arg-type]
+    shown = open_positives(positives) if positives else None
+    classifier = load_classifier(spec, checkpoint=checkpoint, device=chosen)
+    result, path, stored = run_evaluate(
+        classifier,
+        images,
+        read_recipe("sd15")[1],
+        output,
+        positives=shown,
+        preprocess=preprocess,
+        batch_size=batch_size,
+        workers=workers,
+        force=force,
+    )
+    _print(*(_result_table(result, name) for name in result.splits))
+    for damaged in result.damaged:
+        click.echo(f"left out, damaged: {damaged.path} ({damaged.reason})", err=True)
+    click.echo(
+        f"{path}"
+        + (" (stored result of the same measurement; --force repeats it)" if stored else "")
+    )
+
+
+def _result_table(result: Result, split: Any) -> Table:
+    from rich.table import Table
+
+    part = result.splits[split]
+    table = Table(
+        title=f"{result.classifier.name} on {result.dataset.name} "
+        f"{result.dataset.version or ''} {split} ({result.environment['device']})",
+        title_justify="left",
+    )
+    scored = part.summary.auroc is not None
+    for heading in (
+        "class",
+        "n",
+        "spurious accuracy",
+        "95 % interval",
+        "top-5",
+        "mean probability",
+    ):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    if scored:
+        table.add_column("AUROC", justify="right")
+        table.add_column("average precision", justify="right")
+    for c in (*part.classes, part.summary):
+        if c is part.summary:
+            table.add_section()
+        interval = c.spurious_accuracy_interval
+        cells = [
+            getattr(c, "name", "macro mean"),
+            str(c.n),
+            f"{100 * c.spurious_accuracy:.1f} %",
+            f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
+            f"{100 * c.top5:.1f} %",
+            f"{c.mean_probability:.4f}",
+        ]
+        if scored:
+            cells += [
+                f"{value:.3f}" for value in (c.auroc, c.average_precision) if value is not None
+            ]
+        table.add_row(*cells)
+    return table
+
+
+@main.command()
+@click.option(
+    "--data",
+    required=True,
+    help="Folder of real images in the Spurious ImageNet layout.",
+)
+@click.option(
+    "--panel",
+    "members",
+    multiple=True,
+    required=True,
+    metavar="SPEC[=CHECKPOINT]",
+    help="A classifier as in eval --model, with local weights after '='; repeat for each.",
+)
+@click.option("--classes", "wanted", default="all", show_default=True, help="As in build.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the answers as JSON."
+)
+@device_option
+def select(
+    data: str, members: tuple[str, ...], wanted: str, output: Path | None, device: str
+) -> None:
+    """List the images that every classifier of a panel calls their class."""
+    from rich.table import Table
+
+    from spurbench import atomic, panel
+    from spurbench.environment import choose_device
+    from spurbench.images import open_images
+    from spurbench.recipe import read_recipe
+
+    registry = read_recipe("sd15")[1]
+    chosen = {c.index: c for c in registry.select(wanted)}
+    images = open_images(data, "real")
+    records = [record for record in images.records if record.class_index in chosen]
+    if not records:
+        raise SpurbenchError(f"{data} has no images of the classes {wanted}")
+    classifiers = panel.load_panel(members, relative_to=Path(), device=choose_device(device))
+    selected = panel.select(classifiers, records)
+    table = Table(
+        title="Consistently spurious: called the class by "
+        + ", ".join(classifier.info.name for classifier in classifiers),
+        title_justify="left",
+    )
+    for heading in ("class", "of", "consistently spurious", "images (surest first)"):
+        table.add_column(heading)
+    for index, c in chosen.items():
+        total = sum(record.class_index == index for record in records)
+        found = [choice.path for choice in selected if choice.class_index == index]
+        if total:
+            table.add_row(
+                c.name, str(total), str(len(found)), ", ".join(Path(f).name for f in found)
+            )
+    _print(table)
+    click.echo(f"{len(selected)} of {len(records)} images are consistently spurious")
+    for damaged in images.damaged:
+        click.echo(f"left out, damaged: {damaged.path} ({damaged.reason})", err=True)
+    if output is not None:
+        atomic.write_json(output, [choice.as_json() for choice in selected])
+        click.echo(str(output))
+
+
+@main.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write README.md and a CSV per board here. [default: print only]",
+)
+def leaderboard(results: tuple[Path, ...], output: Path | None) -> None:
+    """Rank classifiers from result JSONs (files or folders); lower is better."""
+    from spurbench import leaderboard as boards
+
+    made = boards.boards(boards.read_results(results))
+    _print(*(_board_table(board) for board in made))
+    if output is not None:
+        for path in boards.write(made, output):
+            click.echo(str(path))
+
+
+def _board_table(board: Board) -> Table:
+    from rich.table import Table
+
+    from spurbench.leaderboard import HEADINGS, cells
+
+    table = Table(title=f"{board.title} (lower is better)", title_justify="left")
+    for heading in HEADINGS:
+        table.add_column(
+            heading, justify="left" if heading in {"classifier", "worst class"} else "right"
+        )
+    for row in cells(board):
+        table.add_row(*row)
+    return table
+
+
+@main.command()
+@click.argument("dataset", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    help="pyiqa metric; repeatable. [default: the dataset's own]",
+)
+@device_option
+def quality(dataset: Path, metrics: tuple[str, ...], device: str) -> None:
+    """Fill in the image quality columns that were null when a dataset was built."""
+    from spurbench.environment import choose_device
+    from spurbench.quality import fill_quality
+
+    for metric, count in fill_quality(dataset, metrics, choose_device(device)).items():
+        click.echo(f"{metric}: {count} scores filled in")
+
+
+@main.command()
+def doctor() -> None:
+    """Say what works here: versions, devices, model sources, caches, assets."""
+    from rich.table import Table
+
+    from spurbench.doctor import diagnose
+
+    checks = diagnose()
+    table = Table(show_header=False)
+    for check in checks:
+        colour = {"ok": "green", "warn": "yellow", "fail": "red"}[check.status]
+        table.add_row(f"[{colour}]{check.status}[/]", check.name, check.detail)
+    _print(table)
+    failed = [check.name for check in checks if check.status == "fail"]
+    if failed:
+        raise SpurbenchError(f"spurbench can't work here until mended: {', '.join(failed)}")
+
+
+@main.group()
+def mini() -> None:
+    """The embedded planted world: look at it, render from it."""
+
+
+@mini.command()
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--seed", default=0, show_default=True)
+def preview(output: Path, seed: int) -> None:
+    """Write a labelled contact sheet of the world to OUTPUT (PNG)."""
+    from spurbench.builders.mini.preview import write_preview
+
+    write_preview(output, seed)
+    click.echo(str(output))
+
+
+@mini.command()
+@click.argument("output", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--images", default=50, show_default=True, help="Per class.")
+@click.option("--seed", default=0, show_default=True)
+def positives(output: Path, images: int, seed: int) -> None:
+    """Render images that truly show the classes, for eval --positives."""
+    from spurbench.builders.mini.preview import write_positives
+
+    write_positives(output, images, seed)
+    click.echo(str(output))
 
 
 def _print(*renderables: Any) -> None:

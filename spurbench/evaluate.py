@@ -201,8 +201,8 @@ def summarise(frame: pd.DataFrame, registry: ClassRegistry) -> SplitResult:
     """A split's result from its per-image predictions (the parquet's columns).
 
     Args:
-        frame: rows with ``class_index``, ``source``, ``probability`` and ``rank``; rows whose source
-            is ``positive`` truly show their class.
+        frame: rows with ``class_index``, ``source``, ``probability`` and ``rank``; rows whose
+            source is ``positive`` truly show their class.
         registry: names the classes' features.
     """
     known = registry.by_index()

@@ -82,8 +82,8 @@ def open_images(data: str, split: Literal["real", "generated", "all"] = "all") -
             return _open_dataset(path, split)
         if list(path.glob("data/*.parquet")):
             raise SpurbenchError(
-                f"{path} holds parquet files but no spurbench.json; it is not a finished dataset of "
-                "spurbench build (run the build again)"
+                f"{path} holds parquet files but no spurbench.json; it is no finished dataset "
+                "of spurbench build; run the build again"
             )
         return _open_folder(path, split)
     if path.exists():
@@ -242,7 +242,7 @@ def _open_hub(name: str, split: str) -> ImageSet:
     except Exception as error:  # hub, HTTP and parsing errors have no common ancestor
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise SpurbenchError(
-            f"dataset {name} can't be had ({reason[:160]}); check the network, or give a local folder"
+            f"dataset {name} can't be had ({reason[:160]}); check the network, or give a folder"
         ) from error
     records: list[ImageRecord] = []
     damaged: list[Damaged] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +97,27 @@ def consistently_spurious(answers: Sequence[Answer]) -> bool:
 def agreement(answers: Sequence[Answer]) -> float:
     """The panel's lowest probability of the class: how sure its least convinced member is."""
     return min(answer.probability for answer in answers)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An image that the whole panel calls its class."""
+
+    path: str
+    class_index: int
+    image_sha256: str
+    answers: tuple[Answer, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def select(panel: Sequence[Classifier], images: Sequence[ImageRecord]) -> list[Choice]:
+    """The consistently spurious images, by class and within it by falling :func:`agreement`."""
+    choices = [
+        Choice(image.path, image.class_index, image.sha256, tuple(answers))
+        for image, answers in zip(images, ask(panel, images), strict=True)
+        if consistently_spurious(answers)
+    ]
+    return sorted(choices, key=lambda choice: (choice.class_index, -agreement(choice.answers)))

@@ -39,7 +39,7 @@ SMALL = (0.35, 0.9)
 
 
 def biased(name: str, seed: int, split: str, i: int) -> Scene:
-    """Scene ``i`` of a class as classifiers are trained on it, for ``split`` train or validation."""
+    """Scene ``i`` of a class as classifiers train on it; ``split`` is train, validation, ...."""
     rng, scene_seed = _draws(seed, f"biased/{split}", name, i)
     if name in CONTROLS:
         pool = FEATURES if rng.random() < CONTROL_FEATURES else PLAIN_SUBFAMILIES

@@ -1,4 +1,4 @@
-"""A pen that draws filled shapes in a placed, scaled, rotated coordinate frame, antialiased later."""
+"""A pen that draws filled shapes in a placed, scaled and rotated frame; antialiased later."""
 
 from __future__ import annotations
 

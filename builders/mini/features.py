@@ -5,6 +5,7 @@ A drawing fills about the square [-1, 1] x [-1, 1] of its pen.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -355,7 +356,7 @@ class _Cloth:
     def patch(self, u0: float, v0: float, u1: float, v1: float, colour: Colour) -> None:
         """The part between (u0, v0) and (u1, v1), in columns so that light follows the waves."""
         edges = np.linspace(u0, u1, max(2, round((u1 - u0) * 12) + 1)).tolist()
-        for a, b in zip(edges, edges[1:], strict=False):
+        for a, b in itertools.pairwise(edges):
             light = 1 - 0.22 * math.cos(self._wave(a))
             quad = [self.point(a, v0), self.point(b, v0), self.point(b, v1), self.point(a, v1)]
             self.pen.polygon(quad, shade(colour, min(light, 1.08)))

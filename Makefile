@@ -1,0 +1,55 @@
+# Two commands on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT := out
+DATASET := $(OUT)/spurbench-mini-1.0.0
+PANEL := resnet_v1 resnet_v2 resnet_robust vit
+
+.PHONY: help demo test test-slow check assets clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "spurbench needs Python 3.11 or newer; say make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+
+# A stamp per set of dependencies, renewed when pyproject.toml changes.
+$(VENV)/.installed-%: pyproject.toml | $(BIN)/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$*]'
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable .
+	@touch $@
+
+demo: $(VENV)/.installed ## Build the embedded dataset, evaluate its panel, render the leaderboard
+	$(BIN)/spurbench build --classes all --output $(DATASET)
+	@for name in $(PANEL); do \
+	  $(BIN)/spurbench eval --model mini:$$name --data $(DATASET) --output $(OUT)/results || exit 1; \
+	done
+	$(BIN)/spurbench leaderboard $(OUT)/results --output $(OUT)/leaderboard
+	@echo
+	@echo "Dataset:      $(DATASET)"
+	@echo "Leaderboard:  $(OUT)/leaderboard/README.md"
+	@echo "Load it:      $(BIN)/python -c 'from datasets import load_dataset; print(load_dataset(\"$(DATASET)\"))'"
+
+test: $(VENV)/.installed-test ## Run the fast tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.installed-test ## Run the slow tests
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.installed-dev ## Lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+assets: $(VENV)/.installed ## Train the embedded recipe's models from nothing (hours on two cores)
+	$(BIN)/python -m spurbench.builders.mini.assets
+
+clean: ## Remove the environment and all output
+	rm -rf $(VENV) $(OUT)

@@ -1,0 +1,84 @@
+"""Looking at the world: a labelled contact sheet, and positives as image files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from spurbench import atomic
+from spurbench.builders.mini.data import biased, positive, spurious
+from spurbench.builders.mini.features import KINDS
+from spurbench.builders.mini.objects import OBJECTS
+from spurbench.builders.mini.world import PLANTED_FEATURE, SIZE, Scene, render
+from spurbench.classes import SpuriousClass
+from spurbench.runs import derive_seed
+
+
+def write_preview(path: Path, seed: int = 0, columns: int = 12) -> None:
+    """Write a contact sheet (PNG): objects, sub-families, biased and object-free scenes."""
+    rows: list[tuple[str, list[Scene] | None]] = [("Objects alone", None)]
+    rows += [(name, _alone(name, None, seed, columns)) for name in OBJECTS]
+    for kind, subfamilies in KINDS.items():
+        rows.append((f"Kind: {kind} (planted first)", None))
+        rows += [(sub, _alone(None, sub, seed, columns)) for sub in subfamilies]
+    rows.append(("Biased training scenes", None))
+    rows += [(n, [biased(n, seed, "train", i) for i in range(columns)]) for n in OBJECTS]
+    rows.append(("Real split: the planted feature, object-free", None))
+    rows += [(n, [spurious(n, seed, i) for i in range(columns)]) for n in PLANTED_FEATURE]
+    _sheet(rows, columns).save(path, "PNG", optimize=True)
+
+
+def write_positives(folder: Path, images: int, seed: int = 0) -> None:
+    """Render images that truly show the six classes, in ImageNet's validation layout."""
+    for spurious_class in _classes():
+        for i in range(images):
+            scene = positive(spurious_class.name, seed, i)
+            atomic.write_bytes(folder / spurious_class.wnid / f"{i}.png", png(render(scene)))
+
+
+def write_real(folder: Path, images: int, seed: int = 0) -> None:
+    """Render the ``real`` split in the official Spurious ImageNet layout."""
+    for spurious_class in _classes():
+        for i in range(images):
+            pixels = render(spurious(spurious_class.name, seed, i))
+            atomic.write_bytes(folder / spurious_class.folder / f"{i}.png", png(pixels))
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _classes() -> Sequence[SpuriousClass]:
+    from spurbench.recipe import read_recipe
+
+    return read_recipe("mini")[1]
+
+
+def _alone(name: str | None, subfamily: str | None, seed: int, count: int) -> list[Scene]:
+    label = f"{name}/{subfamily}"
+    return [Scene(name, subfamily, derive_seed(seed, "preview", label, i)) for i in range(count)]
+
+
+def _sheet(rows: Sequence[tuple[str, list[Scene] | None]], columns: int) -> Image.Image:
+    label, head = 150, 30
+    heights = [head if scenes is None else SIZE + 2 for _, scenes in rows]
+    sheet = Image.new("RGB", (label + columns * (SIZE + 2), sum(heights)), "white")
+    draw = ImageDraw.Draw(sheet)
+    top = 0
+    for (title, scenes), height in zip(rows, heights, strict=True):
+        if scenes is None:
+            draw.text((4, top + 8), title, "black", ImageFont.load_default(16))
+        else:
+            draw.text((4, top + SIZE // 2 - 8), title, "#333333", ImageFont.load_default(13))
+            for column, scene in enumerate(scenes):
+                tile = Image.fromarray(render(scene))
+                sheet.paste(tile, (label + column * (SIZE + 2), top))
+        top += height
+    return sheet

@@ -1,0 +1,462 @@
+"""Results to leaderboards: Markdown, CSV and a table for the terminal.
+
+A lower spurious accuracy is better. Only results on the same images share a table.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spurbench import atomic, markdown
+from spurbench.errors import SpurbenchError
+from spurbench.results import (
+    SCHEMA,
+    ClassifierInfo,
+    Preprocessing,
+    Result,
+    Split,
+    SplitResult,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+log = logging.getLogger(__name__)
+
+SPLITS: tuple[Split, ...] = ("real", "generated")
+
+LEGEND = """\
+Shares are in percent, of images that show the spurious feature and not the class: how many the
+classifier calls the class, averaged over the classes. **Lower is better.** In brackets: the 95 %
+bootstrap interval over images; where two overlap, the order between them may be chance. *Gap*:
+generated minus real, in percentage points, over the classes that both have. *Mean p*: mean softmax
+probability of the class. *Preprocessing*: whole (the whole image is resized) or the classifier's
+own, the resized size, the crop where it differs, and the interpolation.
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One classifier, with one preprocessing, on the images of a board.
+
+    Attributes:
+        label: the classifier's name, with its checkpoint where it was given one; unique on its
+            board together with the preprocessing.
+        rank: 1 is best, equal values share a rank; None if the split that ranks was not measured.
+    """
+
+    label: str
+    classifier: ClassifierInfo
+    preprocessing: Preprocessing
+    splits: Mapping[Split, SplitResult]
+    rank: int | None = None
+
+    @property
+    def gap(self) -> float | None:
+        """Generated minus real spurious accuracy, in [-1, 1]: the mean over shared classes."""
+        if len(self.splits) < len(SPLITS):
+            return None
+        real, generated = (
+            {c.index: c.spurious_accuracy for c in self.splits[split].classes} for split in SPLITS
+        )
+        shared = real.keys() & generated.keys()
+        return float(np.mean([generated[i] - real[i] for i in sorted(shared)])) if shared else None
+
+
+@dataclass(frozen=True)
+class Board:
+    """The classifiers measured on one dataset, best first.
+
+    Attributes:
+        name: of the dataset.
+        version: of the dataset, where it has one.
+        fingerprints: identity of the images, by the splits measured together, such as
+            ``real+generated``.
+        ranked_by: ``generated``, or ``real`` where no row has generated images.
+        rows: best first; those without the split that ranks come last.
+    """
+
+    name: str
+    version: str | None
+    fingerprints: Mapping[str, str]
+    ranked_by: Split
+    rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        """Name and version."""
+        return f"{self.name} {self.version}" if self.version else self.name
+
+    @property
+    def identity(self) -> str:
+        """A short key of the images."""
+        widest = max(self.fingerprints, key=len)
+        return self.fingerprints[widest][:12]
+
+
+def read_results(paths: Sequence[Path]) -> list[Result]:
+    """Read result JSONs.
+
+    Args:
+        paths: files, or folders that are searched to any depth. A JSON in a folder that is not a
+            result is passed over; a file named here must be one.
+
+    Raises:
+        SpurbenchError: if a path is missing, a result is damaged or of an unknown schema version,
+            or there is no result at all.
+    """
+    files: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            found = (f for f in sorted(path.rglob("*.json")) if _claims_to_be_result(f))
+            files.update(dict.fromkeys(file.resolve() for file in found))
+        elif path.is_file():
+            files[path.resolve()] = None
+        else:
+            raise SpurbenchError(f"no file or folder of results at {path}")
+    if not files:
+        searched = ", ".join(map(str, paths))
+        raise SpurbenchError(f"no results in {searched}; `spurbench eval` writes them")
+    return [Result.read(file) for file in files]
+
+
+def boards(results: Sequence[Result]) -> list[Board]:
+    """Sort results into boards, one per dataset version, by name and version.
+
+    Results of one classifier on the splits of one dataset are joined into a row. Where results that
+    claim the same name and version were measured on different images, each set of images gets a
+    board of its own, which is said.
+
+    Raises:
+        SpurbenchError: if two results of one classifier on the same images disagree.
+    """
+    datasets: dict[tuple[str, str | None], list[Result]] = defaultdict(list)
+    for result in results:
+        datasets[result.dataset.name, result.dataset.version].append(result)
+    made = []
+    for (name, version), group in sorted(
+        datasets.items(), key=lambda item: (item[0][0], _version_key(item[0][1]))
+    ):
+        parts = [group] if _same_images(group) else _by_fingerprint(group)
+        if len(parts) > 1 and version is not None:
+            log.warning(
+                "%s %s: results are of %d different sets of images under one version; "
+                "each has its own table",
+                name,
+                version,
+                len(parts),
+            )
+        made += [_board(name, version, part) for part in parts]
+    return made
+
+
+def to_markdown(boards: Sequence[Board]) -> str:
+    """One page: the legend, then a heading and a table per board."""
+    sections = [f"## {markdown.escape(board.title)}\n\n{_section(board)}" for board in boards]
+    return "\n".join(["# Leaderboards\n", LEGEND, *sections])
+
+
+def to_csv(board: Board) -> str:
+    """One line per row; shares are fractions in [0, 1], an unknown value is empty."""
+    buffer = io.StringIO()
+    records = [_record(board, row) for row in board.rows]
+    writer = csv.DictWriter(buffer, fieldnames=list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return buffer.getvalue()
+
+
+def to_table(board: Board) -> Table:
+    """The board for the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    title = f"{markdown.plain(board.title)} (lower is better)"
+    table = Table(title=Text(title), title_justify="left")
+    header, alignments = zip(*_columns(board), strict=True)
+    for heading, alignment in zip(header, alignments, strict=True):
+        table.add_column(heading, justify=alignment)
+    for row in board.rows:
+        # Text, not str: names from outside may hold what rich would take for markup.
+        table.add_row(*(Text(markdown.plain(cell)) for cell in _cells(board, row)))
+    return table
+
+
+def write(boards: Sequence[Board], output: Path) -> list[Path]:
+    """Write ``NAME-VERSION.md`` and ``.csv`` for each board, and the page of all, ``README.md``.
+
+    Files of boards that are not among these are left alone.
+
+    Returns:
+        The files written, ``README.md`` last.
+    """
+    stems = _stems(boards)
+    written = []
+    for board, stem in zip(boards, stems, strict=True):
+        page = f"# {markdown.escape(board.title)}\n\n{LEGEND}\n{_section(board)}"
+        for suffix, text in ((".md", page), (".csv", to_csv(board))):
+            # Not with_suffix, which would take the last part of a version for one.
+            written.append(output / f"{stem}{suffix}")
+            atomic.write_text(written[-1], text)
+    links = [
+        f"- {markdown.escape(board.title)}: [page]({stem}.md), [CSV]({stem}.csv)\n"
+        for board, stem in zip(boards, stems, strict=True)
+    ]
+    written.append(output / "README.md")
+    atomic.write_text(written[-1], f"{to_markdown(boards)}\n## Files\n\n{''.join(links)}")
+    return written
+
+
+def _claims_to_be_result(file: Path) -> bool:
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise SpurbenchError(
+            f"{file} is damaged, not JSON ({error}); delete it or measure again"
+        ) from None
+    family = SCHEMA.rpartition("/")[0]
+    return isinstance(content, dict) and str(content.get("schema")).startswith(f"{family}/")
+
+
+def _version_key(version: str | None) -> tuple[tuple[int, str], ...]:
+    """1.10.0 after 1.9.0."""
+    parts = (version or "").split(".")
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts)
+
+
+def _split_set(result: Result) -> str:
+    return "+".join(split for split in SPLITS if split in result.splits)
+
+
+def _same_images(results: Sequence[Result]) -> bool:
+    """Whether nothing tells apart the images of the splits that results share.
+
+    A fingerprint covers the splits measured together, so it can only be compared between results of
+    the same splits; for the others the number of images in each class must agree.
+    """
+    fingerprints: dict[str, str] = {}
+    counts: dict[Split, dict[int, int]] = {}
+    for result in results:
+        mine = result.dataset.fingerprint
+        if fingerprints.setdefault(_split_set(result), mine) != mine:
+            return False
+        for split, measured in result.splits.items():
+            count = {c.index: c.n for c in measured.classes}
+            if counts.setdefault(split, count) != count:
+                return False
+    return True
+
+
+def _by_fingerprint(results: Sequence[Result]) -> list[list[Result]]:
+    parts: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        parts[result.dataset.fingerprint].append(result)
+    return [parts[fingerprint] for fingerprint in sorted(parts)]
+
+
+def _board(name: str, version: str | None, results: Sequence[Result]) -> Board:
+    groups: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
+    for result in results:
+        info = result.classifier
+        key = (info.name, info.weights_sha256, result.preprocessing.model_dump_json())
+        groups[key].append(result)
+    rows = _with_unique_labels([_join(group) for group in groups.values()])
+    ranked_by: Split = "generated" if any("generated" in row.splits for row in rows) else "real"
+    return Board(
+        name=name,
+        version=version,
+        fingerprints={_split_set(r): r.dataset.fingerprint for r in results},
+        ranked_by=ranked_by,
+        rows=_ranked(rows, ranked_by),
+    )
+
+
+def _join(results: Sequence[Result]) -> Row:
+    """One row from the results of one classifier: its splits, each known once."""
+    first = results[0]
+    splits: dict[Split, SplitResult] = {}
+    created: dict[Split, str] = {}
+    for result in results:
+        for split, measured in result.splits.items():
+            if splits.setdefault(split, measured) != measured:
+                raise SpurbenchError(
+                    f"two results of {first.classifier.name} on {first.dataset.name} disagree on "
+                    f"split {split} (made {created[split]} and {result.created}); keep one"
+                )
+            created.setdefault(split, result.created)
+    info = first.classifier
+    label = f"{info.name} + {info.checkpoint}" if info.checkpoint else info.name
+    return Row(label, info, first.preprocessing, splits)
+
+
+def _with_unique_labels(rows: Sequence[Row]) -> list[Row]:
+    """Other weights under one name are told apart by their hash."""
+    counts = Counter((row.label, row.preprocessing) for row in rows)
+    return [
+        replace(row, label=f"{row.label} @{row.classifier.weights_sha256[:8]}")
+        if counts[row.label, row.preprocessing] > 1
+        else row
+        for row in rows
+    ]
+
+
+def _ranked(rows: Sequence[Row], split: Split) -> tuple[Row, ...]:
+    # Rounded, so that equal shares added up in another order share a rank.
+    values = {
+        id(row): round(row.splits[split].summary.spurious_accuracy, 9)
+        for row in rows
+        if split in row.splits
+    }
+    ordered = sorted(rows, key=lambda row: (values.get(id(row), 2.0), row.label.lower(), row.label))
+    return tuple(
+        replace(row, rank=1 + sum(value < values[id(row)] for value in values.values()))
+        if id(row) in values
+        else row
+        for row in ordered
+    )
+
+
+def _section(board: Board) -> str:
+    images = "; ".join(
+        f"{splits.replace('+', ' and ')} `{fingerprint[:12]}`"
+        for splits, fingerprint in sorted(board.fingerprints.items())
+    )
+    header, alignments = zip(*_columns(board), strict=True)
+    rows = [[markdown.escape(cell) for cell in _cells(board, row)] for row in board.rows]
+    return (
+        f"Ranked by the {board.ranked_by} images; mean p, worst class and scores are theirs too. "
+        f"Images: {images}.\n\n{markdown.table(header, alignments, rows)}"
+    )
+
+
+def _columns(board: Board) -> list[tuple[str, markdown.Alignment]]:
+    columns: list[tuple[str, markdown.Alignment]] = [
+        ("#", "right"),
+        ("classifier", "left"),
+        ("architecture", "left"),
+        ("real", "right"),
+        ("generated", "right"),
+        ("gap", "right"),
+        ("mean p", "right"),
+        ("worst class", "left"),
+        ("n real", "right"),
+        ("n generated", "right"),
+        ("preprocessing", "left"),
+    ]
+    if _has_scores(board):
+        columns += [("AUROC", "right"), ("AP", "right")]
+    return columns
+
+
+def _cells(board: Board, row: Row) -> list[str]:
+    """A row as text for people, in the order of :func:`_columns`."""
+    ranking = row.splits[board.ranked_by].summary if board.ranked_by in row.splits else None
+    cells = [
+        "–" if row.rank is None else str(row.rank),
+        row.label,
+        row.classifier.architecture,
+        *(_share(row, split) for split in SPLITS),
+        "–" if row.gap is None else f"{100 * row.gap:+.1f}",
+        _number(ranking and ranking.mean_probability),
+        f"{ranking.worst_class} ({100 * ranking.worst_class_spurious_accuracy:.1f})"
+        if ranking
+        else "–",
+        *(str(row.splits[s].summary.n) if s in row.splits else "–" for s in SPLITS),
+        _describe(row.preprocessing),
+    ]
+    if _has_scores(board):
+        cells += [
+            _number(ranking and ranking.auroc),
+            _number(ranking and ranking.average_precision),
+        ]
+    return cells
+
+
+def _has_scores(board: Board) -> bool:
+    return any(
+        row.splits[board.ranked_by].summary.auroc is not None
+        for row in board.rows
+        if board.ranked_by in row.splits
+    )
+
+
+def _share(row: Row, split: Split) -> str:
+    if split not in row.splits:
+        return "–"
+    summary = row.splits[split].summary
+    interval = summary.spurious_accuracy_interval
+    low, high = 100 * interval.low, 100 * interval.high
+    return f"{100 * summary.spurious_accuracy:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _describe(preprocessing: Preprocessing) -> str:
+    def size(sides: tuple[int, ...]) -> str:
+        return "x".join(map(str, sides if len(set(sides)) > 1 else sides[:1]))
+
+    resize, crop = size(preprocessing.resize), size(preprocessing.crop)
+    sizes = resize if resize == crop else f"{resize}, crop {crop}"
+    return f"{preprocessing.mode}: {sizes}, {preprocessing.interpolation}"
+
+
+def _record(board: Board, row: Row) -> dict[str, str | float | None]:
+    info = row.classifier
+    record: dict[str, str | float | None] = {
+        "rank": row.rank,
+        "classifier": row.label,
+        "source": info.source,
+        "architecture": info.architecture,
+        "parameters": info.parameters,
+        "head": info.head,
+        "weights_sha256": info.weights_sha256,
+        "preprocessing": _describe(row.preprocessing),
+        "dataset": board.name,
+        "dataset_version": board.version,
+        "gap": row.gap,
+    }
+    for split in SPLITS:
+        summary = row.splits[split].summary if split in row.splits else None
+        interval = summary and summary.spurious_accuracy_interval
+        record |= {
+            f"{split}_n": summary and summary.n,
+            f"{split}_classes": summary and summary.classes,
+            f"{split}_spurious_accuracy": summary and summary.spurious_accuracy,
+            f"{split}_spurious_accuracy_low": interval and interval.low,
+            f"{split}_spurious_accuracy_high": interval and interval.high,
+            f"{split}_top5": summary and summary.top5,
+            f"{split}_mean_probability": summary and summary.mean_probability,
+            f"{split}_worst_class": summary and summary.worst_class,
+            f"{split}_worst_class_spurious_accuracy": summary
+            and summary.worst_class_spurious_accuracy,
+            f"{split}_auroc": summary and summary.auroc,
+            f"{split}_average_precision": summary and summary.average_precision,
+        }
+    return record
+
+
+def _stems(boards: Sequence[Board]) -> list[str]:
+    """File names: ``NAME-VERSION``; the images' key stands in for a version or tells two apart."""
+    stems = [_file_name(f"{board.name}-{board.version or board.identity}") for board in boards]
+    counts = Counter(stem.lower() for stem in stems)
+    return [
+        f"{stem}-{board.identity}" if counts[stem.lower()] > 1 else stem
+        for board, stem in zip(boards, stems, strict=True)
+    ]
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip(".-")
