@@ -36,6 +36,21 @@ log = logging.getLogger(__name__)
 
 SPLITS: tuple[Split, ...] = ("real", "generated")
 
+SUMMARY_COLUMNS = (
+    "n",
+    "classes",
+    "spurious_accuracy",
+    "spurious_accuracy_low",
+    "spurious_accuracy_high",
+    "top5",
+    "mean_probability",
+    "worst_class",
+    "worst_class_spurious_accuracy",
+    "auroc",
+    "average_precision",
+)
+"""Columns of the CSV for each split, after ``real_`` and ``generated_``."""
+
 LEGEND = """\
 Shares are in percent, of images that show the spurious feature and not the class: how many the
 classifier calls the class, averaged over the classes. **Lower is better.** In brackets: the 95 %
@@ -95,8 +110,8 @@ class Board:
 
     @property
     def title(self) -> str:
-        """Name and version."""
-        return f"{self.name} {self.version}" if self.version else self.name
+        """Name and version, or the images' key where there is no version."""
+        return f"{self.name} {self.version or self.identity}"
 
     @property
     def identity(self) -> str:
@@ -136,29 +151,27 @@ def boards(results: Sequence[Result]) -> list[Board]:
 
     Results of one classifier on the splits of one dataset are joined into a row. Where results that
     claim the same name and version were measured on different images, each set of images gets a
-    board of its own, which is said.
+    board of its own, which is said. A dataset without a version is known by its images alone.
 
     Raises:
         SpurbenchError: if two results of one classifier on the same images disagree.
     """
-    datasets: dict[tuple[str, str | None], list[Result]] = defaultdict(list)
+    datasets: dict[tuple[str, ...], list[Result]] = defaultdict(list)
     for result in results:
-        datasets[result.dataset.name, result.dataset.version].append(result)
+        info = result.dataset
+        datasets[(info.name, info.version) if info.version else (info.fingerprint,)].append(result)
     made = []
-    for (name, version), group in sorted(
-        datasets.items(), key=lambda item: (item[0][0], _version_key(item[0][1]))
-    ):
+    for group in datasets.values():
         parts = [group] if _same_images(group) else _by_fingerprint(group)
-        if len(parts) > 1 and version is not None:
+        made += [_board(part) for part in parts]
+        if len(parts) > 1:
             log.warning(
-                "%s %s: results are of %d different sets of images under one version; "
-                "each has its own table",
-                name,
-                version,
+                "%s: results are of %d different sets of images under one version; each set has "
+                "its own table",
+                made[-1].title,
                 len(parts),
             )
-        made += [_board(name, version, part) for part in parts]
-    return made
+    return sorted(made, key=lambda board: (board.name, _version_key(board.version)))
 
 
 def to_markdown(boards: Sequence[Board]) -> str:
@@ -265,7 +278,7 @@ def _by_fingerprint(results: Sequence[Result]) -> list[list[Result]]:
     return [parts[fingerprint] for fingerprint in sorted(parts)]
 
 
-def _board(name: str, version: str | None, results: Sequence[Result]) -> Board:
+def _board(results: Sequence[Result]) -> Board:
     groups: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
     for result in results:
         info = result.classifier
@@ -274,8 +287,8 @@ def _board(name: str, version: str | None, results: Sequence[Result]) -> Board:
     rows = _with_unique_labels([_join(group) for group in groups.values()])
     ranked_by: Split = "generated" if any("generated" in row.splits for row in rows) else "real"
     return Board(
-        name=name,
-        version=version,
+        name=min(result.dataset.name for result in results),
+        version=results[0].dataset.version,
         fingerprints={_split_set(r): r.dataset.fingerprint for r in results},
         ranked_by=ranked_by,
         rows=_ranked(rows, ranked_by),
@@ -361,26 +374,25 @@ def _columns(board: Board) -> list[tuple[str, markdown.Alignment]]:
 
 def _cells(board: Board, row: Row) -> list[str]:
     """A row as text for people, in the order of :func:`_columns`."""
-    ranking = row.splits[board.ranked_by].summary if board.ranked_by in row.splits else None
-    cells = [
+    if board.ranked_by in row.splits:
+        ranking = row.splits[board.ranked_by].summary
+        worst = f"{ranking.worst_class} ({100 * ranking.worst_class_spurious_accuracy:.1f})"
+        mean_probability = f"{ranking.mean_probability:.3f}"
+        scores = [_score(ranking.auroc), _score(ranking.average_precision)]
+    else:
+        worst, mean_probability, scores = "–", "–", ["–", "–"]
+    return [
         "–" if row.rank is None else str(row.rank),
         row.label,
         row.classifier.architecture,
         *(_share(row, split) for split in SPLITS),
         "–" if row.gap is None else f"{100 * row.gap:+.1f}",
-        _number(ranking and ranking.mean_probability),
-        f"{ranking.worst_class} ({100 * ranking.worst_class_spurious_accuracy:.1f})"
-        if ranking
-        else "–",
+        mean_probability,
+        worst,
         *(str(row.splits[s].summary.n) if s in row.splits else "–" for s in SPLITS),
         _describe(row.preprocessing),
+        *(scores if _has_scores(board) else []),
     ]
-    if _has_scores(board):
-        cells += [
-            _number(ranking and ranking.auroc),
-            _number(ranking and ranking.average_precision),
-        ]
-    return cells
 
 
 def _has_scores(board: Board) -> bool:
@@ -400,7 +412,7 @@ def _share(row: Row, split: Split) -> str:
     return f"{100 * summary.spurious_accuracy:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def _number(value: float | None) -> str:
+def _score(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
@@ -429,22 +441,10 @@ def _record(board: Board, row: Row) -> dict[str, str | float | None]:
         "gap": row.gap,
     }
     for split in SPLITS:
-        summary = row.splits[split].summary if split in row.splits else None
-        interval = summary and summary.spurious_accuracy_interval
-        record |= {
-            f"{split}_n": summary and summary.n,
-            f"{split}_classes": summary and summary.classes,
-            f"{split}_spurious_accuracy": summary and summary.spurious_accuracy,
-            f"{split}_spurious_accuracy_low": interval and interval.low,
-            f"{split}_spurious_accuracy_high": interval and interval.high,
-            f"{split}_top5": summary and summary.top5,
-            f"{split}_mean_probability": summary and summary.mean_probability,
-            f"{split}_worst_class": summary and summary.worst_class,
-            f"{split}_worst_class_spurious_accuracy": summary
-            and summary.worst_class_spurious_accuracy,
-            f"{split}_auroc": summary and summary.auroc,
-            f"{split}_average_precision": summary and summary.average_precision,
-        }
+        values = row.splits[split].summary.model_dump() if split in row.splits else {}
+        interval = values.pop("spurious_accuracy_interval", {})
+        values |= {f"spurious_accuracy_{end}": value for end, value in interval.items()}
+        record |= {f"{split}_{column}": values.get(column) for column in SUMMARY_COLUMNS}
     return record
 
 
