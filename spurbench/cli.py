@@ -16,7 +16,6 @@ from spurbench.errors import SpurbenchError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from spurbench.leaderboard import Board
     from spurbench.results import Result
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -435,32 +434,17 @@ def select(
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Write README.md and a CSV per board here. [default: print only]",
+    help="Write README.md, and a page and a CSV per board, here. [default: print only]",
 )
 def leaderboard(results: tuple[Path, ...], output: Path | None) -> None:
     """Rank classifiers from result JSONs (files or folders); lower is better."""
     from spurbench import leaderboard as boards
 
     made = boards.boards(boards.read_results(results))
-    _print(*(_board_table(board) for board in made))
+    _print(*(boards.to_table(board) for board in made))
     if output is not None:
         for path in boards.write(made, output):
             click.echo(str(path))
-
-
-def _board_table(board: Board) -> Table:
-    from rich.table import Table
-
-    from spurbench.leaderboard import HEADINGS, cells
-
-    table = Table(title=f"{board.title} (lower is better)", title_justify="left")
-    for heading in HEADINGS:
-        table.add_column(
-            heading, justify="left" if heading in {"classifier", "worst class"} else "right"
-        )
-    for row in cells(board):
-        table.add_row(*row)
-    return table
 
 
 @main.command()
