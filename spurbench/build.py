@@ -491,7 +491,7 @@ def _quality(
         inputs = {"images": [record.sha256 for record in records], "metric": metric}
         stage = shop.run(spurious_class.slug, f"{label}: {metric}", "quality", inputs, make)
         columns[metric] = stage.json("scores.json")
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return [{m: scores[i] for m, scores in columns.items()} for i in range(len(records))]
 
 
 def _provenance(shop: _Workshop, built: Built) -> dict[str, Any]:

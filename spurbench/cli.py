@@ -523,9 +523,12 @@ def _print(*renderables: Any) -> None:
 
 
 def _silence_libraries() -> None:
-    """Loading bars of diffusers and transformers are noise between our own lines."""
+    """Other libraries' bars are noise between our own lines."""
+    import datasets
     import diffusers
     import transformers
+
+    datasets.disable_progress_bars()
 
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import string
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import timm
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
+from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 
@@ -78,4 +84,124 @@ def toy_pipeline(prediction_type: str = "epsilon") -> StableDiffusionPipeline:
 def save_toy_pipeline(folder: Path, prediction_type: str = "epsilon") -> Path:
     """Save a toy pipeline to ``folder`` and return it."""
     toy_pipeline(prediction_type).save_pretrained(folder)
+    return folder
+
+
+def save_toy_classifier(folder: Path, *, favourite: int | None, seed: int) -> Path:
+    """Save a tiny random ImageNet-1k classifier in timm's hub format.
+
+    With a ``favourite`` class it answers that, whatever it is shown, yet its probabilities and
+    features depend on the image.
+    """
+    torch.manual_seed(seed)
+    arguments = {"channels": [8, 8, 16, 16], "stem_width": 8}
+    model = timm.create_model("resnet10t", num_classes=1000, **arguments)
+    if favourite is not None:
+        with torch.no_grad():
+            model.fc.bias[favourite] += 20
+    return _save_timm(folder, model, {"num_classes": 1000, "model_args": arguments})
+
+
+def save_toy_detector(folder: Path, names: Sequence[str]) -> Path:
+    """Save a tiny random multi-label detector with an output ``object:NAME`` for each name."""
+    torch.manual_seed(3)
+    arguments = {"channels": [8, 8, 16, 16], "stem_width": 8}
+    model = timm.create_model("resnet10t", num_classes=len(names), **arguments)
+    labels = [f"object:{name}" for name in names]
+    return _save_timm(
+        folder,
+        model,
+        {"num_classes": len(names), "model_args": arguments, "label_names": labels},
+    )
+
+
+def _save_timm(folder: Path, model: torch.nn.Module, config: dict[str, object]) -> Path:
+    folder.mkdir(parents=True)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    config |= {
+        "architecture": "resnet10t",
+        "pretrained_cfg": {
+            "input_size": [3, 32, 32],
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def save_noise_images(folder: Path, count: int, seed: int, side: int = 32) -> Path:
+    """Save PNG files of noise."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    for i in range(count):
+        pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+def toy_recipe(folder: Path) -> Path:
+    """A whole recipe that builds in seconds: classes hummingbird and koala, toy models and noise.
+
+    Every panel classifier answers hummingbird always, so koala has no references and must fail.
+    """
+    save_toy_pipeline(folder / "base")
+    save_toy_classifier(folder / "one", favourite=94, seed=1)
+    save_toy_classifier(folder / "two", favourite=94, seed=2)
+    save_toy_detector(folder / "detector", ["hummingbird", "koala"])
+    for slug, seed in (("094_hummingbird_component_2", 1), ("105_koala_component_3", 2)):
+        save_noise_images(folder / "real" / f"spurious_class_{slug}", 5, seed)
+    (folder / "recipe.toml").write_text(
+        f"""
+name = "toy"
+description = "Noise."
+[base]
+model = "base"
+resolution = 32
+licence = "none"
+[data]
+images = "real"
+licence = "none"
+[panel]
+classifiers = ["{folder / "one"}", "{folder / "two"}"]
+phi = "{folder / "two"}"
+[select]
+references = 3
+[prior]
+images = 3
+steps = 2
+[finetune]
+steps = 3
+learning_rate = 1e-3
+checkpoint_every = 1
+[sample]
+images = 4
+steps = 2
+batch_size = 2
+[check]
+object_detector = "detector"
+quality = []
+"""
+    )
+    (folder / "classes.toml").write_text(
+        """
+[[classes]]
+index = 94
+wnid = "n01833805"
+name = "hummingbird"
+spurious_feature = "red <b>flowers</b> | pipes"
+component = 2
+noun = "flower"
+kappa = 0.7
+[[classes]]
+index = 105
+wnid = "n01882714"
+name = "koala"
+spurious_feature = "eucalyptus"
+component = 3
+noun = "tree"
+"""
+    )
     return folder

@@ -25,7 +25,7 @@ class VAESettings:
 
     block_out_channels: tuple[int, ...] = (16, 32, 64)
     latent_channels: int = 4
-    steps: int = 9000
+    steps: int = 6000
     batch_size: int = 8
     learning_rate: float = 2.5e-3
     gradient_weight: float = 0.25  # of the L1 between image gradients, which keeps edges sharp

@@ -1,0 +1,305 @@
+"""Train the embedded recipe's models from nothing: ``python -m spurbench.builders.mini.assets``.
+
+Stages are stored and resumed; a stage is known by the hash of its settings, the seed and the stages
+before it. On the same hardware and package versions, the same seed gives the same weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from spurbench import atomic
+from spurbench.builders.mini.data import (
+    BIAS,
+    CONTROL_FEATURES,
+    SMALL,
+    Labels,
+    biased,
+    caption_words,
+    captioned,
+    render_all,
+    spurious,
+    unbiased,
+)
+from spurbench.builders.mini.objects import OBJECTS
+from spurbench.builders.mini.preview import write_real
+from spurbench.builders.mini.train_base import (
+    BaseSettings,
+    make_pipeline,
+    make_tokenizer,
+    train_base,
+)
+from spurbench.builders.mini.train_classifiers import (
+    ORACLE,
+    PANEL,
+    ClassifierSettings,
+    predict,
+    save_classifier,
+    train_classifier,
+)
+from spurbench.builders.mini.train_vae import VAESettings, encode_all, psnr, round_trip, train_vae
+from spurbench.builders.mini.world import PLANTED_FEATURE
+from spurbench.classes import imagenet_names
+from spurbench.environment import choose_device, package_versions
+from spurbench.runs import Stage, StageStore, file_sha256
+
+log = logging.getLogger(__name__)
+
+HEAD = 1000
+"""Width of the panel's heads: ImageNet-1k's, of which the world uses ten classes."""
+
+
+@dataclass(frozen=True)
+class AssetSettings:
+    """The size of everything; the defaults make the committed assets."""
+
+    captioned: int = 24_000
+    biased_per_class: int = 1_500
+    unbiased: int = 12_000
+    validation_per_class: int = 100
+    real_per_class: int = 75
+    vae: VAESettings = field(default_factory=VAESettings)
+    base: BaseSettings = field(default_factory=BaseSettings)
+    panel: dict[str, ClassifierSettings] = field(default_factory=lambda: dict(PANEL))
+    oracle: ClassifierSettings = ORACLE
+
+
+def train_assets(
+    output: Path, work: Path, settings: AssetSettings, seed: int, device: torch.device
+) -> dict[str, Any]:
+    """Train everything and publish it to ``output`` in one go; returns what was measured."""
+    store = StageStore(work)
+    scenes = _captioned(store, settings, seed)
+    vae = _vae(store, settings, seed, device, scenes)
+    base = _base(store, settings, seed, device, scenes, vae)
+    panel = {name: _panel(store, settings, seed, device, name) for name in settings.panel}
+    oracle = _oracle(store, settings, seed, device, vae)
+    measured = {
+        "vae": vae.json("measured.json"),
+        "panel": {name: stage.json("measured.json") for name, stage in panel.items()},
+        "oracle": oracle.json("measured.json"),
+    }
+    with atomic.folder(output) as folder:
+        shutil.copytree(base.folder / "pipeline", folder / "base")
+        for name, stage in panel.items():
+            shutil.copytree(stage.folder / "classifier", folder / "panel" / name)
+        shutil.copytree(oracle.folder / "classifier", folder / "oracle")
+        write_real(folder / "real", settings.real_per_class, seed)
+        atomic.write_json(
+            folder / "assets.json",
+            {
+                "command": "python -m spurbench.builders.mini.assets",
+                "seed": seed,
+                "device": str(device),
+                "settings": asdict(settings),
+                "versions": package_versions(),
+                "measured": measured,
+                "files": {
+                    str(path.relative_to(folder)): file_sha256(path)
+                    for path in sorted(folder.rglob("*"))
+                    if path.is_file()
+                },
+            },
+        )
+    return measured
+
+
+def _captioned(store: StageStore, settings: AssetSettings, seed: int) -> Stage:
+    def make(folder: Path) -> None:
+        pairs = [captioned(seed, i) for i in range(settings.captioned)]
+        np.save(
+            folder / "scenes.npy", render_all([scene for scene, _ in pairs], "captioned scenes")
+        )
+        atomic.write_json(folder / "captions.json", [caption for _, caption in pairs])
+
+    return store.run("mini", "captioned", {"seed": seed, "count": settings.captioned}, make)
+
+
+def _vae(
+    store: StageStore, settings: AssetSettings, seed: int, device: torch.device, scenes: Stage
+) -> Stage:
+    def make(folder: Path) -> None:
+        pixels = np.load(scenes.folder / "scenes.npy", mmap_mode="r")
+        vae = train_vae(pixels, settings.vae, seed, device, folder)
+        vae.save_pretrained(folder / "vae")
+        held_out = _validation_scenes(seed, 512)
+        atomic.write_json(
+            folder / "measured.json", {"psnr_db": psnr(held_out, round_trip(vae, held_out))}
+        )
+
+    inputs = {"seed": seed, "scenes": scenes.fingerprint, "settings": asdict(settings.vae)}
+    return store.run("mini", "vae", inputs, make)
+
+
+def _base(
+    store: StageStore,
+    settings: AssetSettings,
+    seed: int,
+    device: torch.device,
+    scenes: Stage,
+    vae_stage: Stage,
+) -> Stage:
+    from diffusers import AutoencoderKL
+
+    def make(folder: Path) -> None:
+        vae = AutoencoderKL.from_pretrained(vae_stage.folder / "vae").to(device).eval()
+        posteriors = encode_all(vae, np.load(scenes.folder / "scenes.npy", mmap_mode="r"))
+        tokenizer = make_tokenizer(caption_words(), settings.base.max_tokens)
+        torch.manual_seed(seed)
+        pipeline = make_pipeline(vae, tokenizer, settings.base)
+        train_base(
+            pipeline, posteriors, scenes.json("captions.json"), settings.base, seed, device, folder
+        )
+        pipeline.to("cpu", torch.float16).save_pretrained(folder / "pipeline")
+
+    inputs = {"seed": seed, "vae": vae_stage.fingerprint, "settings": asdict(settings.base)}
+    return store.run("mini", "base", inputs, make)
+
+
+def _panel(
+    store: StageStore, settings: AssetSettings, seed: int, device: torch.device, name: str
+) -> Stage:
+    index = class_indices()
+
+    def make(folder: Path) -> None:
+        train, labels = _classified(
+            lambda c, i: biased(c, seed, "train", i), settings.biased_per_class, name
+        )
+        model = train_classifier(
+            name,
+            train,
+            labels,
+            settings.panel[name],
+            outputs=HEAD,
+            seed=seed,
+            device=device,
+            work=folder,
+        )
+        save_classifier(folder / "classifier", model, settings.panel[name], HEAD)
+        held_out, truth = _classified(
+            lambda c, i: biased(c, seed, "validation", i), settings.validation_per_class, name
+        )
+        correct = predict(model, held_out, device).argmax(1).numpy() == truth
+        measured = {"validation_accuracy": float(correct.mean()), "spurious_accuracy": {}}
+        for planted in PLANTED_FEATURE:
+            real = render_all(
+                [spurious(planted, seed, i) for i in range(settings.real_per_class)], planted
+            )
+            answers = predict(model, real, device).argmax(1).numpy()
+            measured["spurious_accuracy"][planted] = float((answers == index[planted]).mean())
+        atomic.write_json(folder / "measured.json", measured)
+
+    inputs = {
+        "seed": seed,
+        "count": [
+            settings.biased_per_class,
+            settings.validation_per_class,
+            settings.real_per_class,
+        ],
+        "world": {"bias": BIAS, "control_features": CONTROL_FEATURES, "object_scale": SMALL},
+        "settings": asdict(settings.panel[name]),
+    }
+    return store.run("mini", f"panel-{name}", inputs, make)
+
+
+def _oracle(
+    store: StageStore, settings: AssetSettings, seed: int, device: torch.device, vae_stage: Stage
+) -> Stage:
+    from diffusers import AutoencoderKL
+
+    labels = Labels()
+
+    def make(folder: Path) -> None:
+        vae = AutoencoderKL.from_pretrained(vae_stage.folder / "vae").to(device).eval()
+        scenes = [unbiased(seed, "train", i) for i in range(settings.unbiased)]
+        pixels = render_all(scenes, "unbiased scenes")
+        truth = np.stack([labels.of(scene) for scene in scenes])
+        # Half as rendered, half through the autoencoder, as generated images will look.
+        half = len(pixels) // 2
+        pixels = np.concatenate([pixels[:half], round_trip(vae, pixels[half:])])
+        model = train_classifier(
+            "oracle",
+            pixels,
+            truth,
+            settings.oracle,
+            outputs=len(labels.names),
+            seed=seed,
+            device=device,
+            work=folder,
+        )
+        save_classifier(
+            folder / "classifier", model, settings.oracle, len(labels.names), labels.names
+        )
+        held_out = [unbiased(seed, "validation", i) for i in range(1000)]
+        wanted = np.stack([labels.of(scene) for scene in held_out])
+        rendered = render_all(held_out, "unbiased validation")
+        measured = {}
+        for title, images in (("rendered", rendered), ("through_vae", round_trip(vae, rendered))):
+            decided = predict(model, images, device).numpy() > 0
+            measured[title] = {
+                head: float((decided == wanted)[:, columns].all(axis=1).mean())
+                for head, columns in _heads(labels.names).items()
+            }
+        atomic.write_json(folder / "measured.json", measured)
+
+    inputs = {
+        "seed": seed,
+        "vae": vae_stage.fingerprint,
+        "count": settings.unbiased,
+        "settings": asdict(settings.oracle),
+    }
+    return store.run("mini", "oracle", inputs, make)
+
+
+def class_indices() -> dict[str, int]:
+    """ImageNet-1k index of every object's class."""
+    names = imagenet_names()
+    return {name: names.index(name) for name in OBJECTS}
+
+
+def _heads(names: tuple[str, ...]) -> dict[str, list[int]]:
+    """Columns of the oracle by what they tell: object, kind, feature."""
+    heads: dict[str, list[int]] = {}
+    for column, name in enumerate(names):
+        heads.setdefault(name.partition(":")[0], []).append(column)
+    return heads
+
+
+def _classified(
+    scene: Callable[[str, int], Any], per_class: int, title: str
+) -> tuple[np.ndarray, np.ndarray]:
+    index = class_indices()
+    pairs = [(name, i) for name in OBJECTS for i in range(per_class)]
+    pixels = render_all([scene(name, i) for name, i in pairs], f"{title}: scenes")
+    return pixels, np.array([index[name] for name, _ in pairs])
+
+
+def _validation_scenes(seed: int, count: int) -> np.ndarray:
+    return render_all([unbiased(seed, "vae", i) for i in range(count)], "validation scenes")
+
+
+@click.command()
+@click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "assets")
+@click.option(
+    "--work", type=click.Path(path_type=Path), default=Path("out/mini-assets"), show_default=True
+)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--device", default="auto", show_default=True)
+def main(output: Path, work: Path, seed: int, device: str) -> None:
+    """Train the mini world's base model, panel and oracle; resumes where it stopped."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    measured = train_assets(output, work, AssetSettings(), seed, choose_device(device))
+    click.echo(measured)
+
+
+if __name__ == "__main__":
+    main()
