@@ -469,6 +469,7 @@ def quality(dataset: Path, metrics: tuple[str, ...], device: str) -> None:
 def doctor() -> None:
     """Say what works here: versions, devices, model sources, caches, assets."""
     from rich.table import Table
+    from rich.text import Text
 
     from spurbench.doctor import diagnose
 
@@ -476,7 +477,8 @@ def doctor() -> None:
     table = Table(show_header=False)
     for check in checks:
         colour = {"ok": "green", "warn": "yellow", "fail": "red"}[check.status]
-        table.add_row(f"[{colour}]{check.status}[/]", check.name, check.detail)
+        said = f"{check.detail}; {check.hint}" if check.hint else check.detail
+        table.add_row(Text(check.status, colour), Text(check.name), Text(said))
     _print(table)
     failed = [check.name for check in checks if check.status == "fail"]
     if failed:

@@ -1,26 +1,44 @@
-"""What works here: versions, devices, model sources, caches, embedded assets."""
+"""What works here: versions, devices, model sources, caches, embedded recipes, disk."""
 
 from __future__ import annotations
 
-import importlib.util
+import http.client
 import json
 import os
+import platform
 import shutil
+import threading
+import time
 import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from spurbench.environment import package_versions
+from spurbench import __version__
+from spurbench.environment import PACKAGES
+from spurbench.recipe import read_recipe
 from spurbench.resources import builders
 from spurbench.runs import file_sha256
 
-TIMEOUT = 4
-"""Seconds to wait for a model source."""
+PATIENCE = 3.0
+"""Seconds that a model source may take to answer, and a cache to be counted."""
 
-_EXTRAS = {"robustbench": "robustbench", "pyiqa": "quality"}
+LOW_DISK = 5 * 2**30
+"""Bytes below which a build of the full-size recipe is likely to fill the disk."""
+
+_EXTRAS = {
+    "robustbench": "pip install robustbench 'setuptools<81', for robustbench: models",
+    "pyiqa": "pip install pyiqa, for image quality",
+}
+_LOCAL_WEIGHTS = "the mini recipe needs no network; eval takes local weights with --checkpoint"
+
+Status = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True)
@@ -31,129 +49,262 @@ class Check:
         name: what was looked at.
         status: ``fail`` only for what nothing works without.
         detail: what was found.
+        hint: what to do about it, or what is possible without it.
     """
 
     name: str
-    status: Literal["ok", "warn", "fail"]
+    status: Status
     detail: str
+    hint: str | None = None
+
+
+Probe = Callable[[], Sequence[Check]]
 
 
 def diagnose() -> list[Check]:
-    """Look at everything; takes a few seconds and never raises."""
-    return [*_versions(), *_devices(), *_sources(), *_caches(), *_assets(), _disk()]
+    """Look at everything: a few seconds, whatever is broken, and no exception."""
+    # The network and large caches are waited for in the background while torch is imported.
+    slow = [_Waiting(name, probe) for name, probe in [*_sources().items(), *_caches().items()]]
+    checks = [
+        *_guarded("packages", _packages, "fail"),
+        *_guarded("torch", _devices, "fail"),
+        *_guarded("recipes", _recipes, "fail"),
+        *_guarded("disk", _disk, "warn"),
+    ]
+    deadline = time.monotonic() + PATIENCE
+    for waiting in slow:
+        checks += waiting.result(deadline)
+    return checks
 
 
-def _versions() -> list[Check]:
-    checks = [Check(name, "ok", number) for name, number in package_versions().items()]
-    for module, extra in _EXTRAS.items():
-        if importlib.util.find_spec(module):
-            checks.append(Check(module, "ok", "installed"))
-        else:
-            hint = f"not installed; pip install 'spurbench[{extra}]'"
-            checks.append(Check(module, "warn", hint))
+class _Waiting:
+    """A probe in a thread that is abandoned when it takes too long.
+
+    Name resolution and network file systems have no timeout of their own. The thread is a daemon,
+    so that it does not hold up the end of the program either.
+    """
+
+    def __init__(self, name: str, probe: Probe) -> None:
+        self.name = name
+        self.checks: Sequence[Check] | None = None
+        self._thread = threading.Thread(target=self._run, args=(probe,), daemon=True)
+        self._thread.start()
+
+    def _run(self, probe: Probe) -> None:
+        self.checks = _guarded(self.name, probe, "warn")
+
+    def result(self, deadline: float) -> Sequence[Check]:
+        """The checks, or one that says that they were not there by ``deadline`` (monotonic)."""
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        if self.checks is None:
+            return [Check(self.name, "warn", f"no answer within {PATIENCE:g} s")]
+        return self.checks
+
+
+def _guarded(name: str, probe: Probe, status: Status) -> Sequence[Check]:
+    """The probe's checks, or one that says how the probe itself broke."""
+    try:
+        return probe()
+    except Exception as error:  # a doctor must not fall ill itself
+        reason = next(iter(str(error).splitlines()), "")
+        return [Check(name, status, f"{type(error).__name__}: {reason}")]
+
+
+def _packages() -> list[Check]:
+    checks = [
+        Check("python", "ok", platform.python_version()),
+        Check("spurbench", "ok", __version__),
+    ]
+    for name in PACKAGES:
+        if name == "spurbench":
+            continue
+        try:
+            checks.append(Check(name, "ok", version(name)))
+        except PackageNotFoundError:
+            checks.append(Check(name, "fail", "not installed", f"pip install {name}"))
+    for name, hint in _EXTRAS.items():
+        try:
+            checks.append(Check(name, "ok", version(name)))
+        except PackageNotFoundError:
+            checks.append(Check(name, "warn", "not installed", hint))
+    if find_spec("robustbench") and not find_spec("pkg_resources"):
+        detail = "robustbench needs pkg_resources, which setuptools 81 removed"
+        checks.append(Check("setuptools", "warn", detail, "pip install 'setuptools<81'"))
     return checks
 
 
 def _devices() -> list[Check]:
     import torch
 
-    checks = [
-        Check("cpu", "ok", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
-    ]
+    checks = [_torchvision()]
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if os.name == "posix" else 0
+    cores = f"{_cores()} cores, torch uses {torch.get_num_threads()}"
+    checks.append(Check("cpu", "ok", f"{cores}; {_size(memory)} of memory" if memory else cores))
     if torch.cuda.is_available():
-        for i in range(torch.cuda.device_count()):
-            properties = torch.cuda.get_device_properties(i)
-            memory = f"{properties.total_memory / 2**30:.0f} GiB"
-            checks.append(Check(f"cuda:{i}", "ok", f"{properties.name}, {memory}"))
+        for index in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(index)
+            name = torch.cuda.get_device_name(index)
+            detail = f"{name}, {_size(free)} of {_size(total)} free"
+            checks.append(Check(f"cuda:{index}", "ok", detail))
     elif torch.backends.mps.is_available():
-        checks.append(Check("mps", "ok", "Apple GPU"))
+        checks.append(Check("mps", "ok", "Apple GPU, shares the memory of the CPU"))
     else:
-        checks.append(
-            Check("gpu", "warn", "none; the mini recipe runs on the CPU, sd15 needs a GPU")
-        )
+        why = "" if torch.backends.cuda.is_built() else " (this torch is built without CUDA)"
+        hint = "the mini recipe runs on the CPU; sd15 takes days without a GPU"
+        checks.append(Check("gpu", "warn", f"none{why}", hint))
     return checks
 
 
-def _sources() -> list[Check]:
-    from huggingface_hub import constants
-
-    offline = "offline mode is set (HF_HUB_OFFLINE)"
-    sources = {
-        "hub (timm, hf-hub:, sd15's base, datasets)": constants.ENDPOINT,
-        "torchvision weights": "https://download.pytorch.org",
-        "robustbench weights": "https://drive.google.com",
-    }
-    with ThreadPoolExecutor() as pool:
-        answers = list(pool.map(_reach, sources.values()))
-    checks = []
-    for (name, url), problem in zip(sources.items(), answers, strict=True):
-        if url == constants.ENDPOINT and constants.HF_HUB_OFFLINE:
-            problem = offline
-        local = "local weights work with --checkpoint FILE"
-        checks.append(
-            Check(name, "warn", f"{url}: {problem}; {local}")
-            if problem
-            else Check(name, "ok", f"{url} answers")
-        )
-    return checks
-
-
-def _reach(url: str) -> str | None:
-    """None if the host answers, else why not."""
-    request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "spurbench"})
+def _torchvision() -> Check:
     try:
-        urllib.request.urlopen(request, timeout=TIMEOUT).close()
-    except urllib.error.HTTPError as error:
-        # Any answer of the host itself shows that it is there, a proxy's refusal does not.
-        return f"refused ({error.code})" if error.code in (403, 407, 502, 503) else None
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        return f"not reachable ({getattr(error, 'reason', error)})"
-    return None
+        import torchvision
+    except Exception as error:  # a build for another torch fails in many ways
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        hint = "install torch and torchvision together, from the same index"
+        return Check("torchvision import", "fail", reason, hint)
+    return Check("torchvision import", "ok", f"fits torch ({torchvision.__version__})")
 
 
-def _caches() -> list[Check]:
-    import torch
+def _cores() -> int:
+    """Cores that this process may use; a container or a batch system may give it fewer than all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _sources() -> dict[str, Probe]:
+    """By name, the places weights come from; each asked for a file that is really fetched there."""
     from huggingface_hub import constants
 
-    checks = []
-    for name, folder in (
-        ("hub cache", Path(constants.HF_HUB_CACHE)),
-        ("torch cache", Path(torch.hub.get_dir())),
-    ):
-        if not folder.is_dir():
-            checks.append(Check(name, "ok", f"{folder}: empty"))
-            continue
-        size = sum(
-            f.stat().st_size for f in folder.rglob("*") if f.is_file() and not f.is_symlink()
-        )
-        entries = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
-        shown = ", ".join(entries[:6]) + (", ..." if len(entries) > 6 else "")
-        checks.append(Check(name, "ok", f"{folder}: {size / 1e9:.1f} GB ({shown or 'empty'})"))
-    return checks
+    hub = "hugging face hub"
+
+    def ask_hub() -> list[Check]:
+        if constants.HF_HUB_OFFLINE:
+            hint = "unset HF_HUB_OFFLINE to fetch more"
+            return [Check(hub, "warn", "HF_HUB_OFFLINE is set: only what is cached is used", hint)]
+        path = "timm/resnet50.a1_in1k/resolve/main/config.json"
+        return [_reach(hub, f"{constants.ENDPOINT}/{path}")]
+
+    return {
+        hub: ask_hub,
+        "torchvision weights": lambda: [
+            _reach(
+                "torchvision weights",
+                "https://download.pytorch.org/models/resnet50-11ad3fa6.pth",
+            )
+        ],
+        "robustbench weights": lambda: [
+            _reach("robustbench weights", "https://drive.google.com/robots.txt")
+        ],
+    }
 
 
-def _assets() -> list[Check]:
-    checks = []
-    for name, folder in builders().items():
-        listing = folder / "assets" / "assets.json"
-        if not listing.is_file():
-            checks.append(Check(f"recipe {name}", "ok", "embedded, brings no weights of its own"))
-            continue
-        files = json.loads(listing.read_text(encoding="utf-8"))["files"]
-        wrong = [
-            file
-            for file, digest in files.items()
-            if not (listing.parent / file).is_file() or file_sha256(listing.parent / file) != digest
-        ]
-        checks.append(
-            Check(f"recipe {name}", "fail", f"asset {wrong[0]} is missing or changed; reinstall")
-            if wrong
-            else Check(f"recipe {name}", "ok", f"embedded, {len(files)} asset files whole")
-        )
-    return checks
+def _reach(name: str, url: str) -> Check:
+    """Whether ``url`` can be had, through the proxy that the environment names."""
+    host = urlsplit(url).netloc.rpartition("@")[2]
+    try:
+        request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "spurbench"})
+        with urllib.request.urlopen(request, timeout=PATIENCE):
+            return Check(name, "ok", f"{host} answers")
+    except urllib.error.HTTPError as error:
+        problem = f"{host} refuses: {error.code} {error.reason}"
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        problem = f"{host} is not reachable: {getattr(error, 'reason', error)}"
+    return Check(name, "warn", problem, _LOCAL_WEIGHTS)
 
 
-def _disk() -> Check:
-    free = shutil.disk_usage(Path.cwd()).free / 1e9
-    status: Literal["ok", "warn"] = "ok" if free > 5 else "warn"
-    return Check("free disk", status, f"{free:.0f} GB in {Path.cwd()}")
+def _caches() -> dict[str, Probe]:
+    from huggingface_hub import constants
+
+    return {
+        "hub cache": lambda: [_hub_cache(Path(constants.HF_HUB_CACHE))],
+        "torch cache": lambda: [_torch_cache(_torch_home() / "hub" / "checkpoints")],
+    }
+
+
+def _torch_home() -> Path:
+    """Where ``torch.hub`` keeps files, found without waiting for torch to be imported."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser()
+
+
+def _hub_cache(folder: Path) -> Check:
+    from huggingface_hub import scan_cache_dir
+
+    if not folder.is_dir():
+        return Check("hub cache", "ok", f"{folder}: nothing yet")
+    found = scan_cache_dir(folder)
+    repos = {repo.repo_id: repo.size_on_disk for repo in found.repos}
+    return Check("hub cache", "ok", _contents(folder, repos))
+
+
+def _torch_cache(folder: Path) -> Check:
+    if not folder.is_dir():
+        return Check("torch cache", "ok", f"{folder}: nothing yet")
+    files = {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
+    return Check("torch cache", "ok", _contents(folder, files))
+
+
+def _contents(folder: Path, sizes: dict[str, int], shown: int = 5) -> str:
+    """The total, and the largest entries by name."""
+    if not sizes:
+        return f"{folder}: nothing yet"
+    largest = sorted(sizes, key=lambda name: (-sizes[name], name))
+    names = ", ".join(f"{name} {_size(sizes[name])}" for name in largest[:shown])
+    more = f" and {len(sizes) - shown} more" if len(sizes) > shown else ""
+    return f"{folder}: {_size(sum(sizes.values()))}: {names}{more}"
+
+
+def _recipes() -> list[Check]:
+    embedded = builders()
+    if not embedded:
+        detail = "none found: the installation is incomplete"
+        return [Check("recipes", "fail", detail, "reinstall spurbench")]
+    return [
+        check
+        for name, folder in embedded.items()
+        for check in _guarded(f"recipe {name}", partial(_recipe, name, folder), "fail")
+    ]
+
+
+def _recipe(name: str, folder: Path) -> list[Check]:
+    """Whether an embedded recipe is valid and the files it brings are the ones it was made with."""
+    title = f"recipe {name}"
+    recipe, registry, _ = read_recipe(str(folder))
+    assets = folder / "assets"
+    if not recipe.base.model.startswith("assets/"):
+        return [Check(title, "ok", f"{len(registry)} classes, base model {recipe.base.model}")]
+    listing = assets / "assets.json"
+    if not listing.is_file():
+        return [Check(title, "warn", f"{assets} holds no trained models", "make assets")]
+    wrong = list(_changed(assets, json.loads(listing.read_text(encoding="utf-8"))["files"]))
+    if wrong:
+        detail = f"{len(wrong)} files missing or changed in {assets}: {', '.join(wrong[:3])}"
+        hint = "reinstall spurbench, or train them again: make assets"
+        return [Check(title, "warn", detail, hint)]
+    return [Check(title, "ok", f"{len(registry)} classes, embedded models whole")]
+
+
+def _changed(folder: Path, digests: dict[str, str]) -> Iterator[str]:
+    for file, digest in sorted(digests.items()):
+        path = folder / file
+        if not path.is_file() or file_sha256(path) != digest:
+            yield file
+
+
+def _disk() -> list[Check]:
+    here = Path.cwd()
+    free = shutil.disk_usage(here).free
+    detail = f"{_size(free)} free in {here}"
+    if not os.access(here, os.W_OK):
+        return [Check("disk", "warn", f"{here} can't be written to", "give --output a folder")]
+    if free < LOW_DISK:
+        return [Check("disk", "warn", detail, "give --output a folder on another disk")]
+    return [Check("disk", "ok", detail)]
+
+
+def _size(size: int) -> str:
+    for unit, factor in (("GB", 10**9), ("MB", 10**6)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size / 1000:.0f} kB"
