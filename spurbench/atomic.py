@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from spurbench.errors import SpurbenchError
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -19,14 +21,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     one file system.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
+    temporary = _beside(path, "tmp")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -51,8 +51,8 @@ def folder(path: Path) -> Iterator[Path]:
     An existing ``path`` is replaced only then; when the block raises, it stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
-    temporary.chmod(0o777 & ~_umask())
+    temporary = _beside(path, "tmp")
+    temporary.mkdir()
     try:
         yield temporary
         for item in temporary.rglob("*"):
@@ -66,25 +66,38 @@ def folder(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Rename the folder ``source`` to ``target``, removing what ``target`` held before."""
+    """Rename the folder ``source`` to ``target``, removing what ``target`` held before.
+
+    If that fails, ``target`` is what it was.
+    """
     if target.exists():
         # A folder can't be renamed over a full one: move the old one aside first, so that the
         # moment without ``target`` is two renames long.
-        retired = Path(
-            tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old")
-        )
-        target.rename(retired / target.name)
-        source.rename(target)
-        shutil.rmtree(retired, ignore_errors=True)
+        retired = _beside(target, "old")
+        target.rename(retired)
+        try:
+            source.rename(target)
+        except BaseException:
+            retired.rename(target)
+            raise
+        _remove(retired)
     else:
         source.rename(target)
     _sync_folder(target.parent)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _beside(path: Path, purpose: str) -> Path:
+    """A hidden name that nothing has, in the same folder and so on the same file system."""
+    if path.name in ("", ".."):
+        raise SpurbenchError(f"{path} can't be replaced as a whole; name a new folder inside it")
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.{purpose}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()
 
 
 def _sync_folder(path: Path) -> None:

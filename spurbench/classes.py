@@ -46,9 +46,11 @@ class ClassRegistry(Sequence[SpuriousClass]):
     """The pairs of one dataset, in the order of their class indices."""
 
     def __init__(self, classes: Sequence[SpuriousClass]) -> None:
-        for field in ("index", "name"):
-            counts = Counter(getattr(c, field) for c in classes)
-            twice = [value for value, count in counts.items() if count > 1]
+        for field, keys in (
+            ("index", [c.index for c in classes]),
+            ("name", [_key(c.name) for c in classes]),
+        ):
+            twice = [key for key, count in Counter(keys).items() if count > 1]
             if twice:
                 raise SpurbenchError(f"class registry lists {field} {twice[0]!r} twice; keep one")
         self._classes = tuple(sorted(classes, key=lambda c: c.index))
@@ -58,18 +60,28 @@ class ClassRegistry(Sequence[SpuriousClass]):
         """Read a ``classes.toml``: an array ``[[classes]]`` of :class:`SpuriousClass`.
 
         Raises:
-            SpurbenchError: if the file is missing or not TOML, or an entry is wrong or repeated.
+            SpurbenchError: if the file is missing, not TOML or without classes, or an entry is
+                wrong or repeated.
         """
         try:
-            entries = tomllib.loads(path.read_text(encoding="utf-8")).get("classes", [])
+            entries = tomllib.loads(path.read_text(encoding="utf-8")).get("classes")
         except FileNotFoundError:
             raise SpurbenchError(f"no class registry at {path}; a recipe needs one") from None
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SpurbenchError(f"{path} is not valid TOML: {error}") from None
+        if not isinstance(entries, list) or not entries:
+            raise SpurbenchError(f"{path} lists no classes; each is a table [[classes]]")
+        classes = []
+        for position, entry in enumerate(entries, start=1):
+            try:
+                classes.append(SpuriousClass.model_validate(entry))
+            except ValidationError as error:
+                fault = describe(error, SpuriousClass.model_fields)
+                raise SpurbenchError(f"{path}, class {position}: {fault}") from None
         try:
-            return cls([SpuriousClass.model_validate(entry) for entry in entries])
-        except ValidationError as error:
-            raise SpurbenchError(f"{path}: {describe(error)}") from None
+            return cls(classes)
+        except SpurbenchError as error:
+            raise SpurbenchError(f"{path}: {error}") from None
 
     @overload
     def __getitem__(self, position: int) -> SpuriousClass: ...
@@ -105,7 +117,7 @@ class ClassRegistry(Sequence[SpuriousClass]):
         by_key = {_key(c.name): c for c in self._classes} | {str(c.index): c for c in self._classes}
         chosen: dict[int, SpuriousClass] = {}
         for item in filter(None, (part.strip() for part in wanted.split(","))):
-            key = str(int(item)) if item.isdigit() else _key(item)
+            key = str(int(item)) if item.isdecimal() else _key(item)
             if key not in by_key:
                 near = difflib.get_close_matches(key, by_key, n=3)
                 hint = f"nearest: {', '.join(near)}" if near else "`spurbench classes` lists them"

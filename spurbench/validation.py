@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 from pydantic import ValidationError
@@ -21,7 +22,11 @@ def describe(error: ValidationError, known: Iterable[str] = ()) -> str:
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, list(known), n=3, cutoff=0.5)
         text = f"unknown key {key!r}" + (f"; nearest: {', '.join(near)}" if near else "")
+    elif first["type"] == "missing":
+        text = f"key {key!r} is missing"
+    elif key:
+        text = f"{key}: {first['msg']}, got {reprlib.repr(first['input'])}"
     else:
-        text = f"{key}: {first['msg']}, got {first['input']!r}" if key else str(first["msg"])
+        text = str(first["msg"])
     more = len(faults) - 1
     return text + (f" (and {more} more fault{'s' if more > 1 else ''})" if more else "")
