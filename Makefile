@@ -1,5 +1,7 @@
 # Two commands on a fresh machine: `make demo` and `make test`.
-PYTHON ?= python3
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; \
+  echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := out

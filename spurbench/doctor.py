@@ -33,7 +33,7 @@ LOW_DISK = 5 * 2**30
 """Bytes below which a build of the full-size recipe is likely to fill the disk."""
 
 _EXTRAS = {
-    "robustbench": "pip install robustbench 'setuptools<81', for robustbench: models",
+    "robustbench": "pip install robustbench 'huggingface-hub<2' 'setuptools<81', for its models",
     "pyiqa": "pip install pyiqa, for image quality",
 }
 _LOCAL_WEIGHTS = "the mini recipe needs no network; eval takes local weights with --checkpoint"
