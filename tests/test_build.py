@@ -185,7 +185,7 @@ def test_an_output_with_another_version_is_refused_before_any_work(recipe_folder
 def test_two_versions_in_folders_of_one_name_load_their_own_rows(recipe_folder, tmp_path):
     """The loader's cache is keyed by the card's YAML, not by the files."""
     lengths = []
-    for place, version, count in (("x", "1.0.0", 4), ("y", "1.1.0", 6), ("x", "1.0.0", 5)):
+    for place, number, count in (("x", "1.0.0", 4), ("y", "1.1.0", 6), ("x", "1.0.0", 5)):
         output = tmp_path / place / "dataset"
         build(
             request(
@@ -193,12 +193,12 @@ def test_two_versions_in_folders_of_one_name_load_their_own_rows(recipe_folder, 
                 tmp_path,
                 f"sample.images={count}",
                 output=output,
-                version=version,
+                version=number,
             )
         )
         loaded = datasets.load_dataset(str(output), cache_dir=str(tmp_path / "c"))
         lengths.append(len(loaded["generated"]))
-        assert str(loaded["generated"].info.version) == version
+        assert str(loaded["generated"].info.version) == number
     assert lengths == [4, 6, 5]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,10 @@ def train_assets(
     scenes = _captioned(store, settings, seed)
     vae = _vae(store, settings, seed, device, scenes)
     base = _base(store, settings, seed, device, scenes, vae)
-    panel = {name: _panel(store, settings, seed, device, name) for name in settings.panel}
+    classified = _biased(store, settings, seed)
+    panel = {
+        name: _panel(store, settings, seed, device, classified, name) for name in settings.panel
+    }
     oracle = _oracle(store, settings, seed, device, vae)
     measured = {
         "vae": vae.json("measured.json"),
@@ -165,19 +167,46 @@ def _base(
     return store.run("mini", "base", inputs, make)
 
 
-def _panel(
-    store: StageStore, settings: AssetSettings, seed: int, device: torch.device, name: str
-) -> Stage:
+def _biased(store: StageStore, settings: AssetSettings, seed: int) -> Stage:
+    """The panel's training and validation scenes, and the object-free ones, with their labels."""
     index = class_indices()
+    counts = {
+        "train": settings.biased_per_class,
+        "validation": settings.validation_per_class,
+        "real": settings.real_per_class,
+    }
 
     def make(folder: Path) -> None:
-        train, labels = _classified(
-            lambda c, i: biased(c, seed, "train", i), settings.biased_per_class, name
-        )
+        for split, count in counts.items():
+            names = list(PLANTED_FEATURE) if split == "real" else list(OBJECTS)
+            scenes = [
+                spurious(name, seed, i) if split == "real" else biased(name, seed, split, i)
+                for name in names
+                for i in range(count)
+            ]
+            np.save(folder / f"{split}.npy", render_all(scenes, f"biased {split} scenes"))
+            labels = np.repeat([index[name] for name in names], count)
+            np.save(folder / f"{split}-labels.npy", labels)
+
+    world = {"bias": BIAS, "control_features": CONTROL_FEATURES, "object_scale": SMALL}
+    return store.run("mini", "biased", {"seed": seed, "counts": counts, "world": world}, make)
+
+
+def _panel(
+    store: StageStore,
+    settings: AssetSettings,
+    seed: int,
+    device: torch.device,
+    scenes: Stage,
+    name: str,
+) -> Stage:
+    def make(folder: Path) -> None:
+        pixels = {s: np.load(scenes.folder / f"{s}.npy") for s in ("train", "validation", "real")}
+        labels = {s: np.load(scenes.folder / f"{s}-labels.npy") for s in pixels}
         model = train_classifier(
             name,
-            train,
-            labels,
+            pixels["train"],
+            labels["train"],
             settings.panel[name],
             outputs=HEAD,
             seed=seed,
@@ -185,27 +214,24 @@ def _panel(
             work=folder,
         )
         save_classifier(folder / "classifier", model, settings.panel[name], HEAD)
-        held_out, truth = _classified(
-            lambda c, i: biased(c, seed, "validation", i), settings.validation_per_class, name
-        )
-        correct = predict(model, held_out, device).argmax(1).numpy() == truth
-        measured = {"validation_accuracy": float(correct.mean()), "spurious_accuracy": {}}
-        for planted in PLANTED_FEATURE:
-            real = render_all(
-                [spurious(planted, seed, i) for i in range(settings.real_per_class)], planted
-            )
-            answers = predict(model, real, device).argmax(1).numpy()
-            measured["spurious_accuracy"][planted] = float((answers == index[planted]).mean())
+        correct = {
+            split: predict(model, pixels[split], device).argmax(1).numpy() == labels[split]
+            for split in ("validation", "real")
+        }
+        index = class_indices()
+        measured = {
+            "validation_accuracy": float(correct["validation"].mean()),
+            "spurious_accuracy": {
+                planted: float(correct["real"][labels["real"] == index[planted]].mean())
+                for planted in PLANTED_FEATURE
+            },
+        }
+        log.info("%s: %s", name, measured)
         atomic.write_json(folder / "measured.json", measured)
 
     inputs = {
         "seed": seed,
-        "count": [
-            settings.biased_per_class,
-            settings.validation_per_class,
-            settings.real_per_class,
-        ],
-        "world": {"bias": BIAS, "control_features": CONTROL_FEATURES, "object_scale": SMALL},
+        "scenes": scenes.fingerprint,
         "settings": asdict(settings.panel[name]),
     }
     return store.run("mini", f"panel-{name}", inputs, make)
@@ -272,15 +298,6 @@ def _heads(names: tuple[str, ...]) -> dict[str, list[int]]:
     for column, name in enumerate(names):
         heads.setdefault(name.partition(":")[0], []).append(column)
     return heads
-
-
-def _classified(
-    scene: Callable[[str, int], Any], per_class: int, title: str
-) -> tuple[np.ndarray, np.ndarray]:
-    index = class_indices()
-    pairs = [(name, i) for name in OBJECTS for i in range(per_class)]
-    pixels = render_all([scene(name, i) for name, i in pairs], f"{title}: scenes")
-    return pixels, np.array([index[name] for name, _ in pairs])
 
 
 def _validation_scenes(seed: int, count: int) -> np.ndarray:

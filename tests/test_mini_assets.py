@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from spurbench.builders.mini.assets import AssetSettings, class_indices, train_assets
+from spurbench.builders.mini.data import biased, caption_words, render_all, unbiased
+from spurbench.builders.mini.objects import OBJECTS
+from spurbench.builders.mini.train_base import RARE_TOKEN, BaseSettings, make_tokenizer
+from spurbench.builders.mini.train_classifiers import ClassifierSettings
+from spurbench.builders.mini.train_vae import VAESettings, psnr, round_trip
+from spurbench.classifiers import load_classifier
+from spurbench.diffusion.base import load_base
+from spurbench.recipe import read_recipe
+from spurbench.resources import builders
+from spurbench.runs import file_sha256
+
+CPU = torch.device("cpu")
+ASSETS = builders()["mini"] / "assets"
+PANEL = ("resnet_v1", "resnet_v2", "resnet_robust", "vit")
+
+
+@pytest.fixture(scope="module")
+def base():
+    recipe, _, folder = read_recipe("mini")
+    return load_base(recipe.base.model, revision=None, relative_to=folder, device=CPU)
+
+
+def test_every_asset_is_listed_with_its_hash_and_small():
+    listing = json.loads((ASSETS / "assets.json").read_text())
+    files = {str(p.relative_to(ASSETS)) for p in ASSETS.rglob("*") if p.is_file()}
+    assert files == set(listing["files"]) | {"assets.json"}
+    for name, digest in listing["files"].items():
+        assert file_sha256(ASSETS / name) == digest, name
+    weights = [p.stat().st_size for p in ASSETS.rglob("*.safetensors")]
+    assert sum(weights) <= 24e6
+
+
+def test_the_rare_token_is_one_token_that_no_caption_holds(base):
+    tokenizer = base.pipeline.tokenizer
+    assert RARE_TOKEN not in caption_words()
+    for word in [*caption_words(), RARE_TOKEN]:
+        assert len(tokenizer(word, add_special_tokens=False).input_ids) == 1, word
+    strange = tokenizer("zebra-99!", add_special_tokens=False).input_ids
+    assert tokenizer.unk_token_id not in strange
+
+
+def test_the_autoencoder_keeps_scenes_recognisable(base):
+    pixels = render_all([unbiased(1, "test", i) for i in range(32)], "scenes")
+    assert psnr(pixels, round_trip(base.pipeline.vae, pixels)) > 20
+
+
+@pytest.mark.parametrize("name", PANEL)
+def test_the_panel_is_right_on_fresh_biased_scenes(name):
+    classifier = load_classifier(f"mini:{name}")
+    index = class_indices()
+    pairs = [(c, i) for c in OBJECTS for i in range(30)]
+    pixels = render_all([biased(c, 1, "test", i) for c, i in pairs], "scenes")
+    tensors = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        answers = classifier(tensors).argmax(1).numpy()
+    assert np.mean(answers == [index[c] for c, _ in pairs]) >= 0.85
+
+
+def test_a_toy_sized_training_makes_assets_that_work(tmp_path):
+    """`make assets` from nothing, everything tiny; two runs give the same bits."""
+    small = {"steps": 3, "batch_size": 4, "checkpoint_every": 2}
+    classifier = ClassifierSettings("resnet10t", {"channels": [8, 8, 8, 8]}, **small)
+    settings = AssetSettings(
+        captioned=12,
+        biased_per_class=2,
+        unbiased=12,
+        validation_per_class=1,
+        real_per_class=1,
+        vae=VAESettings(block_out_channels=(8, 8, 8), **small),
+        base=BaseSettings(block_out_channels=(16, 16), text_width=16, text_layers=1, **small),
+        panel={
+            "plain": classifier,
+            "robust": ClassifierSettings(
+                "resnet10t", {"channels": [8, 8, 8, 8]}, epsilon=0.02, **small
+            ),
+        },
+        oracle=classifier,
+    )
+    train_assets(tmp_path / "a", tmp_path / "work", settings, 0, CPU)
+    train_assets(tmp_path / "b", tmp_path / "other", settings, 0, CPU)
+    listings = [json.loads((tmp_path / n / "assets.json").read_text()) for n in "ab"]
+    assert listings[0]["files"] == listings[1]["files"]
+    loaded = load_base("base", revision=None, relative_to=tmp_path / "a", device=CPU)
+    image = loaded.pipeline(
+        "a photo of a flower", height=64, width=64, num_inference_steps=2
+    ).images[0]
+    assert image.size == (64, 64)
+    assert load_classifier(str(tmp_path / "a" / "panel" / "robust")).info.head == "imagenet-1k"
+
+
+def test_tokenizer_is_deterministic():
+    one, two = (make_tokenizer(caption_words(), 16) for _ in range(2))
+    assert one.get_vocab() == two.get_vocab()
