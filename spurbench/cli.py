@@ -143,8 +143,8 @@ def build(
     chosen = choose_device(device)
     output = output or Path("out") / f"spurbench-{recipe.name}-{version}"
     click.echo(
-        f"Recipe {recipe.name}: {recipe.description} {len(classes)} classes, "
-        f"{recipe.sample.images} images each, on {chosen}."
+        f"Recipe {recipe.name}: {recipe.description} Classes: {len(classes)}, "
+        f"images each: {recipe.sample.images}, device: {chosen}."
     )
     _silence_libraries()
     built = run_build(

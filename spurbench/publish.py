@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import yaml
 from PIL import Image, ImageDraw, ImageFont
 
-from spurbench import atomic
+from spurbench import atomic, markdown
 from spurbench.classes import imagenet_names
 from spurbench.errors import SpurbenchError
 from spurbench.images import decode_rgb
@@ -233,9 +233,9 @@ def _card(
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # Markdown: the filter below escapes what HTML's would, and | and `
+        autoescape=False,  # the filter below escapes Markdown and HTML alike
     )
-    environment.filters["md"] = escape_markdown
+    environment.filters["md"] = markdown.escape
     body = environment.get_template("dataset.md.jinja").render(
         name=name,
         version=version,
@@ -315,12 +315,6 @@ def _class_table(rows: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
 def _share(values: Sequence[bool | None]) -> str:
     known = [value for value in values if value is not None]
     return f"{100 * sum(known) / len(known):.1f} %" if known else "unknown"
-
-
-def escape_markdown(value: object) -> str:
-    """Text from outside as harmless Markdown: no HTML, table cells, links or emphasis."""
-    text = str(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|#])", r"\\\1", text).replace("\n", " ")
 
 
 def _sample_grid(
