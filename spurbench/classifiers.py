@@ -56,6 +56,8 @@ class Classifier(nn.Module):
         super().__init__()
         self.info = info
         self.input_size = loaded.input_size
+        self.mean: Tensor
+        self.std: Tensor
         self._loaded = loaded
         self.network = loaded.network
         self.register_buffer("mean", torch.tensor(loaded.mean).view(3, 1, 1), persistent=False)
@@ -65,8 +67,7 @@ class Classifier(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where it runs."""
-        device: torch.device = self.get_buffer("mean").device
-        return device
+        return self.mean.device
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits (N, C) of pixels (N, 3, height, width) in [0, 1]; differentiable in them."""

@@ -16,7 +16,7 @@ from spurbench.errors import SpurbenchError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from spurbench.results import Result
+    from spurbench.results import ClassResult, Result, Summary
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -348,12 +348,13 @@ def _result_table(result: Result, split: Any) -> Table:
     if scored:
         table.add_column("AUROC", justify="right")
         table.add_column("average precision", justify="right")
-    for c in (*part.classes, part.summary):
+    lines: list[tuple[str, ClassResult | Summary]] = [(c.name, c) for c in part.classes]
+    for name, c in (*lines, ("macro mean", part.summary)):
         if c is part.summary:
             table.add_section()
         interval = c.spurious_accuracy_interval
         cells = [
-            getattr(c, "name", "macro mean"),
+            name,
             str(c.n),
             f"{100 * c.spurious_accuracy:.1f} %",
             f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",

@@ -209,8 +209,8 @@ def summarise(frame: pd.DataFrame, registry: ClassRegistry) -> SplitResult:
     spurious, positive = frame[frame["source"] != "positive"], frame[frame["source"] == "positive"]
     classes: list[ClassResult] = []
     called: list[NDArray[np.float64]] = []
-    for key, rows in spurious.groupby("class_index"):
-        index = int(key)
+    for index in sorted(spurious["class_index"].unique().tolist()):
+        rows = spurious[spurious["class_index"] == index]
         fooled = (rows["rank"] == 1).to_numpy()
         called.append(fooled.astype(np.float64))
         true = positive.loc[positive["class_index"] == index, "probability"].to_numpy()

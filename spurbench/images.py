@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,9 +133,9 @@ def decode_rgb(data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
-            image.load()
-            image = ImageOps.exif_transpose(image)
+            opened = Image.open(io.BytesIO(data))
+            opened.load()
+            image: Image.Image = ImageOps.exif_transpose(opened)
     except UnidentifiedImageError:
         raise DamagedImageError("not an image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -270,10 +271,9 @@ def _add_rows(rows: Any, records: list[ImageRecord], damaged: list[Damaged]) -> 
             damaged.append(Damaged(path=row["file_name"], reason=str(error)))
             continue
         digest = hashlib.sha256(data).hexdigest()
+        read = partial(bytes, data)
         records.append(
-            ImageRecord(
-                row["file_name"], row["class_index"], row["source"], digest, lambda data=data: data
-            )
+            ImageRecord(row["file_name"], row["class_index"], row["source"], digest, read)
         )
 
 

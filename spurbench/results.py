@@ -15,7 +15,7 @@ from spurbench import atomic
 from spurbench.errors import SpurbenchError
 from spurbench.validation import describe
 
-SCHEMA = "spurbench.result/1"
+SCHEMA: Literal["spurbench.result/1"] = "spurbench.result/1"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Split = Literal["real", "generated"]

@@ -89,7 +89,9 @@ def train_classifier(
     """
     torch.manual_seed(derive_seed(seed, "classifier", name))
     model = timm.create_model(settings.architecture, num_classes=outputs, **settings.model_args)
-    model = nn.Sequential(_Normalise(), model).to(device, memory_format=torch.channels_last).train()
+    model = (
+        nn.Sequential(_Normalise(), model).to(device).to(memory_format=torch.channels_last).train()
+    )
     optimizer = torch.optim.AdamW(
         model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
@@ -198,6 +200,8 @@ def save_classifier(
 class _Normalise(nn.Module):
     def __init__(self) -> None:
         super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
