@@ -191,18 +191,23 @@ def to_csv(board: Board) -> str:
 
 
 def to_table(board: Board) -> Table:
-    """The board for the terminal."""
+    """The board for the terminal, without the columns that nobody has values in."""
     from rich.table import Table
     from rich.text import Text
 
-    title = f"{markdown.plain(board.title)} (lower is better)"
-    table = Table(title=Text(title), title_justify="left")
-    header, alignments = zip(*_columns(board), strict=True)
-    for heading, alignment in zip(header, alignments, strict=True):
-        table.add_column(heading, justify=alignment)
-    for row in board.rows:
+    rows = [_cells(board, row) for row in board.rows]
+    table = Table(
+        title=Text(f"{markdown.plain(board.title)} (lower is better)"), title_justify="left"
+    )
+    shown = []
+    for position, (heading, alignment) in enumerate(_columns(board)):
+        # Lines are short here, and the classifier's name mostly tells its architecture.
+        if heading != "architecture" and any(row[position] != "–" for row in rows):
+            table.add_column(heading, justify=alignment)
+            shown.append(position)
+    for row in rows:
         # Text, not str: names from outside may hold what rich would take for markup.
-        table.add_row(*(Text(markdown.plain(cell)) for cell in _cells(board, row)))
+        table.add_row(*(Text(markdown.plain(row[position])) for position in shown))
     return table
 
 

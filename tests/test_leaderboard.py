@@ -276,6 +276,8 @@ def test_the_terminal_shows_names_as_they_are():
     text = console.export_text()
     assert "[red]a[/red]\N{REPLACEMENT CHARACTER}[31m" in text
     assert "50.0 [49.0, 52.0]" in text
+    console.print(to_table(boards([result("a", real={94: 0.5})])[0]))
+    assert "n real" in (text := console.export_text()) and "generated" not in text
 
 
 def test_write_makes_a_page_and_a_csv_per_board_and_an_index(tmp_path):
