@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from spurbench.metrics import (
+    auroc,
+    average_precision,
+    bootstrap_interval,
+    class_probability,
+    class_rank,
+    macro_mean,
+    wilson_interval,
+)
+
+
+def test_rank_is_the_position_in_the_sorted_logits():
+    logits = np.array([[0.1, 0.9, 0.5], [0.1, 0.9, 0.5], [0.1, 0.9, 0.5]])
+    assert class_rank(logits, np.array([0, 1, 2])).tolist() == [3, 1, 2]
+
+
+def test_rank_one_is_exactly_the_prediction_even_among_ties():
+    logits = np.random.default_rng(0).integers(0, 3, (500, 6)).astype(float)  # ties abound
+    columns = np.random.default_rng(1).integers(0, 6, 500)
+    assert ((class_rank(logits, columns) == 1) == (logits.argmax(1) == columns)).all()
+    constant = np.zeros((6, 6))
+    assert class_rank(constant, np.arange(6)).tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_probability_is_the_softmax_and_survives_large_logits():
+    logits = np.array([[0.0, np.log(3.0)], [1000.0, 1000.0]])
+    assert class_probability(logits, np.array([1, 0])) == pytest.approx([0.75, 0.5])
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 75), (1, 75), (30, 75), (75, 75), (1, 1), (0, 3)])
+def test_wilson_agrees_with_scipy(k, n):
+    expected = binomtest(k, n).proportion_ci(confidence_level=0.95, method="wilson")
+    assert wilson_interval(k, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_an_interval_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least one"):
+        wilson_interval(0, 0)
+
+
+def test_the_macro_mean_counts_classes_alike():
+    assert macro_mean([np.array([1.0, 1, 1, 1]), np.array([0.0])]) == 0.5
+
+
+def test_the_bootstrap_agrees_with_the_normal_approximation_and_its_seed():
+    rng = np.random.default_rng(0)
+    groups = [rng.random(400) < p for p in (0.2, 0.5, 0.8)]
+    groups = [group.astype(float) for group in groups]
+    low, high = bootstrap_interval(groups, resamples=4000, seed=1)
+    half = 1.96 * np.sqrt(sum(g.var() / len(g) for g in groups)) / len(groups)
+    assert (low, high) == pytest.approx(
+        (macro_mean(groups) - half, macro_mean(groups) + half), abs=0.004
+    )
+    assert (low, high) == bootstrap_interval(groups, resamples=4000, seed=1)
+    assert (low, high) != bootstrap_interval(groups, resamples=4000, seed=2)
+
+
+def test_the_bootstrap_resamples_within_classes_only():
+    """Classes that are all or nothing leave no doubt, however different they are."""
+    groups = [np.ones(10), np.zeros(10)]
+    assert bootstrap_interval(groups, resamples=100, seed=0) == (0.5, 0.5)
+
+
+def test_auroc_and_average_precision_worked_out_by_hand():
+    positives, spurious = np.array([0.9, 0.4]), np.array([0.6, 0.1])
+    # Pairs won: 0.9 > 0.6, 0.9 > 0.1, 0.4 > 0.1 of four.
+    assert auroc(positives, spurious) == pytest.approx(3 / 4)
+    # Ranking + - + -: precision 1 at the first positive, 2/3 at the second.
+    assert average_precision(positives, spurious) == pytest.approx((1 + 2 / 3) / 2)
