@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             raise SpurbenchError(f"{path} is not a safetensors file: {error}") from None
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # what unpickling junk raises has no common ancestor
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SpurbenchError(
             f"{path} can't be read as weights only ({reason[:120]}); nothing is unpickled here: "
@@ -103,10 +102,12 @@ def _without_prefix(
 def _by_order(
     wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str
 ) -> dict[str, Tensor]:
-    # Old checkpoints lack BatchNorm's step counters, which evaluation does not use.
-    counters = {k: v for k, v in wanted.items() if k.endswith("num_batches_tracked")}
-    theirs = [(k, v) for k, v in state.items() if not k.endswith("num_batches_tracked")]
-    ours = [(k, v) for k, v in wanted.items() if k not in counters]
+    ours, theirs, kept = list(wanted.items()), list(state.items()), dict[str, Tensor]()
+    if len(ours) != len(theirs):
+        # Old checkpoints lack BatchNorm's step counters, which evaluation does not use.
+        kept = {k: v for k, v in ours if k.endswith("num_batches_tracked")}
+        ours = [(k, v) for k, v in ours if k not in kept]
+        theirs = [(k, v) for k, v in theirs if not k.endswith("num_batches_tracked")]
     for (key, tensor), (name, value) in zip(ours, theirs, strict=False):
         if tensor.shape != value.shape:
             raise SpurbenchError(
@@ -131,4 +132,4 @@ def _by_order(
             theirs[0][0],
             ours[0][0],
         )
-    return {key: value for (key, _), (_, value) in zip(ours, theirs, strict=True)} | counters
+    return {key: value for (key, _), (_, value) in zip(ours, theirs, strict=True)} | kept

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib.util
 import json
 import logging
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -354,6 +356,10 @@ def _from_robustbench(name: str, checkpoint: Path | None) -> _Loaded:
     if checkpoint is not None:
         raise SpurbenchError("--checkpoint goes with a timm or torchvision architecture")
     try:
+        # robustbench 1.1.1 depends on pyautoattack and imports it by its former name.
+        if importlib.util.find_spec("autoattack") is None:
+            for module in ("autoattack", "autoattack.state"):
+                sys.modules[module] = importlib.import_module(f"py{module}")
         from robustbench.model_zoo import model_dicts
         from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
         from robustbench.utils import load_model
