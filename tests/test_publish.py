@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from spurbench import publish, quality
+from spurbench.errors import SpurbenchError
+from spurbench.images import open_images
+from spurbench.publish import MANIFEST, read_manifest, read_rows, require_writable, write_dataset
+from spurbench.recipe import read_recipe
+
+CPU = torch.device("cpu")
+
+
+def picture(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def row(split: str, i: int, **changes) -> dict:
+    data = picture(hash((split, i)) % 1000)
+    made = split == "generated"
+    return {
+        "image": data,
+        "label": 94,
+        "class_index": 94,
+        "class_name": "hummingbird",
+        "wnid": "n01833805",
+        "spurious_feature": "red flowers",
+        "component": 2,
+        "source": split,
+        "prompt": "a photo of a sks flower" if made else None,
+        "seed": 2**62 + i if made else None,
+        "guidance_scale": 3.0 if made else None,
+        "num_inference_steps": 25 if made else None,
+        "kappa": 1.0 if made else None,
+        "base_model": "base" if made else None,
+        "is_reference": False,
+        "consistently_spurious": i % 2 == 0,
+        "object_absent": True,
+        "object_score": 0.1,
+        "entropy": None,
+        "panel": [{"classifier": "vit", "prediction": 94, "probability": 0.5, "rank": 1}],
+        "file_name": f"{split}/{i}.png",
+        "image_sha256": hashlib.sha256(data).hexdigest(),
+        **changes,
+    }
+
+
+def provenance(**changes) -> dict:
+    recipe = read_recipe("mini")[0]
+    return {
+        "recipe": json.loads(recipe.model_dump_json()),
+        "seed": 0,
+        "device": "cpu",
+        "base_model": {"name": "base", "fingerprint": "f" * 64},
+        "panel": [{"name": "vit"}],
+        "object_detector": "oracle",
+        "damaged": [],
+        "failed_classes": {},
+        "versions": {"torch": "2"},
+        "licences": {"images": "MIT", "weights": "MIT"},
+        **changes,
+    }
+
+
+def write(folder: Path, *, real=3, generated=4, version="1.0.0", rows=None, **changes) -> bool:
+    rows = rows or {
+        "real": [row("real", i) for i in range(real)],
+        "generated": [row("generated", i) for i in range(generated)],
+    }
+    return write_dataset(
+        folder, rows, provenance(**changes), name="toy", version=version, quality=["entropy"]
+    )
+
+
+def load(folder: Path, *config: str, cache: Path, **options):
+    return datasets.load_dataset(str(folder), *config, cache_dir=str(cache), **options)
+
+
+def test_splits_columns_and_values_survive_the_round_trip(tmp_path):
+    assert write(tmp_path / "d")
+    loaded = load(tmp_path / "d", cache=tmp_path / "c")
+    assert {s: len(rows) for s, rows in loaded.items()} == {"real": 3, "generated": 4}
+    got = loaded["generated"][1]
+    expected = row("generated", 1)
+    image = got.pop("image")
+    assert np.array_equal(
+        np.asarray(image), np.asarray(Image.open(io.BytesIO(expected.pop("image"))))
+    )
+    assert got == expected
+    assert loaded["real"].features["label"].names[94] == "hummingbird"
+
+
+def test_the_curated_config_holds_spurious_object_free_images_only(tmp_path):
+    rows = {
+        "real": [row("real", 0), row("real", 2, object_absent=None)],
+        "generated": [
+            row("generated", 0),
+            row("generated", 1),
+            row("generated", 2, object_absent=False),
+        ],
+    }
+    write(tmp_path / "d", rows=rows)
+    curated = load(tmp_path / "d", "curated", cache=tmp_path / "c")
+    names = {split: list(rows["file_name"]) for split, rows in curated.items()}
+    assert names == {"real": ["real/0.png"], "generated": ["generated/0.png"]}
+
+
+def test_an_empty_curated_split_is_left_out_and_the_rest_loads(tmp_path):
+    rows = {"real": [row("real", 0)], "generated": [row("generated", 1)]}
+    write(tmp_path / "d", rows=rows)
+    assert list(load(tmp_path / "d", "curated", cache=tmp_path / "c")) == ["real"]
+    assert len(load(tmp_path / "d", cache=tmp_path / "c")["generated"]) == 1
+
+
+def test_new_content_is_never_hidden_by_the_loaders_cache(tmp_path):
+    """Without a version in the YAML, rewritten shards and folders of one name gave old rows."""
+    cache = tmp_path / "c"
+    lengths = []
+    for place, version, count in (("x", "1.0.0", 3), ("y", "1.1.0", 5), ("x", "1.0.0", 6)):
+        write(tmp_path / place / "d", real=count, version=version)
+        lengths.append(len(load(tmp_path / place / "d", cache=cache)["real"]))
+    assert lengths == [3, 5, 6]
+
+
+def test_every_config_of_the_card_carries_the_version(tmp_path):
+    write(tmp_path / "d", version="2.3.4")
+    front = yaml.safe_load((tmp_path / "d" / "README.md").read_text().split("---")[1])
+    assert [c["config_name"] for c in front["configs"]] == ["default", "curated"]
+    assert {c["version"] for c in front["configs"]} == {"2.3.4"}
+
+
+def test_streaming_pandas_torch_and_slices_work(tmp_path):
+    write(tmp_path / "d")
+    cache = tmp_path / "c"
+    assert (
+        next(iter(load(tmp_path / "d", cache=cache, streaming=True)["real"]))["class_index"] == 94
+    )
+    rows = load(tmp_path / "d", cache=cache)["generated"]
+    assert rows.remove_columns("image").to_pandas()["seed"].tolist() == [
+        2**62 + i for i in range(4)
+    ]
+    assert rows.with_format("torch")[0]["image"].shape == (3, 24, 24)
+    part = load(tmp_path / "d", cache=cache, split="generated[1:3]")
+    assert list(part["file_name"]) == ["generated/1.png", "generated/2.png"]
+
+
+def test_the_manifest_lists_every_file_with_its_hash(tmp_path):
+    write(tmp_path / "d")
+    manifest = read_manifest(tmp_path / "d")
+    files = {str(p.relative_to(tmp_path / "d")) for p in (tmp_path / "d").rglob("*") if p.is_file()}
+    assert files == set(manifest["files"]) | {MANIFEST}
+    for name, digest in manifest["files"].items():
+        assert hashlib.sha256((tmp_path / "d" / name).read_bytes()).hexdigest() == digest
+    assert manifest["counts"]["generated"] == 4
+
+
+def test_the_same_dataset_is_not_written_again_but_a_damaged_one_is(tmp_path):
+    assert write(tmp_path / "d")
+    assert not write(tmp_path / "d")
+    (tmp_path / "d" / "README.md").write_text("gone")
+    assert write(tmp_path / "d")
+    assert write(tmp_path / "d", seed=1)
+
+
+def test_a_failed_write_leaves_the_old_dataset(tmp_path, monkeypatch):
+    write(tmp_path / "d")
+    before = read_manifest(tmp_path / "d")
+
+    def broken(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(publish, "_card", broken)
+    with pytest.raises(OSError, match="disk full"):
+        write(tmp_path / "d", real=9)
+    assert read_manifest(tmp_path / "d") == before
+    assert [p.name for p in tmp_path.iterdir()] == ["d"]
+
+
+def test_what_must_not_be_replaced_is_refused(tmp_path):
+    write(tmp_path / "d")
+    require_writable(tmp_path / "d", name="toy", version="1.0.0")
+    require_writable(tmp_path / "new", name="toy", version="1.0.0")
+    for name, version in (("toy", "1.0.1"), ("other", "1.0.0")):
+        with pytest.raises(SpurbenchError, match=r"holds toy 1\.0\.0"):
+            require_writable(tmp_path / "d", name=name, version=version)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").write_text("x")
+    with pytest.raises(SpurbenchError, match="not a dataset"):
+        require_writable(tmp_path / "mine", name="toy", version="1.0.0")
+    for version in ("1.0", "v1.0.0", "1.0.0-rc1", "01.0.0"):
+        with pytest.raises(SpurbenchError, match=r"not X\.Y\.Z"):
+            require_writable(tmp_path / "new", name="toy", version=version)
+
+
+def test_text_from_outside_cant_break_the_card(tmp_path):
+    evil = "<script>alert(1)</script> | [x](http://y) `"
+    rows = {
+        "real": [row("real", 0, class_name=evil, spurious_feature=evil)],
+        "generated": [row("generated", 0, class_name=evil, spurious_feature=evil)],
+    }
+    write(tmp_path / "d", rows=rows, failed_classes={evil: evil})
+    body = (tmp_path / "d" / "README.md").read_text().split("---", 2)[2]
+    assert "<script>" not in body and "[x](" not in body
+    assert "&lt;script&gt;" in body
+    assert load(tmp_path / "d", cache=tmp_path / "c")["real"][0]["class_name"] == evil
+
+
+def test_evaluation_reads_what_was_written(tmp_path):
+    write(tmp_path / "d")
+    images = open_images(str(tmp_path / "d"))
+    assert [r.source for r in images.records] == ["real"] * 3 + ["generated"] * 4
+    assert (images.info.name, images.info.version, images.info.kind) == ("toy", "1.0.0", "dataset")
+    assert len(open_images(str(tmp_path / "d"), "generated").records) == 4
+    (tmp_path / "d" / MANIFEST).unlink()
+    with pytest.raises(SpurbenchError, match=r"no spurbench\.json"):
+        open_images(str(tmp_path / "d"))
+
+
+def test_quality_fills_null_columns_in_place(tmp_path):
+    write(tmp_path / "d")
+    before = read_rows(tmp_path / "d")
+    assert quality.fill_quality(tmp_path / "d", [], CPU) == {"entropy": 7}
+    after = read_rows(tmp_path / "d")
+    for split in before:
+        for old, new in zip(before[split], after[split], strict=True):
+            assert 0 < new.pop("entropy") <= 8.01  # bits of an 8-bit grey value
+            assert old.pop("entropy") is None
+            assert old == new
+    assert quality.fill_quality(tmp_path / "d", [], CPU) == {"entropy": 0}
+    assert len(load(tmp_path / "d", cache=tmp_path / "c")["real"]) == 3
+
+
+def test_a_metric_can_be_added_later(tmp_path):
+    write(tmp_path / "d")
+    quality.fill_quality(tmp_path / "d", ["piqe"], CPU)
+    assert read_manifest(tmp_path / "d")["quality"] == ["entropy", "piqe"]
+    assert all(r["piqe"] is not None for r in read_rows(tmp_path / "d")["generated"])
+
+
+def test_missing_weights_are_said_once_and_leave_the_dataset_alone(tmp_path, monkeypatch, caplog):
+    import pyiqa
+
+    def offline(*args, **kwargs):
+        raise OSError("no route\nto host")
+
+    quality._metric.cache_clear()
+    monkeypatch.setattr(pyiqa, "create_metric", offline)
+    for _ in range(3):
+        assert quality.available(["topiq_nr"], CPU) == frozenset()
+    said = [r.message for r in caplog.records if "topiq_nr" in r.message]
+    assert len(said) == 1 and "spurbench quality DIR" in said[0]
+    write(tmp_path / "d")
+    before = (tmp_path / "d" / MANIFEST).read_bytes()
+    with pytest.raises(SpurbenchError, match="topiq_nr can't run here"):
+        quality.fill_quality(tmp_path / "d", ["topiq_nr"], CPU)
+    assert (tmp_path / "d" / MANIFEST).read_bytes() == before
+    quality._metric.cache_clear()
+
+
+def test_an_unknown_metric_names_the_nearest():
+    with pytest.raises(SpurbenchError, match="nearest: topiq_nr"):
+        quality.available(["topic_nr"], CPU)
