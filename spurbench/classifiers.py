@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from spurbench import hub
 from spurbench.checkpoints import fit_state_dict, read_state_dict
 from spurbench.errors import SpurbenchError
 from spurbench.resources import builders
@@ -256,6 +257,7 @@ def _from_timm(name: str, checkpoint: Path | None) -> _Loaded:
             raise SpurbenchError(
                 f"timm has no pretrained weights for {full}; give --checkpoint FILE"
             )
+        hub.use_cache_if_unreachable()
         network = _fetch(full, lambda: timm.create_model(full, pretrained=True))
     return _timm_loaded(network, full, architecture)
 
@@ -394,6 +396,7 @@ def _from_hub(name: str, checkpoint: Path | None) -> _Loaded:
 
     if checkpoint is not None:
         raise SpurbenchError("--checkpoint goes with a timm or torchvision architecture")
+    hub.use_cache_if_unreachable()
     network = _fetch(name, lambda: timm.create_model(f"hf-hub:{name}", pretrained=True))
     return _timm_loaded(network, name, network.pretrained_cfg.get("architecture") or name)
 
@@ -438,7 +441,8 @@ def _fetch(name: str, load: Callable[[], Any]) -> Any:
         raise
     except Exception as error:  # hub, HTTP, socket and file errors have no common ancestor
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        sentence = reason.split(". ")[0][:200]
         raise SpurbenchError(
-            f"weights of {name} can't be had ({reason[:160]}); check the network, or give "
+            f"weights of {name} can't be had ({sentence}); check the network, or give "
             "--checkpoint FILE with local weights"
         ) from error

@@ -57,8 +57,11 @@ def main(debug: bool, quiet: bool) -> None:
     spurbench leaderboard RESULTS                     rank classifiers
     """
     level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
-    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING, force=True)
-    logging.getLogger("spurbench").setLevel(level)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("spurbench")
+    logger.handlers = [handler]
+    logger.setLevel(level)
 
 
 def device_option(command: Callable[..., None]) -> Callable[..., None]:

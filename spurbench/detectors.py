@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from PIL import Image
 
+from spurbench import hub
 from spurbench.classes import SpuriousClass
 from spurbench.errors import SpurbenchError
 
@@ -107,6 +108,7 @@ class Owlv2Detector:
         from transformers import pipeline
 
         self.name = f"owlv2:{hub_id}"
+        hub.use_cache_if_unreachable()
         try:
             self._detect = pipeline("zero-shot-object-detection", model=hub_id, device=device)
         except (OSError, ValueError) as error:

@@ -6,6 +6,7 @@ import io
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,7 +96,7 @@ def predict(
     answers, probabilities, ranks = [], [], []
     done = 0
     bar = tqdm(total=len(images), desc=classifier.info.name, unit="img", leave=False, disable=None)
-    with bar, _exact_arithmetic(classifier.device):
+    with bar, _exact_arithmetic():
         for pixels in loader:
             logits = np.concatenate(list(_logits(classifier, pixels)))
             own = columns[done : done + len(logits)]
@@ -288,30 +289,16 @@ def _logits(classifier: Classifier, pixels: Tensor) -> Iterator[NDArray[np.float
     yield from _logits(classifier, pixels[half:])
 
 
-class _exact_arithmetic:  # noqa: N801, reads as a statement
+@contextmanager
+def _exact_arithmetic() -> Iterator[None]:
     """Full float32 and fixed algorithms on CUDA, so that no number moves with the batch."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.cuda = device.type == "cuda"
-
-    def __enter__(self) -> None:
-        if self.cuda:
-            self.before = (
-                torch.backends.cuda.matmul.allow_tf32,
-                torch.backends.cudnn.allow_tf32,
-                torch.backends.cudnn.benchmark,
-            )
-            torch.backends.cuda.matmul.allow_tf32 = False
-            torch.backends.cudnn.allow_tf32 = False
-            torch.backends.cudnn.benchmark = False
-
-    def __exit__(self, *_: object) -> None:
-        if self.cuda:
-            (
-                torch.backends.cuda.matmul.allow_tf32,
-                torch.backends.cudnn.allow_tf32,
-                torch.backends.cudnn.benchmark,
-            ) = self.before
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
 
 
 def _frame(images: Sequence[ImageRecord], predictions: Predictions) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from spurbench import hub
 from spurbench.classes import imagenet_wnids
 from spurbench.errors import SpurbenchError
 from spurbench.results import Damaged, DatasetInfo, Split
@@ -237,6 +238,7 @@ def _open_dataset(path: Path, split: str) -> ImageSet:
 def _open_hub(name: str, split: str) -> ImageSet:
     import datasets
 
+    hub.use_cache_if_unreachable()
     wanted = ["real", "generated"] if split == "all" else [split]
     try:
         loaded = datasets.load_dataset(name)

@@ -209,6 +209,7 @@ def test_weights_that_cant_be_fetched_are_one_line(monkeypatch):
         raise OSError("We couldn't connect\nto the hub")
 
     monkeypatch.setattr(timm, "create_model", unreachable)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(SpurbenchError, match=r"couldn't connect.*--checkpoint FILE") as caught:
         load_classifier("resnet18")
     assert "\n" not in str(caught.value)

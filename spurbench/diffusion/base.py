@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spurbench import hub
 from spurbench.errors import SpurbenchError
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ def load_base(
 
     folder = relative_to / model
     source = str(folder) if folder.is_dir() else model
+    if not folder.is_dir():
+        hub.use_cache_if_unreachable()
     options = {} if folder.is_dir() or revision is None else {"revision": revision}
     _require_stable_diffusion(source, options)
     try:
