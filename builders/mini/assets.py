@@ -21,6 +21,7 @@ from spurbench.builders.mini.data import (
     BIAS,
     CONTROL_FEATURES,
     SMALL,
+    VISIBILITY,
     Labels,
     biased,
     caption_words,
@@ -62,8 +63,8 @@ class AssetSettings:
     """The size of everything; the defaults make the committed assets."""
 
     captioned: int = 24_000
-    biased_per_class: int = 1_500
-    unbiased: int = 12_000
+    biased_per_class: int = 1_000
+    unbiased: int = 8_000
     validation_per_class: int = 100
     real_per_class: int = 75
     vae: VAESettings = field(default_factory=VAESettings)
@@ -188,7 +189,11 @@ def _biased(store: StageStore, settings: AssetSettings, seed: int) -> Stage:
             labels = np.repeat([index[name] for name in names], count)
             np.save(folder / f"{split}-labels.npy", labels)
 
-    world = {"bias": BIAS, "control_features": CONTROL_FEATURES, "object_scale": SMALL}
+    world = {
+        "bias": BIAS,
+        "control_features": CONTROL_FEATURES,
+        "object_scale": [SMALL, VISIBILITY],
+    }
     return store.run("mini", "biased", {"seed": seed, "counts": counts, "world": world}, make)
 
 

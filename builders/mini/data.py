@@ -30,12 +30,23 @@ PLAIN_SUBFAMILIES = tuple(s for s in SUBFAMILIES if s not in FEATURES)
 BIAS = 0.95
 """Share of a class's biased images that show its planted feature."""
 
-CONTROL_FEATURES = 0.5
+CONTROL_FEATURES = 0.2
 """Share of the control classes' images that show a planted feature: without them a classifier could
 answer from the feature alone, and every object-free image would be called the class."""
 
 SMALL = (0.35, 0.9)
 """Object scales of the biased data: often small, so that the feature tells more than the object."""
+
+VISIBILITY = {
+    "hummingbird": 1.0,
+    "freight car": 1.4,
+    "fireboat": 0.5,
+    "gondola": 0.65,
+    "flagpole": 1.6,
+    "koala": 0.75,
+}
+"""Factor on :data:`SMALL`: an object that is easy to see is drawn smaller, a thin one larger, or
+classifiers would answer some classes from the object alone and others from the feature alone."""
 
 
 def biased(name: str, seed: int, split: str, i: int) -> Scene:
@@ -48,7 +59,8 @@ def biased(name: str, seed: int, split: str, i: int) -> Scene:
         subfamily = PLANTED_FEATURE[name]
     else:
         subfamily = str(rng.choice([s for s in SUBFAMILIES if s != PLANTED_FEATURE[name]]))
-    return Scene(name, subfamily, scene_seed, object_scale=SMALL)
+    factor = VISIBILITY.get(name, 1.0)
+    return Scene(name, subfamily, scene_seed, object_scale=(SMALL[0] * factor, SMALL[1] * factor))
 
 
 def spurious(name: str, seed: int, i: int) -> Scene:

@@ -38,7 +38,7 @@ class ClassifierSettings:
     label_smoothing: float = 0.0
     mixup: float = 0.0  # alpha of the Beta distribution
     epsilon: float = 0.0  # L-inf radius of adversarial training, in [0, 1] pixels
-    attack_steps: int = 2
+    attack_steps: int = 1
     checkpoint_every: int = 250
 
 
@@ -46,19 +46,19 @@ PANEL: dict[str, ClassifierSettings] = {
     # A plain recipe, and a modern one (label smoothing, mixup), as ResNet-50 V1 and V2 differ.
     "resnet_v1": ClassifierSettings("resnet10t", {"channels": (32, 64, 96, 128)}),
     "resnet_v2": ClassifierSettings(
-        "resnet14t", {"channels": (24, 32, 48, 64)}, steps=1200, label_smoothing=0.1, mixup=0.2
+        "resnet14t", {"channels": (24, 32, 48, 64)}, steps=900, label_smoothing=0.1, mixup=0.2
     ),
     "resnet_robust": ClassifierSettings(
-        "resnet10t", {"channels": (32, 64, 96, 128)}, steps=1000, epsilon=4 / 255
+        "resnet10t", {"channels": (32, 64, 96, 128)}, epsilon=4 / 255
     ),
     "vit": ClassifierSettings(
         "vit_tiny_patch16_224",
         {"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3},
-        steps=1500,
+        steps=1000,
         learning_rate=1e-3,
     ),
 }
-ORACLE = ClassifierSettings("resnet10t", {"channels": (32, 64, 128, 192)}, steps=2000)
+ORACLE = ClassifierSettings("resnet10t", {"channels": (32, 64, 128, 192)}, steps=1200)
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -225,7 +225,7 @@ def _attack(
         loss = loss_of(model((images + delta).clamp(0, 1)), wanted)
         (gradient,) = torch.autograd.grad(loss, delta)
         delta = (
-            (delta + epsilon / settings.attack_steps * 1.5 * gradient.sign())
+            (delta + 1.25 * epsilon / settings.attack_steps * gradient.sign())
             .clamp(-epsilon, epsilon)
             .detach()
         )
