@@ -31,7 +31,7 @@ class ClassifierSettings:
 
     architecture: str
     model_args: Mapping[str, Any] = field(default_factory=dict)
-    steps: int = 1000
+    steps: int = 700
     batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -39,14 +39,14 @@ class ClassifierSettings:
     mixup: float = 0.0  # alpha of the Beta distribution
     epsilon: float = 0.0  # L-inf radius of adversarial training, in [0, 1] pixels
     attack_steps: int = 1
-    checkpoint_every: int = 250
+    checkpoint_every: int = 100
 
 
 PANEL: dict[str, ClassifierSettings] = {
     # A plain recipe, and a modern one (label smoothing, mixup), as ResNet-50 V1 and V2 differ.
     "resnet_v1": ClassifierSettings("resnet10t", {"channels": (32, 64, 96, 128)}),
     "resnet_v2": ClassifierSettings(
-        "resnet14t", {"channels": (24, 32, 48, 64)}, steps=900, label_smoothing=0.1, mixup=0.2
+        "resnet14t", {"channels": (24, 32, 48, 64)}, steps=700, label_smoothing=0.1, mixup=0.2
     ),
     "resnet_robust": ClassifierSettings(
         "resnet10t", {"channels": (32, 64, 96, 128)}, epsilon=4 / 255
@@ -54,11 +54,11 @@ PANEL: dict[str, ClassifierSettings] = {
     "vit": ClassifierSettings(
         "vit_tiny_patch16_224",
         {"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3},
-        steps=1000,
+        steps=1500,
         learning_rate=1e-3,
     ),
 }
-ORACLE = ClassifierSettings("resnet10t", {"channels": (32, 64, 128, 192)}, steps=1200)
+ORACLE = ClassifierSettings("resnet10t", {"channels": (32, 64, 128, 192)}, steps=900)
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
