@@ -319,6 +319,7 @@ def _validation_scenes(seed: int, count: int) -> np.ndarray:
 def main(output: Path, work: Path, seed: int, device: str) -> None:
     """Train the mini world's base model, panel and oracle; resumes where it stopped."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_flush_denormal(True)  # small gradients of a CPU training are slow as denormals
     measured = train_assets(output, work, AssetSettings(), seed, choose_device(device))
     click.echo(measured)
 

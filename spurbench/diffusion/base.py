@@ -82,7 +82,7 @@ def load_base(
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
             source,
-            torch_dtype=torch.float32,
+            dtype=torch.float32,
             safety_checker=None,
             requires_safety_checker=False,
             **options,
