@@ -162,7 +162,10 @@ def _base(
         train_base(
             pipeline, posteriors, scenes.json("captions.json"), settings.base, seed, device, folder
         )
-        pipeline.to("cpu", torch.float16).save_pretrained(folder / "pipeline")
+        for part in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
+            part.cpu().half()
+        vae.register_to_config(_name_or_path="")  # else the path of the machine that trained it
+        pipeline.save_pretrained(folder / "pipeline")
 
     inputs = {"seed": seed, "vae": vae_stage.fingerprint, "settings": asdict(settings.base)}
     return store.run("mini", "base", inputs, make)

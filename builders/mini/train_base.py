@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import string
 from collections.abc import Sequence
@@ -48,19 +49,17 @@ def make_tokenizer(words: Sequence[str], max_tokens: int) -> Any:
     from transformers import CLIPTokenizer
 
     characters = string.ascii_lowercase + string.digits + string.punctuation
-    special = ["<|startoftext|>", "<|endoftext|>"]
+    ended = [f"{character}</w>" for character in characters]
     trainer = trainers.BpeTrainer(
         vocab_size=100_000,
-        initial_alphabet=list(characters),
-        special_tokens=special,
+        # Named here to fix their order: the trainer numbers what it meets in a hash map's order,
+        # another one in each run, and breaks ties between merges by those numbers.
+        special_tokens=["<|startoftext|>", "<|endoftext|>", *characters, *ended],
         end_of_word_suffix="</w>",
         show_progress=False,
     )
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    # Every character alone as well, so that each also has an end-of-word token.
-    trained.train_from_iterator([*sorted({*words, RARE_TOKEN}), *characters], trainer)
-    import json
-
+    trained.train_from_iterator(sorted({*words, RARE_TOKEN}), trainer)
     model = json.loads(trained.to_str())["model"]
     return CLIPTokenizer(
         vocab=model["vocab"],

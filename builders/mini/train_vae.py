@@ -87,12 +87,14 @@ def train_vae(
         schedule.step()
         if (step + 1) % settings.checkpoint_every == 0:
             log.info(
-                "vae %d: l1 %.4f, edges %.4f, kl %.2f", step + 1, loss_pixels, loss_edges, loss_kl
+                "vae %d: l1 %.4f, edges %.4f, kl %.2f", step + 1, *(loss.item() for loss in (loss_pixels, loss_edges, loss_kl))
             )
             save_checkpoint(work, step + 1, parts)
     vae.eval()
     mean, std = encode_all(vae, pixels[:2048])
-    vae.register_to_config(scaling_factor=float(1 / (mean + std * torch.randn_like(mean)).std()))
+    # The variance of the latents, which the posteriors' own noise is a part of.
+    variance = mean.double().var() + std.double().square().mean()
+    vae.register_to_config(scaling_factor=float(variance.rsqrt()))
     return vae
 
 
@@ -126,7 +128,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 def to_model(pixels: np.ndarray) -> Tensor:
     """(N, H, W, 3) uint8 to (N, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _edges_l1(a: Tensor, b: Tensor) -> Tensor:
