@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 # A stage's revision is raised when its code changes what it writes, so that stored output of the
 # old code is not taken for that of the new.
-REVISIONS = {"prior": 1, "finetune": 1, "sample": 1, "examine": 1, "quality": 1}
+REVISIONS = {"prior": 1, "finetune": 1, "sample": 1, "examine": 2, "quality": 1}
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,10 @@ def _build_class(
         [[panel.Answer(**answer) for answer in entry["panel"]] for entry in examined],
         recipe.select.references,
     )
-    prior = _prior(shop, spurious_class)
-    tuned = _finetune(shop, spurious_class, [photographs[i] for i in chosen], prior)
+    tuned = None
+    if recipe.finetune.method != "base":
+        prior = _prior(shop, spurious_class)
+        tuned = _finetune(shop, spurious_class, [photographs[i] for i in chosen], prior)
     sampled = _sample(shop, spurious_class, tuned)
     generated = _generated_records(sampled, spurious_class)
     generated_examined = _examine(shop, spurious_class, generated, "check")
@@ -291,10 +293,12 @@ def _examine(
 
     def make(folder: Path) -> None:
         answers = panel.ask(shop.panel, records)
-        scores: Sequence[float | None] = [None] * len(records)
+        objects: Sequence[float | None] = [None] * len(records)
+        features: Sequence[float | None] = [None] * len(records)
         if shop.detector is not None:
             images = [decode_rgb(record.read()) for record in records]
-            scores = shop.detector.scores(images, spurious_class)
+            objects = shop.detector.scores(images, spurious_class, "object")
+            features = shop.detector.scores(images, spurious_class, "feature")
         atomic.write_json(
             folder / "examined.json",
             [
@@ -302,10 +306,16 @@ def _examine(
                     "image_sha256": record.sha256,
                     "panel": [asdict(answer) for answer in entry],
                     "consistently_spurious": panel.consistently_spurious(entry),
-                    "object_score": score,
-                    "object_absent": None if score is None else score < check.object_threshold,
+                    "object_score": thing,
+                    "object_absent": None if thing is None else thing < check.object_threshold,
+                    "feature_score": feature,
+                    "feature_present": None
+                    if feature is None
+                    else feature >= check.feature_threshold,
                 }
-                for record, entry, score in zip(records, answers, scores, strict=True)
+                for record, entry, thing, feature in zip(
+                    records, answers, objects, features, strict=True
+                )
             ],
         )
 
@@ -314,7 +324,7 @@ def _examine(
         "images": [record.sha256 for record in records],
         "panel": panel.fingerprint(shop.panel),
         "detector": shop.detector.name if shop.detector else None,
-        "threshold": check.object_threshold,
+        "thresholds": [check.object_threshold, check.feature_threshold],
     }
     stage = shop.run(spurious_class.slug, label, "examine", inputs, make)
     entries: list[dict[str, Any]] = stage.json("examined.json")
@@ -368,6 +378,7 @@ def _finetune(
             priors=[Image.open(path) for path in _image_files(prior)],
             instance_prompt=recipe.instance_prompt(spurious_class),
             prior_prompt=recipe.prior_prompt(spurious_class),
+            noun=spurious_class.noun,
             resolution=recipe.base.resolution,
             kappa=kappa,
             phi=shop.phi.features,
@@ -402,13 +413,17 @@ def _finetune(
     return shop.run(spurious_class.slug, "fine-tune", "finetune", inputs, make)
 
 
-def _sample(shop: _Workshop, spurious_class: SpuriousClass, tuned: Stage) -> Stage:
-    """Stage 5."""
+def _sample(shop: _Workshop, spurious_class: SpuriousClass, tuned: Stage | None) -> Stage:
+    """Stage 5, from the fine-tuned weights, or from the base's without any."""
     recipe = shop.request.recipe
     seeds = _sample_seeds(shop.request, spurious_class)
 
     def make(folder: Path) -> None:
-        shop.base.load({name: load_file(tuned.folder / f"{name}.safetensors") for name in TRAINED})
+        if tuned is None:
+            shop.base.restore()
+        else:
+            folders = {name: tuned.folder / f"{name}.safetensors" for name in TRAINED}
+            shop.base.load({name: load_file(path) for name, path in folders.items()})
         _sample_into(
             folder,
             shop.base,
@@ -421,7 +436,9 @@ def _sample(shop: _Workshop, spurious_class: SpuriousClass, tuned: Stage) -> Sta
         )
 
     inputs = {
-        "weights": tuned.fingerprint,
+        "weights": tuned.fingerprint if tuned else shop.base.fingerprint,
+        "prompt": recipe.instance_prompt(spurious_class),
+        "resolution": recipe.base.resolution,
         "seeds": fingerprint(seeds),
         **recipe.sample.model_dump(mode="json"),
     }

@@ -1,11 +1,11 @@
-"""Is the class object in the image? Detectors behind ``check.object_detector``."""
+"""Are the class object and the spurious feature in the image? ``check.object_detector``."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from PIL import Image
@@ -14,15 +14,23 @@ from spurbench import hub
 from spurbench.classes import SpuriousClass
 from spurbench.errors import SpurbenchError
 
+What = Literal["object", "feature"]
+
 
 class ObjectDetector(Protocol):
-    """Scores images for the presence of a class's object."""
+    """Scores images for the presence of a class's object, or of its spurious feature."""
 
     name: str
     """Which detector, with its version or weights' hash: part of a build's fingerprint."""
 
-    def scores(self, images: Sequence[Image.Image], spurious_class: SpuriousClass) -> list[float]:
-        """The object's score in [0, 1] for each image."""
+    def scores(
+        self, images: Sequence[Image.Image], spurious_class: SpuriousClass, what: What
+    ) -> list[float] | list[None]:
+        """The score in [0, 1] for each image; None if this detector does not know the feature.
+
+        Raises:
+            SpurbenchError: if it does not know the object.
+        """
         ...
 
 
@@ -50,7 +58,7 @@ def load_detector(spec: str, *, relative_to: Path, device: torch.device) -> Obje
 
 
 class MultiLabelDetector:
-    """A timm classifier with sigmoid outputs, those named ``object:NAME`` among them.
+    """A timm classifier with sigmoid outputs ``object:NAME`` and, at will, ``feature:NAME``.
 
     The folder holds ``config.json`` (timm's hub format, with ``label_names``) and
     ``model.safetensors``.
@@ -76,12 +84,16 @@ class MultiLabelDetector:
         self._cfg = config["pretrained_cfg"]
 
     @torch.inference_mode()
-    def scores(self, images: Sequence[Image.Image], spurious_class: SpuriousClass) -> list[float]:
+    def scores(
+        self, images: Sequence[Image.Image], spurious_class: SpuriousClass, what: What
+    ) -> list[float] | list[None]:
         """See :class:`ObjectDetector`; the sigmoid of the class's own output."""
         from torchvision.transforms.v2 import functional as tv
 
-        label = f"object:{spurious_class.name}"
+        label = f"{what}:{spurious_class.name}"
         if label not in self._labels:
+            if what == "feature":
+                return [None] * len(images)
             raise SpurbenchError(f"object detector {self.name} has no output {label!r}")
         _, height, width = self._cfg["input_size"]
         mean = torch.tensor(self._cfg["mean"], device=self._device).view(3, 1, 1)
@@ -102,7 +114,7 @@ class MultiLabelDetector:
 
 
 class Owlv2Detector:
-    """Open-vocabulary detection of "a photo of a NAME" (OWLv2, Minderer et al. 2023)."""
+    """Open-vocabulary detection (OWLv2, Minderer et al. 2023) of "a photo of a NAME" or FEATURE."""
 
     def __init__(self, hub_id: str, device: torch.device) -> None:
         from transformers import pipeline
@@ -117,9 +129,12 @@ class Owlv2Detector:
                 "presence unchecked with --set check.object_detector=none"
             ) from error
 
-    def scores(self, images: Sequence[Image.Image], spurious_class: SpuriousClass) -> list[float]:
+    def scores(
+        self, images: Sequence[Image.Image], spurious_class: SpuriousClass, what: What
+    ) -> list[float] | list[None]:
         """See :class:`ObjectDetector`; the score of the most confident box, 0 without one."""
-        label = f"a photo of a {spurious_class.name}"
+        named = f"a {spurious_class.name}" if what == "object" else spurious_class.spurious_feature
+        label = f"a photo of {named}"
         results = self._detect(
             [{"image": image, "candidate_labels": [label]} for image in images], threshold=0.0
         )

@@ -58,6 +58,8 @@ def features(quality: Sequence[str]) -> datasets.Features:
             "consistently_spurious": truth,
             "object_absent": truth,
             "object_score": real,
+            "feature_present": truth,
+            "feature_score": real,
             **dict.fromkeys(quality, real),
             "panel": datasets.List(
                 {"classifier": text, "prediction": whole, "probability": real, "rank": whole}

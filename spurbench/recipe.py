@@ -72,12 +72,30 @@ class Prior(_Section):
     batch_size: Count = 16
 
 
+Method = Literal["full", "lora", "textual_inversion", "base"]
+
+
 class Finetune(_Section):
     """Stage 3: DreamBooth, noise predictor and text encoder jointly, the VAE frozen."""
 
-    prompt: str = "a photo of a {token} {noun}"
+    method: Method = Field(
+        default="full",
+        description="full: all weights; lora: low-rank adapters (Hu et al. 2022), merged at the "
+        "end; textual_inversion: the embedding of [V] alone (Gal et al. 2023), starting from the "
+        "noun's; base: nothing, images come from the base as it is",
+    )
+    prompt: str = Field(
+        default="a photo of a {token} {noun}",
+        description="of the subject, in training and sampling; {feature} is the spurious feature",
+    )
     token: str = Field(default="sks", description="[V]: a rare token, one id in the tokenizer")
     train_text_encoder: bool = True
+    lora_rank: Count = 16
+    lora_modules: tuple[str, ...] = Field(
+        default=("to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "out_proj"),
+        min_length=1,
+        description="names of the adapted layers in U-Net and text encoder, or their last parts",
+    )
     steps: Count = 800
     batch_size: Count = Field(default=1, description="instance images a step, and as many priors")
     learning_rate: Positive = 2e-6
@@ -142,10 +160,14 @@ class Check(_Section):
     object_detector: str | None = Field(
         default=None,
         description="folder (relative to the recipe) of a multi-label classifier with outputs "
-        "object:NAME, or owlv2:HUB_ID; none leaves object_absent null",
+        "object:NAME and feature:NAME, or owlv2:HUB_ID; none leaves object_absent and "
+        "feature_present null",
     )
     object_threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.5, description="score from which the class object counts as present"
+    )
+    feature_threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.5, description="score from which the spurious feature counts as present"
     )
     quality: tuple[str, ...] = Field(default=("topiq_nr",), description="pyiqa metrics")
 
@@ -167,14 +189,16 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _prompts_can_be_filled(self) -> Recipe:
-        for section, prompt in (("prior", self.prior.prompt), ("finetune", self.finetune.prompt)):
+        for section, prompt, fields in (
+            ("prior", self.prior.prompt, ("noun",)),
+            ("finetune", self.finetune.prompt, ("noun", "token", "feature")),
+        ):
             try:
-                prompt.format(noun="flower", token="sks")
+                prompt.format(**dict.fromkeys(fields, ""))
             except (KeyError, IndexError, ValueError):
-                raise ValueError(
-                    f"{section}.prompt {prompt!r} may only use {{noun}} and {{token}}"
-                ) from None
-        if "{token}" not in self.finetune.prompt:
+                known = ", ".join(f"{{{field}}}" for field in fields)
+                raise ValueError(f"{section}.prompt {prompt!r} may only use {known}") from None
+        if "{token}" not in self.finetune.prompt and self.finetune.method != "base":
             raise ValueError("finetune.prompt must contain {token}, the subject's identifier")
         return self
 
@@ -187,11 +211,15 @@ class Recipe(_Section):
 
     def prior_prompt(self, spurious_class: SpuriousClass) -> str:
         """The generic prompt, e.g. "a photo of a flower"."""
-        return self.prior.prompt.format(noun=spurious_class.noun, token="")
+        return self.prior.prompt.format(noun=spurious_class.noun)
 
     def instance_prompt(self, spurious_class: SpuriousClass) -> str:
         """The subject's prompt, e.g. "a photo of a sks flower"."""
-        return self.finetune.prompt.format(noun=spurious_class.noun, token=self.finetune.token)
+        return self.finetune.prompt.format(
+            noun=spurious_class.noun,
+            token=self.finetune.token,
+            feature=spurious_class.spurious_feature,
+        )
 
 
 def read_recipe(

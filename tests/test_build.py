@@ -81,6 +81,17 @@ def test_a_whole_build_loads_and_says_how_it_was_made(recipe_folder, tmp_path):
     assert "<b>" not in card.split("---", 2)[2]
 
 
+def test_without_fine_tuning_the_base_is_sampled(recipe_folder, tmp_path):
+    options = ("finetune.method=base", "finetune.prompt=a photo of {feature}")
+    built = build(request(recipe_folder, tmp_path, *options))
+    assert [stage for _, stage in built.seconds] == ["select", "sample", "check"]
+    generated = read_rows(tmp_path / "out")["generated"]
+    assert {row["prompt"] for row in generated} == {"a photo of red <b>flowers</b> | pipes"}
+    assert {row["feature_present"] for row in generated} == {
+        None
+    }  # the detector has no such output
+
+
 def test_the_second_run_does_no_work_and_leaves_the_dataset_alone(
     recipe_folder, tmp_path, monkeypatch
 ):

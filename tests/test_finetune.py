@@ -49,6 +49,7 @@ def subject():
         priors=images(4, 1),
         instance_prompt="a photo of a sks flower",
         prior_prompt="a photo of a flower",
+        noun="flower",
         resolution=32,
         kappa=1.0,
         phi=network,
@@ -95,6 +96,77 @@ def test_a_frozen_text_encoder_stays(base, subject, tmp_path):
     assert not moved(before, weights["text_encoder"])
 
 
+def test_lora_changes_only_the_adapted_layers_and_by_little_rank(base, subject, tmp_path):
+    before = {n: weights_of(getattr(base.pipeline, n)) for n in ("unet", "text_encoder", "vae")}
+    settings = SETTINGS.model_copy(update={"method": "lora", "lora_rank": 2, "learning_rate": 1e-2})
+    weights, _ = finetune(base, subject, settings, SFSL(), 0, tmp_path)
+    assert not moved(before["vae"], base.pipeline.vae.state_dict())
+    for component, suffixes in (
+        ("unet", ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight")),
+        ("text_encoder", ("q_proj.weight", "k_proj.weight", "v_proj.weight", "out_proj.weight")),
+    ):
+        assert weights[component].keys() == before[component].keys()
+        for key, value in weights[component].items():
+            change = value - before[component][key]
+            if key.endswith(suffixes):
+                assert torch.linalg.matrix_rank(change, rtol=1e-3) in (1, 2), key
+            else:
+                assert not change.any(), key
+    # What is sampled with is the merged model, and the next class finds the base's keys.
+    state = base.pipeline.unet.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in weights["unet"].items())
+    base.restore()
+
+
+def test_textual_inversion_changes_only_the_tokens_embedding(base, subject, tmp_path):
+    tokenizer, table = base.pipeline.tokenizer, base.pipeline.text_encoder.get_input_embeddings()
+    before = {n: weights_of(getattr(base.pipeline, n)) for n in ("unet", "text_encoder")}
+    settings = SETTINGS.model_copy(
+        update={"method": "textual_inversion", "learning_rate": 1e-3, "steps": 2}
+    )
+    start = table.weight[tokenizer("flower", add_special_tokens=False).input_ids].mean(dim=0)
+    weights, _ = finetune(base, subject, settings, SFSL(), 0, tmp_path)
+    assert not moved(before["unet"], weights["unet"])
+    for key, value in weights["text_encoder"].items():
+        rows = (value != before["text_encoder"][key]).flatten(1).any(1) if value.dim() > 1 else None
+        if key.endswith("token_embedding.weight"):
+            (sks,) = tokenizer("sks", add_special_tokens=False).input_ids
+            assert rows.nonzero().flatten().tolist() == [sks]
+            # Adam moves each weight by about the learning rate a step.
+            assert 1e-4 < (value[sks] - start).abs().max() < 3e-3
+        else:
+            assert not (value != before["text_encoder"][key]).any(), key
+
+
+@pytest.mark.parametrize("method", ["lora", "textual_inversion"])
+def test_a_run_that_fails_leaves_the_pipeline_in_its_ordinary_form(
+    base, subject, tmp_path, monkeypatch, method
+):
+    keys = list(base.pipeline.unet.state_dict()), list(base.pipeline.text_encoder.state_dict())
+    settings = SETTINGS.model_copy(update={"method": method, "learning_rate": 1e-3})
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("in the middle")
+
+    monkeypatch.setattr("spurbench.diffusion.finetune.denoising_loss", fail)
+    with pytest.raises(RuntimeError, match="in the middle"):
+        finetune(base, subject, settings, SFSL(), 0, tmp_path)
+    monkeypatch.undo()
+    assert keys == (
+        list(base.pipeline.unet.state_dict()),
+        list(base.pipeline.text_encoder.state_dict()),
+    )
+    assert not base.pipeline.text_encoder.get_input_embeddings()._forward_hooks
+    base.restore()
+
+
+def test_lora_modules_that_are_in_no_layer_are_refused(base, subject, tmp_path):
+    settings = SETTINGS.model_copy(update={"method": "lora", "lora_modules": ("to_z",)})
+    with pytest.raises(SpurbenchError, match=r"none of finetune.lora_modules \(to_z\) is a layer"):
+        finetune(base, subject, settings, SFSL(), 0, tmp_path)
+    base.restore()
+
+
 @pytest.mark.parametrize("gradient", ["prior", "instance", "both", "attract"])
 def test_every_variant_of_the_similarity_loss_changes_what_is_learned(
     base, subject, tmp_path, gradient
@@ -134,8 +206,10 @@ def test_every_nth_step_is_as_strong_as_every_step_taken_together(base, subject,
     assert [value != 0 for value in losses["sfsl"]] == [True, False, True, False]
 
 
-def test_resuming_gives_bit_identical_weights(base, subject, tmp_path, monkeypatch):
-    whole, whole_losses = finetune(base, subject, SETTINGS, SFSL(), 0, tmp_path / "whole")
+@pytest.mark.parametrize("method", ["full", "lora", "textual_inversion"])
+def test_resuming_gives_bit_identical_weights(base, subject, tmp_path, monkeypatch, method):
+    settings = SETTINGS.model_copy(update={"method": method})
+    whole, whole_losses = finetune(base, subject, settings, SFSL(), 0, tmp_path / "whole")
 
     base.restore()
     calls = 0
@@ -150,12 +224,12 @@ def test_resuming_gives_bit_identical_weights(base, subject, tmp_path, monkeypat
 
     monkeypatch.setattr(base.pipeline.unet, "forward", stop_in_step_three)
     with pytest.raises(KeyboardInterrupt):
-        finetune(base, subject, SETTINGS, SFSL(), 0, tmp_path / "stopped")
+        finetune(base, subject, settings, SFSL(), 0, tmp_path / "stopped")
     monkeypatch.undo()
     assert (tmp_path / "stopped" / CHECKPOINT).exists()
 
     base.restore()  # as a fresh process would start
-    resumed, resumed_losses = finetune(base, subject, SETTINGS, SFSL(), 0, tmp_path / "stopped")
+    resumed, resumed_losses = finetune(base, subject, settings, SFSL(), 0, tmp_path / "stopped")
     for component in whole:
         assert not moved(whole[component], resumed[component])
     assert resumed_losses == whole_losses

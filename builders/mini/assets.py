@@ -6,8 +6,10 @@ before it. On the same hardware and package versions, the same seed gives the sa
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,6 @@ import torch
 
 from spurbench import atomic
 from spurbench.builders.mini.data import (
-    BIAS,
-    CONTROL_FEATURES,
-    SMALL,
-    VISIBILITY,
     Labels,
     biased,
     caption_words,
@@ -47,7 +45,7 @@ from spurbench.builders.mini.train_classifiers import (
     train_classifier,
 )
 from spurbench.builders.mini.train_vae import VAESettings, encode_all, psnr, round_trip, train_vae
-from spurbench.builders.mini.world import PLANTED_FEATURE
+from spurbench.builders.mini.world import PLANTED_FEATURE, Scene, render
 from spurbench.classes import imagenet_names
 from spurbench.environment import choose_device, package_versions
 from spurbench.runs import Stage, StageStore, file_sha256
@@ -64,7 +62,7 @@ class AssetSettings:
 
     captioned: int = 24_000
     biased_per_class: int = 1_000
-    unbiased: int = 8_000
+    unbiased: int = 16_000
     validation_per_class: int = 100
     real_per_class: int = 75
     vae: VAESettings = field(default_factory=VAESettings)
@@ -117,14 +115,17 @@ def train_assets(
 
 
 def _captioned(store: StageStore, settings: AssetSettings, seed: int) -> Stage:
+    pairs = [captioned(seed, i) for i in range(settings.captioned)]
+
     def make(folder: Path) -> None:
-        pairs = [captioned(seed, i) for i in range(settings.captioned)]
         np.save(
             folder / "scenes.npy", render_all([scene for scene, _ in pairs], "captioned scenes")
         )
         atomic.write_json(folder / "captions.json", [caption for _, caption in pairs])
 
-    return store.run("mini", "captioned", {"seed": seed, "count": settings.captioned}, make)
+    captions = hashlib.sha256("\n".join(caption for _, caption in pairs).encode()).hexdigest()
+    inputs = {"captions": captions, "world": _digest([scene for scene, _ in pairs])}
+    return store.run("mini", "captioned", inputs, make)
 
 
 def _vae(
@@ -180,24 +181,24 @@ def _biased(store: StageStore, settings: AssetSettings, seed: int) -> Stage:
         "real": settings.real_per_class,
     }
 
+    names = {split: list(PLANTED_FEATURE if split == "real" else OBJECTS) for split in counts}
+    scenes = {
+        split: [
+            spurious(name, seed, i) if split == "real" else biased(name, seed, split, i)
+            for name in names[split]
+            for i in range(count)
+        ]
+        for split, count in counts.items()
+    }
+
     def make(folder: Path) -> None:
         for split, count in counts.items():
-            names = list(PLANTED_FEATURE) if split == "real" else list(OBJECTS)
-            scenes = [
-                spurious(name, seed, i) if split == "real" else biased(name, seed, split, i)
-                for name in names
-                for i in range(count)
-            ]
-            np.save(folder / f"{split}.npy", render_all(scenes, f"biased {split} scenes"))
-            labels = np.repeat([index[name] for name in names], count)
+            np.save(folder / f"{split}.npy", render_all(scenes[split], f"biased {split} scenes"))
+            labels = np.repeat([index[name] for name in names[split]], count)
             np.save(folder / f"{split}-labels.npy", labels)
 
-    world = {
-        "bias": BIAS,
-        "control_features": CONTROL_FEATURES,
-        "object_scale": [SMALL, VISIBILITY],
-    }
-    return store.run("mini", "biased", {"seed": seed, "counts": counts, "world": world}, make)
+    world = {split: _digest(those) for split, those in scenes.items()}
+    return store.run("mini", "biased", {"counts": counts, "world": world}, make)
 
 
 def _panel(
@@ -251,10 +252,10 @@ def _oracle(
     from diffusers import AutoencoderKL
 
     labels = Labels()
+    scenes = [unbiased(seed, "train", i) for i in range(settings.unbiased)]
 
     def make(folder: Path) -> None:
         vae = AutoencoderKL.from_pretrained(vae_stage.folder / "vae").to(device).eval()
-        scenes = [unbiased(seed, "train", i) for i in range(settings.unbiased)]
         pixels = render_all(scenes, "unbiased scenes")
         truth = np.stack([labels.of(scene) for scene in scenes])
         # Half as rendered, half through the autoencoder, as generated images will look.
@@ -288,7 +289,8 @@ def _oracle(
     inputs = {
         "seed": seed,
         "vae": vae_stage.fingerprint,
-        "count": settings.unbiased,
+        "count": len(scenes),
+        "world": _digest(scenes),
         "settings": asdict(settings.oracle),
     }
     return store.run("mini", "oracle", inputs, make)
@@ -306,6 +308,14 @@ def _heads(names: tuple[str, ...]) -> dict[str, list[int]]:
     for column, name in enumerate(names):
         heads.setdefault(name.partition(":")[0], []).append(column)
     return heads
+
+
+def _digest(scenes: Sequence[Scene]) -> str:
+    """What a data set's scenes are: all their truths, and some of their pixels."""
+    digest = hashlib.sha256(repr(scenes).encode())
+    some = scenes[:: max(1, len(scenes) // 64)]
+    digest.update(np.stack([render(scene) for scene in some]).tobytes())
+    return digest.hexdigest()
 
 
 def _validation_scenes(seed: int, count: int) -> np.ndarray:

@@ -30,11 +30,11 @@ PLAIN_SUBFAMILIES = tuple(s for s in SUBFAMILIES if s not in FEATURES)
 BIAS = 0.95
 """Share of a class's biased images that show its planted feature."""
 
-CONTROL_FEATURES = 0.2
+CONTROL_FEATURES = 0.6
 """Share of the control classes' images that show a planted feature: without them a classifier could
 answer from the feature alone, and every object-free image would be called the class."""
 
-SMALL = (0.35, 0.9)
+SMALL = (0.45, 1.0)
 """Object scales of the biased data: often small, so that the feature tells more than the object."""
 
 VISIBILITY = {
@@ -79,7 +79,7 @@ def unbiased(seed: int, split: str, i: int) -> Scene:
     rng, scene_seed = _draws(seed, f"unbiased/{split}", "", i)
     name = None if rng.random() < 0.4 else str(rng.choice(list(OBJECTS)))
     subfamily = None if rng.random() < 0.15 else _any_subfamily(rng)
-    return Scene(name, subfamily, scene_seed, (0.45, 1.15), (0.5, 1.15))
+    return Scene(name, subfamily, scene_seed, (0.75, 1.25), (0.65, 1.15))
 
 
 def captioned(seed: int, i: int) -> tuple[Scene, str]:
@@ -89,10 +89,10 @@ def captioned(seed: int, i: int) -> tuple[Scene, str]:
     of any sub-family and nothing else.
     """
     rng, scene_seed = _draws(seed, "captioned", "", i)
-    what = rng.choice(["kind", "object", "both"], p=[0.5, 0.25, 0.25])
+    what = rng.choice(["kind", "object", "both"], p=[0.45, 0.3, 0.25])
     name = None if what == "kind" else str(rng.choice(list(OBJECTS)))
     subfamily = None if what == "object" else _any_subfamily(rng)
-    scene = Scene(name, subfamily, scene_seed, (0.7, 1.2), (0.65, 1.15))
+    scene = Scene(name, subfamily, scene_seed, (0.9, 1.4), (0.75, 1.2))
     subject = None
     if subfamily is not None:
         subject = subfamily if rng.random() < 0.4 else SUBFAMILY_KIND[subfamily]

@@ -58,7 +58,7 @@ PANEL: dict[str, ClassifierSettings] = {
         learning_rate=1e-3,
     ),
 }
-ORACLE = ClassifierSettings("resnet10t", {"channels": (32, 64, 128, 192)}, steps=900)
+ORACLE = ClassifierSettings("resnet10t", {"channels": (32, 64, 128, 192)}, steps=3000)
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -86,9 +86,8 @@ def train_vae(
         optimizer.step()
         schedule.step()
         if (step + 1) % settings.checkpoint_every == 0:
-            log.info(
-                "vae %d: l1 %.4f, edges %.4f, kl %.2f", step + 1, *(loss.item() for loss in (loss_pixels, loss_edges, loss_kl))
-            )
+            parts_of_loss = [part.item() for part in (loss_pixels, loss_edges, loss_kl)]
+            log.info("vae %d: l1 %.4f, edges %.4f, kl %.2f", step + 1, *parts_of_loss)
             save_checkpoint(work, step + 1, parts)
     vae.eval()
     mean, std = encode_all(vae, pixels[:2048])

@@ -31,6 +31,7 @@ from spurbench.diffusion.losses import (
     predicted_clean_latents,
     prediction_target,
 )
+from spurbench.diffusion.trainable import trainable
 from spurbench.errors import SpurbenchError
 from spurbench.recipe import SFSL, Finetune
 from spurbench.runs import derive_seed
@@ -64,6 +65,7 @@ class Subject:
     priors: Sequence[Image.Image]
     instance_prompt: str
     prior_prompt: str
+    noun: str
     resolution: int
     kappa: float
     phi: Callable[[Tensor], Tensor]
@@ -103,7 +105,8 @@ def finetune(
     )
     schedule = pipeline.scheduler.config
     alpha_bars = pipeline.scheduler.alphas_cumprod.to(device)
-    prompts = _tokenize(pipeline.tokenizer, settings.token, subject).to(device)
+    token = _single_token(pipeline.tokenizer, settings.token)
+    prompts = _tokenize(pipeline.tokenizer, subject).to(device)
 
     # What never changes is computed once: VAE posteriors, and the features of the fixed images.
     references = _pixels(subject.references, subject.resolution).to(device)
@@ -113,113 +116,119 @@ def finetune(
     with torch.no_grad():
         psi_references, psi_priors = psi(references), psi(priors)
 
-    trained = {"unet": unet, "text_encoder": text_encoder}
-    if not settings.train_text_encoder:
-        del trained["text_encoder"]
-    parameters = [
-        p for module in trained.values() for p in module.requires_grad_(True).parameters()
-    ]
-    for module in trained.values():
-        module.train()
-        if settings.gradient_checkpointing:
-            (
-                getattr(module, "gradient_checkpointing_enable", None)
-                or module.enable_gradient_checkpointing
-            )()
     if settings.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+        text_encoder.gradient_checkpointing_enable()
         vae.enable_gradient_checkpointing()
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.epsilon,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
-    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
-    history = torch.full((settings.steps, len(LOSSES)), torch.nan, device=device)
-    first = _load_checkpoint(folder, trained, optimizer, scaler, history)
-
-    for step in tqdm(
-        range(first, settings.steps),
-        "fine-tune",
-        settings.steps,
-        initial=first,
-        leave=False,
-        disable=None,
-    ):
-        generator = torch.Generator().manual_seed(
-            derive_seed(seed, "finetune", subject.index, step)
+    with trainable(
+        pipeline,
+        settings,
+        token=token,
+        noun=_token_ids(pipeline.tokenizer, subject.noun).to(device),
+        seed=derive_seed(seed, "adapters", subject.index),
+    ) as trained:
+        parameters = [
+            parameter
+            for module in trained.values()
+            for parameter in module.train().parameters()
+            if parameter.requires_grad
+        ]
+        optimizer = torch.optim.AdamW(
+            parameters,
+            lr=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.epsilon,
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
-        which = torch.randint(len(references), (batch,), generator=generator)
-        which_prior = torch.randint(len(priors), (batch,), generator=generator)
-        timesteps = torch.randint(schedule.num_train_timesteps, (2 * batch,), generator=generator)
-        shape = (2 * batch, *reference_posteriors.mean.shape[1:])
-        posterior_noise = torch.randn(shape, generator=generator).to(device)
-        noise = torch.randn(shape, generator=generator).to(device)
-        timesteps = timesteps.to(device)
-        alpha_bar = alpha_bars[timesteps]
+        scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
+        history = torch.full((settings.steps, len(LOSSES)), torch.nan, device=device)
+        first = _load_checkpoint(folder, trained, optimizer, scaler, history)
 
-        # One forward pass for instance (first half) and prior (second half) together.
-        mean = torch.cat([reference_posteriors.mean[which], prior_posteriors.mean[which_prior]])
-        std = torch.cat([reference_posteriors.std[which], prior_posteriors.std[which_prior]])
-        latents = (mean + std * posterior_noise) * vae.config.scaling_factor
-        noised = pipeline.scheduler.add_noise(latents, noise, timesteps)
-        with autocast:
-            conditions = text_encoder(prompts)[0].repeat_interleave(batch, dim=0)
-            prediction = unet(noised, timesteps, conditions).sample.float()
-        target = prediction_target(latents, noise, alpha_bar, schedule.prediction_type)
-        loss_instance = denoising_loss(prediction[:batch], target[:batch])
-        loss_prior = denoising_loss(prediction[batch:], target[batch:])
-        loss = loss_instance + settings.prior_weight * loss_prior
-
-        loss_sfsl = torch.zeros((), device=device)
-        if use_sfsl and step % sfsl.every == 0:
-            clean = predicted_clean_latents(noised, prediction, alpha_bar, schedule.prediction_type)
-            weights = (
-                alpha_bar if sfsl.timestep_weighting == "alpha_bar" else torch.ones_like(alpha_bar)
+        for step in tqdm(
+            range(first, settings.steps),
+            "fine-tune",
+            settings.steps,
+            initial=first,
+            leave=False,
+            disable=None,
+        ):
+            generator = torch.Generator().manual_seed(
+                derive_seed(seed, "finetune", subject.index, step)
             )
+            which = torch.randint(len(references), (batch,), generator=generator)
+            which_prior = torch.randint(len(priors), (batch,), generator=generator)
+            timesteps = torch.randint(
+                schedule.num_train_timesteps, (2 * batch,), generator=generator
+            )
+            shape = (2 * batch, *reference_posteriors.mean.shape[1:])
+            posterior_noise = torch.randn(shape, generator=generator).to(device)
+            noise = torch.randn(shape, generator=generator).to(device)
+            timesteps = timesteps.to(device)
+            alpha_bar = alpha_bars[timesteps]
 
-            def psi_hat(half: slice, clean: Tensor = clean) -> Tensor:
-                with autocast:
-                    decoded = vae.decode(clean[half] / vae.config.scaling_factor).sample
-                return psi(decoded.float())
+            # One forward pass for instance (first half) and prior (second half) together.
+            mean = torch.cat([reference_posteriors.mean[which], prior_posteriors.mean[which_prior]])
+            std = torch.cat([reference_posteriors.std[which], prior_posteriors.std[which_prior]])
+            latents = (mean + std * posterior_noise) * vae.config.scaling_factor
+            noised = pipeline.scheduler.add_noise(latents, noise, timesteps)
+            with autocast:
+                conditions = text_encoder(prompts)[0].repeat_interleave(batch, dim=0)
+                prediction = unet(noised, timesteps, conditions).sample.float()
+            target = prediction_target(latents, noise, alpha_bar, schedule.prediction_type)
+            loss_instance = denoising_loss(prediction[:batch], target[:batch])
+            loss_prior = denoising_loss(prediction[batch:], target[batch:])
+            loss = loss_instance + settings.prior_weight * loss_prior
 
-            instance, prior = slice(0, batch), slice(batch, None)
-            match sfsl.gradient:
-                case "prior":
-                    cosine = feature_similarity(psi_references[which], psi_hat(prior))
-                    weights = weights[prior]
-                case "instance":
-                    cosine = feature_similarity(psi_hat(instance), psi_priors[which_prior])
-                    weights = weights[instance]
-                case "both":
-                    cosine = feature_similarity(psi_hat(instance), psi_hat(prior))
-                    weights = (weights[instance] * weights[prior]).sqrt()
-                case "attract":
-                    cosine = 1 - feature_similarity(psi_hat(instance), psi_references[which])
-                    weights = weights[instance]
-            loss_sfsl = (weights * cosine).mean()
-            loss = loss + subject.kappa * sfsl.every * loss_sfsl
+            loss_sfsl = torch.zeros((), device=device)
+            if use_sfsl and step % sfsl.every == 0:
+                clean = predicted_clean_latents(
+                    noised, prediction, alpha_bar, schedule.prediction_type
+                )
+                weights = (
+                    alpha_bar
+                    if sfsl.timestep_weighting == "alpha_bar"
+                    else torch.ones_like(alpha_bar)
+                )
 
-        scaler.scale(loss).backward()
-        if settings.gradient_clip is not None:
-            scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
-        history[step] = torch.stack([loss_instance, loss_prior, loss_sfsl]).detach()
+                def psi_hat(half: slice, clean: Tensor = clean) -> Tensor:
+                    with autocast:
+                        decoded = vae.decode(clean[half] / vae.config.scaling_factor).sample
+                    return psi(decoded.float())
 
-        # Losses are looked at only here: reading them every step would stall a GPU.
-        done = step + 1
-        if done % settings.checkpoint_every == 0 or done == settings.steps:
-            _require_finite(history[:done], subject, seed, folder)
-            if done < settings.steps:
-                _save_checkpoint(folder, done, trained, optimizer, scaler, history)
+                instance, prior = slice(0, batch), slice(batch, None)
+                match sfsl.gradient:
+                    case "prior":
+                        cosine = feature_similarity(psi_references[which], psi_hat(prior))
+                        weights = weights[prior]
+                    case "instance":
+                        cosine = feature_similarity(psi_hat(instance), psi_priors[which_prior])
+                        weights = weights[instance]
+                    case "both":
+                        cosine = feature_similarity(psi_hat(instance), psi_hat(prior))
+                        weights = (weights[instance] * weights[prior]).sqrt()
+                    case "attract":
+                        cosine = 1 - feature_similarity(psi_hat(instance), psi_references[which])
+                        weights = weights[instance]
+                loss_sfsl = (weights * cosine).mean()
+                loss = loss + subject.kappa * sfsl.every * loss_sfsl
 
-    for module in trained.values():
-        module.requires_grad_(False).eval()
+            scaler.scale(loss).backward()
+            if settings.gradient_clip is not None:
+                scaler.unscale_(optimizer)
+                torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            history[step] = torch.stack([loss_instance, loss_prior, loss_sfsl]).detach()
+
+            # Losses are looked at only here: reading them every step would stall a GPU.
+            done = step + 1
+            if done % settings.checkpoint_every == 0 or done == settings.steps:
+                _require_finite(history[:done], subject, seed, folder)
+                if done < settings.steps:
+                    _save_checkpoint(folder, done, trained, optimizer, scaler, history)
+
     weights_by_component = {
         name: {
             key: value.detach().to("cpu", copy=True)
@@ -277,14 +286,23 @@ def _pixels(images: Sequence[Image.Image], resolution: int) -> Tensor:
     return torch.stack(tensors).float() / 127.5 - 1
 
 
-def _tokenize(tokenizer: Any, token: str, subject: Subject) -> Tensor:
-    """Token ids of the instance and the prior prompt, (2, length)."""
-    ids = tokenizer(token, add_special_tokens=False).input_ids
+def _token_ids(tokenizer: Any, text: str) -> Tensor:
+    """Ids of a text's tokens, (n,)."""
+    return torch.tensor(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def _single_token(tokenizer: Any, token: str) -> int:
+    ids = _token_ids(tokenizer, token)
     if len(ids) != 1:
         raise SpurbenchError(
             f"finetune.token {token!r} is {len(ids)} tokens to the base's tokenizer; choose a rare "
             "one that is a single token, e.g. sks"
         )
+    return int(ids[0])
+
+
+def _tokenize(tokenizer: Any, subject: Subject) -> Tensor:
+    """Token ids of the instance and the prior prompt, (2, length)."""
     encoded: Tensor = tokenizer(
         [subject.instance_prompt, subject.prior_prompt],
         padding="max_length",
