@@ -178,6 +178,78 @@ def build(
         )
 
 
+@main.command()
+@click.option(
+    "--recipe", default="mini", show_default=True, help="With an ablation.toml beside it."
+)
+@click.option("--rows", "wanted_rows", default="", help="Names of rows, by comma. [default: all]")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Builds of each row: seeds 0, 1, ...",
+)
+@click.option("--classes", "wanted", default="all", show_default=True, help="As in build.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="As in build.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a recipe key in every row; repeatable.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of datasets and tables. [default: out/ablation-RECIPE]",
+)
+@device_option
+def ablate(
+    recipe: str,
+    wanted_rows: str,
+    seeds: int,
+    wanted: str,
+    data: Path | None,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    device: str,
+) -> None:
+    """Compare variations of a recipe over several seeds: table, plot, samples.
+
+    The rows are those of the recipe's ablation.toml. The same command goes on after an
+    interruption.
+    """
+    from spurbench import ablate as ablation
+    from spurbench.environment import choose_device
+    from spurbench.recipe import read_recipe
+
+    names = [name.strip() for name in wanted_rows.split(",") if name.strip()]
+    base, registry, _ = read_recipe(recipe, overrides)
+    request = ablation.AblationRequest(
+        recipe=recipe,
+        plan=ablation.read_plan(recipe, names),
+        overrides=overrides,
+        classes=registry.select(wanted),
+        data=data,
+        seeds=range(seeds),
+        output=output or Path("out") / f"ablation-{base.name}",
+        device=choose_device(device),
+    )
+    click.echo(
+        f"Recipe {base.name}: {len(request.plan.rows)} rows, {seeds} seeds, "
+        f"{len(request.classes)} classes, device: {request.device}."
+    )
+    _silence_libraries()
+    document = ablation.ablate(request)
+    click.echo(ablation.render_markdown(document))
+    click.echo(f"Wrote ablation.json, ablation.md, ablation.png, samples.png to {request.output}")
+
+
 def _stage_table(seconds: dict[tuple[str, str], tuple[float, bool]]) -> Table:
     from rich.table import Table
 

@@ -84,6 +84,51 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % interval of a mean over runs, by Student's t; None for fewer than two runs."""
+    if len(values) < 2:
+        return None
+    from scipy.stats import t
+
+    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def cosine_distances(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+    """1 - cosine of every pair of feature vectors: (N, M) in [0, 2], from (N, D) and (M, D)."""
+    a, b = (x.astype(np.float64) for x in (a, b))
+    a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+    distances: NDArray[np.float64] = 1 - a @ b.T
+    return distances
+
+
+def mean_pairwise_distance(features: NDArray[np.floating]) -> float:
+    """Diversity: the mean cosine distance over all pairs of different images; 0 if all alike."""
+    distances = cosine_distances(features, features)
+    return float(distances[np.triu_indices(len(features), k=1)].mean())
+
+
+def copying(
+    generated: NDArray[np.floating], references: NDArray[np.floating]
+) -> tuple[float, float]:
+    """How often a generated image is nearer to a reference than references are to each other.
+
+    Args:
+        generated: features, (N, D).
+        references: features of the images that were trained on, (R, D), R >= 2.
+
+    Returns:
+        The share of generated images whose distance to the nearest reference is below the median
+        over references of the distance to the nearest other reference; and below the least such
+        distance, which two different photographs of the feature have never come under.
+    """
+    among = cosine_distances(references, references)
+    np.fill_diagonal(among, np.inf)
+    spacing = among.min(axis=1)
+    nearest = cosine_distances(generated, references).min(axis=1)
+    return float((nearest < np.median(spacing)).mean()), float((nearest < spacing.min()).mean())
+
+
 def auroc(positives: NDArray[np.floating], spurious: NDArray[np.floating]) -> float:
     """Area under the ROC curve of p(class), positives against spurious images.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from spurbench import atomic
 from spurbench.builders.mini.data import biased, positive, spurious
@@ -16,6 +16,7 @@ from spurbench.builders.mini.objects import OBJECTS
 from spurbench.builders.mini.world import PLANTED_FEATURE, SIZE, Scene, render
 from spurbench.classes import SpuriousClass
 from spurbench.runs import derive_seed
+from spurbench.sheets import contact_sheet
 
 
 def write_preview(path: Path, seed: int = 0, columns: int = 12) -> None:
@@ -29,7 +30,8 @@ def write_preview(path: Path, seed: int = 0, columns: int = 12) -> None:
     rows += [(n, [biased(n, seed, "train", i) for i in range(columns)]) for n in OBJECTS]
     rows.append(("Real split: the planted feature, object-free", None))
     rows += [(n, [spurious(n, seed, i) for i in range(columns)]) for n in PLANTED_FEATURE]
-    _sheet(rows, columns).save(path, "PNG", optimize=True)
+    drawn = [(label, None if scenes is None else _rendered(scenes)) for label, scenes in rows]
+    contact_sheet(drawn, side=SIZE).save(path, "PNG", optimize=True)
 
 
 def write_positives(folder: Path, images: int, seed: int = 0) -> None:
@@ -66,19 +68,5 @@ def _alone(name: str | None, subfamily: str | None, seed: int, count: int) -> li
     return [Scene(name, subfamily, derive_seed(seed, "preview", label, i)) for i in range(count)]
 
 
-def _sheet(rows: Sequence[tuple[str, list[Scene] | None]], columns: int) -> Image.Image:
-    label, head = 150, 30
-    heights = [head if scenes is None else SIZE + 2 for _, scenes in rows]
-    sheet = Image.new("RGB", (label + columns * (SIZE + 2), sum(heights)), "white")
-    draw = ImageDraw.Draw(sheet)
-    top = 0
-    for (title, scenes), height in zip(rows, heights, strict=True):
-        if scenes is None:
-            draw.text((4, top + 8), title, "black", ImageFont.load_default(16))
-        else:
-            draw.text((4, top + SIZE // 2 - 8), title, "#333333", ImageFont.load_default(13))
-            for column, scene in enumerate(scenes):
-                tile = Image.fromarray(render(scene))
-                sheet.paste(tile, (label + column * (SIZE + 2), top))
-        top += height
-    return sheet
+def _rendered(scenes: list[Scene]) -> list[Image.Image]:
+    return [Image.fromarray(render(scene)) for scene in scenes]

@@ -1,0 +1,458 @@
+"""`spurbench ablate`: one recipe varied row by row, built over several seeds, and measured.
+
+Every row and seed is an ordinary build, whose dataset stays to be looked at; stages that rows share
+are made once, and a stopped ablation goes on where it was. What is measured comes from the datasets
+alone, so it can be measured anew.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from spurbench import atomic, markdown, metrics, panel
+from spurbench.build import BuildRequest, Built, build
+from spurbench.classes import SpuriousClass
+from spurbench.classifiers import Classifier, transform
+from spurbench.environment import package_versions
+from spurbench.errors import SpurbenchError
+from spurbench.images import decode_rgb
+from spurbench.publish import read_rows
+from spurbench.recipe import Recipe, read_recipe
+from spurbench.resources import builder_folder
+from spurbench.sheets import contact_sheet
+from spurbench.validation import describe
+
+log = logging.getLogger(__name__)
+
+SCHEMA = "spurbench.ablation/1"
+SHEET_IMAGES = 5
+
+#: measure -> (heading, what it is); shares but for the last two.
+MEASURES = {
+    "spurious_accuracy": ("spurious accuracy", "images called the class, mean over the panel"),
+    "consistently_spurious": ("consistently spurious", "images that the whole panel calls so"),
+    "object_absent": ("object absent", "to the object detector"),
+    "feature_present": ("feature present", "to the same"),
+    "copying": ("copying", "nearer to a reference than references typically are to each other"),
+    "near_copies": ("near copies", "nearer to one than any two references are to each other"),
+    "diversity": ("diversity", "mean pairwise cosine distance"),
+    "seconds": ("seconds", "prior, fine-tuning and sampling of a class"),
+}
+
+Measured = dict[str, float | None]
+
+
+class Row(BaseModel):
+    """One variation of the recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    description: str
+    overrides: tuple[str, ...] = Field(default=(), alias="set", description="as `build --set`")
+
+
+class Plan(BaseModel):
+    """What ``ablation.toml`` beside a ``recipe.toml`` holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    baseline: str = Field(description="the row that the others are compared with, seed by seed")
+    rows: tuple[Row, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_unique_and_known(self) -> Plan:
+        names = [row.name for row in self.rows]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"row {min(twice)!r} is there twice")
+        if self.baseline not in names:
+            raise ValueError(f"baseline {self.baseline!r} is none of the rows")
+        return self
+
+
+@dataclass(frozen=True)
+class AblationRequest:
+    """What to vary, and where.
+
+    Attributes:
+        recipe: name or folder; it holds ``ablation.toml`` too.
+        plan: the rows.
+        overrides: of the recipe, for every row; a row's own come after.
+        classes: for which pairs.
+        data: as in :class:`spurbench.build.BuildRequest`.
+        seeds: global seeds, each a build of every row.
+        output: folder of datasets and results.
+        device: where the models run.
+    """
+
+    recipe: str
+    plan: Plan
+    overrides: tuple[str, ...]
+    classes: Sequence[SpuriousClass]
+    data: Path | None
+    seeds: Sequence[int]
+    output: Path
+    device: torch.device
+
+
+def read_plan(recipe: str, wanted: Sequence[str] = ()) -> Plan:
+    """The rows in a recipe's ``ablation.toml``.
+
+    Args:
+        recipe: name or folder of the recipe.
+        wanted: names of rows; none: all. The baseline is always among them.
+
+    Raises:
+        SpurbenchError: if there is no such file, it is wrong, or a row is unknown.
+    """
+    path = builder_folder(recipe) / "ablation.toml"
+    try:
+        plan = Plan.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise SpurbenchError(f"recipe {recipe!r} has no ablation.toml; see builders/mini") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SpurbenchError(f"{path} is not valid TOML: {error}") from None
+    except ValidationError as error:
+        raise SpurbenchError(f"{path}: {describe(error)}") from None
+    names = [row.name for row in plan.rows]
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        raise SpurbenchError(f"no row {unknown[0]!r} in {path}; rows: {', '.join(names)}")
+    rows = [row for row in plan.rows if not wanted or row.name in {*wanted, plan.baseline}]
+    return plan.model_copy(update={"rows": tuple(rows)})
+
+
+def ablate(request: AblationRequest) -> dict[str, Any]:
+    """Build and measure every row for every seed; write ``ablation.json``, ``.md`` and pictures.
+
+    Results are written after each seed, so that an early look is possible.
+
+    Returns:
+        The content of ``ablation.json``.
+
+    Raises:
+        SpurbenchError: if a class of a row can't be built; what is finished is kept.
+    """
+    variants = {
+        row.name: read_recipe(request.recipe, (*request.overrides, *row.overrides))
+        for row in request.plan.rows
+    }
+    recipe, _, folder = variants[request.plan.baseline]
+    phi = panel.load_member(recipe.panel.phi, relative_to=folder, device=request.device)
+    runs: dict[str, dict[int, dict[str, Measured]]] = {row.name: {} for row in request.plan.rows}
+    real: dict[str, Measured] = {}
+    pictures: dict[tuple[str, str], list[bytes]] = {}
+    document: dict[str, Any] = {}
+    for seed in request.seeds:
+        for position, row in enumerate(request.plan.rows, 1):
+            log.info("seed %d, row %d of %d: %s", seed, position, len(request.plan.rows), row.name)
+            built = _build(request, variants[row.name][0], folder, row, seed)
+            splits = read_rows(built.output)
+            features = _features(phi, [r for rows in splits.values() for r in rows])
+            for c in request.classes:
+                photographs, generated = (
+                    [r for r in splits[split] if r["class_index"] == c.index]
+                    for split in ("real", "generated")
+                )
+                references = [r for r in photographs if r["is_reference"]]
+                measured = measure(generated, references, features)
+                measured["seconds"] = _seconds(built, c)
+                runs[row.name].setdefault(seed, {})[c.name] = measured
+                others = [r for r in photographs if not r["is_reference"]]
+                real[c.name] = measure(photographs, references, features)
+                for name in ("copying", "near_copies"):
+                    real[c.name][name] = measure(others, references, features)[name]
+                if seed == request.seeds[0]:
+                    pictures[row.name, c.name] = [r["image"] for r in generated[:SHEET_IMAGES]]
+                    pictures["", c.name] = [r["image"] for r in references[:SHEET_IMAGES]]
+        document = _document(request, phi, runs, real)
+        atomic.write_json(request.output / "ablation.json", document)
+        atomic.write_text(request.output / "ablation.md", render_markdown(document))
+        atomic.write_bytes(request.output / "ablation.png", render_plot(document))
+        sheet = _sheet(request, pictures)
+        atomic.write_bytes(request.output / "samples.png", sheet)
+    return document
+
+
+def measure(
+    rows: Sequence[Mapping[str, Any]],
+    references: Sequence[Mapping[str, Any]],
+    features: Mapping[str, NDArray[np.float32]],
+) -> Measured:
+    """The measures of one class's images, but for the seconds.
+
+    Args:
+        rows: of a dataset, all of one class.
+        references: the rows that were trained on.
+        features: phi of each image, by its hash.
+
+    Returns:
+        By the names of :data:`MEASURES`; None where nothing in the dataset tells.
+    """
+    own = np.stack([features[row["image_sha256"]] for row in rows])
+    trained = np.stack([features[row["image_sha256"]] for row in references])
+    copying, near_copies = metrics.copying(own, trained)
+    ranks = np.array([[answer["rank"] for answer in row["panel"]] for row in rows])
+    return {
+        "spurious_accuracy": float((ranks == 1).mean()),
+        "consistently_spurious": _share([row["consistently_spurious"] for row in rows]),
+        "object_absent": _share([row["object_absent"] for row in rows]),
+        "feature_present": _share([row["feature_present"] for row in rows]),
+        "copying": copying,
+        "near_copies": near_copies,
+        "diversity": metrics.mean_pairwise_distance(own),
+    }
+
+
+def _build(request: AblationRequest, recipe: Recipe, folder: Path, row: Row, seed: int) -> Built:
+    built = build(
+        BuildRequest(
+            recipe=recipe,
+            recipe_folder=folder,
+            classes=request.classes,
+            data=request.data,
+            output=request.output / "datasets" / f"{row.name}-seed{seed}",
+            work=request.output / ".stages",
+            version="1.0.0",
+            seed=seed,
+            device=request.device,
+        )
+    )
+    if built.failed:
+        name, reason = next(iter(built.failed.items()))
+        raise SpurbenchError(
+            f"row {row.name}, seed {seed}: class {name} failed: {reason}; the same command goes on "
+            "from here"
+        )
+    return built
+
+
+def _seconds(built: Built, spurious_class: SpuriousClass) -> float:
+    """What a class costs, shared priors counted in full."""
+    subjects = (spurious_class.slug, f"prior/{spurious_class.noun}")
+    return sum(
+        seconds
+        for (subject, stage), (seconds, _) in built.seconds.items()
+        if subject in subjects and stage in ("prior", "fine-tune", "sample")
+    )
+
+
+@torch.inference_mode()
+def _features(phi: Classifier, rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.float32]]:
+    prepare = transform(phi.preprocessing("whole"))
+    images = {row["image_sha256"]: row["image"] for row in rows}
+    pixels = [prepare(decode_rgb(data)) for data in images.values()]
+    parts = [
+        phi.features(torch.stack(pixels[i : i + 64]).to(phi.device).float() / 255).cpu().numpy()
+        for i in range(0, len(pixels), 64)
+    ]
+    return dict(zip(images, np.concatenate(parts), strict=True))
+
+
+def _share(values: Sequence[bool | None]) -> float | None:
+    return None if None in values else float(np.mean([bool(value) for value in values]))
+
+
+def _document(
+    request: AblationRequest,
+    phi: Classifier,
+    runs: Mapping[str, Mapping[int, Mapping[str, Measured]]],
+    real: Mapping[str, Measured],
+) -> dict[str, Any]:
+    baseline = [_mean(classes) for classes in runs[request.plan.baseline].values()]
+    rows = []
+    for row in request.plan.rows:
+        by_seed = [_mean(classes) for classes in runs[row.name].values()]
+        by_class = {
+            c.name: _mean({str(seed): classes[c.name] for seed, classes in runs[row.name].items()})
+            for c in request.classes
+        }
+        rows.append(
+            {
+                **row.model_dump(mode="json"),
+                "summary": {name: _summary([m[name] for m in by_seed]) for name in MEASURES},
+                "against_baseline": {
+                    name: _summary(
+                        [
+                            None if a[name] is None or b[name] is None else a[name] - b[name]
+                            for a, b in zip(by_seed, baseline, strict=False)
+                        ]
+                    )
+                    for name in MEASURES
+                },
+                "classes": by_class,
+                "seeds": {str(seed): classes for seed, classes in runs[row.name].items()},
+            }
+        )
+    return {
+        "schema": SCHEMA,
+        "recipe": request.recipe,
+        "overrides": list(request.overrides),
+        "baseline": request.plan.baseline,
+        "seeds": list(request.seeds),
+        "device": str(request.device),
+        "feature_space": f"penultimate features of {phi.info.name}, cosine distance",
+        "versions": package_versions(),
+        "real": {"classes": dict(real), "mean": _mean(real)},
+        "rows": rows,
+    }
+
+
+def _mean(groups: Mapping[str, Measured]) -> dict[str, Any]:
+    """Each measure's mean over groups; None where a group has none."""
+    names = next(iter(groups.values())).keys()
+    return {
+        name: None
+        if any(group[name] is None for group in groups.values())
+        else float(np.mean([group[name] for group in groups.values()]))
+        for name in names
+    }
+
+
+def _summary(values: Sequence[float | None]) -> dict[str, float | None] | None:
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    low, high = metrics.t_interval(known) or (None, None)
+    return {"mean": float(np.mean(known)), "low": low, "high": high}
+
+
+def classes_at_or_above_real(document: Mapping[str, Any], row: Mapping[str, Any]) -> int:
+    """In how many classes a row's images fool the panel at least as often as the real ones."""
+    real = document["real"]["classes"]
+    return sum(
+        measured["spurious_accuracy"] >= real[name]["spurious_accuracy"]
+        for name, measured in row["classes"].items()
+    )
+
+
+def render_markdown(document: Mapping[str, Any]) -> str:
+    """The table of an ablation, with what each column is."""
+    rows = [
+        [
+            "real images",
+            *(_cell(name, document["real"]["mean"].get(name)) for name in MEASURES),
+            "",
+            "",
+        ]
+    ]
+    for row in document["rows"]:
+        rows.append(
+            [
+                markdown.escape(row["description"]),
+                *(_interval(name, row["summary"][name]) for name in MEASURES),
+                ""
+                if row["name"] == document["baseline"]
+                else _interval("spurious_accuracy", row["against_baseline"]["spurious_accuracy"]),
+                f"{classes_at_or_above_real(document, row)}/{len(row['classes'])}",
+            ]
+        )
+    table = markdown.table(
+        ["row", *(heading for heading, _ in MEASURES.values()), "against baseline", "classes"],
+        _first_left(len(MEASURES) + 3),
+        rows,
+    )
+    legend = "".join(f"- {heading}: {meaning}\n" for heading, meaning in MEASURES.values())
+    classes = list(document["real"]["classes"])
+    per_class = markdown.table(
+        ["spurious accuracy", *map(markdown.escape, classes)],
+        _first_left(len(classes) + 1),
+        [
+            [title, *(_cell("spurious_accuracy", of[c]["spurious_accuracy"]) for c in classes)]
+            for title, of in [
+                ("real images", document["real"]["classes"]),
+                *((markdown.escape(r["description"]), r["classes"]) for r in document["rows"]),
+            ]
+        ],
+    )
+    return (
+        f"# Ablation of recipe {markdown.escape(document['recipe'])}\n\n"
+        f"Seeds {', '.join(map(str, document['seeds']))}; means over classes and seeds with 95 % "
+        f"t-intervals over seeds; per cent but for the last two measures. Distances: "
+        f"{markdown.escape(document['feature_space'])}. `against baseline`: difference in spurious "
+        f"accuracy to row `{document['baseline']}`, paired by seed. `classes`: in how many the "
+        "spurious accuracy is at or above that of the real images.\n\n"
+        f"{table}\n{legend}\n{per_class}"
+    )
+
+
+def _first_left(columns: int) -> list[markdown.Alignment]:
+    return ["left" if i == 0 else "right" for i in range(columns)]
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    if name == "diversity":
+        return f"{value:.3f}"
+    return f"{value:.0f}" if name == "seconds" else f"{100 * value:.1f}"
+
+
+def _interval(name: str, summary: Mapping[str, float | None] | None) -> str:
+    if summary is None:
+        return ""
+    text = _cell(name, summary["mean"])
+    if summary["low"] is None:
+        return text
+    return f"{text} [{_cell(name, summary['low'])}, {_cell(name, summary['high'])}]"
+
+
+def render_plot(document: Mapping[str, Any]) -> bytes:
+    """Means with intervals, a row each; the real images as a line. PNG."""
+    from matplotlib.figure import Figure
+
+    shown = ("spurious_accuracy", "object_absent", "feature_present", "copying")
+    rows = document["rows"]
+    figure = Figure(figsize=(4 + 2.6 * len(shown), 1.4 + 0.34 * len(rows)), layout="constrained")
+    axes = figure.subplots(1, len(shown), sharey=True)
+    for axis, name in zip(axes, shown, strict=True):
+        for position, row in enumerate(rows):
+            summary = row["summary"][name]
+            if summary is None:
+                continue
+            if summary["low"] is not None:
+                ends = [100 * summary["low"], 100 * summary["high"]]
+                axis.plot(ends, [position, position], color="#7a9cc6", linewidth=3, zorder=1)
+            axis.plot(100 * summary["mean"], position, "o", color="#1f4e8c", zorder=2)
+        real = document["real"]["mean"][name]
+        if real is not None:
+            axis.axvline(100 * real, color="#c0392b", linestyle="--", linewidth=1)
+        axis.set(title=MEASURES[name][0], xlim=(-4, 104), xlabel="per cent")
+        axis.grid(axis="x", color="#dddddd")
+    axes[0].set_yticks(range(len(rows)), [row["name"] for row in rows])
+    axes[0].invert_yaxis()
+    seeds = len(document["seeds"])
+    figure.suptitle(
+        f"Recipe {document['recipe']}, {seeds} seed{'s' if seeds > 1 else ''}; dashed: real images",
+        fontsize=10,
+    )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()
+
+
+def _sheet(request: AblationRequest, pictures: Mapping[tuple[str, str], list[bytes]]) -> bytes:
+    """Per class, its first references and each row's first images of the first seed."""
+    rows: list[tuple[str, list[Any] | None]] = []
+    names = ["", *(row.name for row in request.plan.rows)]
+    half = (len(request.classes) + 1) // 2
+    for group in (request.classes[:half], request.classes[half:]):
+        rows.append((" | ".join(c.name for c in group), None))
+        for name in names:
+            images = [decode_rgb(d) for c in group for d in pictures[name, c.name]]
+            rows.append((name or "references", images))
+    buffer = io.BytesIO()
+    contact_sheet(rows, side=64).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from toy import toy_recipe
+
+from spurbench import ablate as ablation
+from spurbench import metrics
+from spurbench.ablate import AblationRequest, ablate, read_plan
+from spurbench.errors import SpurbenchError
+from spurbench.publish import read_rows
+from spurbench.recipe import read_recipe
+
+PLAN = """
+baseline = "plain"
+[[rows]]
+name = "plain"
+description = "no SFSL"
+set = ["sfsl.kappa=0"]
+[[rows]]
+name = "base"
+description = "the base <b>itself</b>"
+set = ["finetune.method=base", "finetune.prompt=a photo of a {noun}"]
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe_folder(tmp_path_factory):
+    folder = toy_recipe(tmp_path_factory.mktemp("toy") / "recipe")
+    (folder / "ablation.toml").write_text(PLAN)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def hf_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def test_every_row_and_seed_is_built_measured_and_shown(recipe_folder, tmp_path, monkeypatch):
+    _, registry, _ = read_recipe(str(recipe_folder))
+    request = AblationRequest(
+        recipe=str(recipe_folder),
+        plan=read_plan(str(recipe_folder)),
+        overrides=("sample.images=3",),
+        classes=registry.select("hummingbird"),
+        data=None,
+        seeds=(0, 1),
+        output=tmp_path / "out",
+        device=torch.device("cpu"),
+    )
+    document = ablate(request)
+    out = tmp_path / "out"
+    assert json.loads((out / "ablation.json").read_text()) == document
+    assert [row["name"] for row in document["rows"]] == ["plain", "base"]
+    plain, base = document["rows"]
+
+    # The toy panel calls everything hummingbird; the rest is worked out from the datasets.
+    for row in (plain, base):
+        assert row["summary"]["spurious_accuracy"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
+        assert row["summary"]["feature_present"] is None
+        absent = []
+        for seed in (0, 1):
+            generated = read_rows(out / "datasets" / f"{row['name']}-seed{seed}")["generated"]
+            assert len(generated) == 3
+            absent.append(np.mean([r["object_absent"] for r in generated]))
+            assert row["seeds"][str(seed)]["hummingbird"]["object_absent"] == absent[-1]
+        assert row["summary"]["object_absent"]["mean"] == pytest.approx(np.mean(absent))
+    assert set(plain["against_baseline"]["diversity"].values()) == {0.0}
+    difference = base["summary"]["diversity"]["mean"] - plain["summary"]["diversity"]["mean"]
+    assert difference != 0
+    assert base["against_baseline"]["diversity"]["mean"] == pytest.approx(difference)
+    assert plain["summary"]["seconds"]["mean"] > 0
+
+    text = (out / "ablation.md").read_text()
+    assert "&lt;b&gt;itself" in text and "<b>" not in text
+    assert "100.0 [100.0, 100.0]" in text
+    for picture in ("ablation.png", "samples.png"):
+        assert min(Image.open(out / picture).size) > 100
+
+    def never(*args, **kwargs):
+        raise AssertionError("a finished stage was made again")
+
+    monkeypatch.setattr("spurbench.build.finetune", never)
+    monkeypatch.setattr("spurbench.build.sample", never)
+    again = ablate(request)
+    assert again == document
+
+
+def test_a_class_that_fails_is_named_with_its_row(recipe_folder, tmp_path):
+    _, registry, _ = read_recipe(str(recipe_folder))
+    request = AblationRequest(
+        recipe=str(recipe_folder),
+        plan=read_plan(str(recipe_folder)),
+        overrides=(),
+        classes=registry.select("koala"),
+        data=None,
+        seeds=(0,),
+        output=tmp_path / "out",
+        device=torch.device("cpu"),
+    )
+    with pytest.raises(SpurbenchError, match="row plain, seed 0: class koala failed"):
+        ablate(request)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (PLAN.replace('"base"\n', '"plain"\n'), "'plain' is there twice"),
+        (PLAN.replace('baseline = "plain"', 'baseline = "other"'), "'other' is none of the rows"),
+        (PLAN.replace("set =", "sets ="), "sets"),
+        ("rows = [", "not valid TOML"),
+    ],
+)
+def test_a_wrong_plan_is_one_line(recipe_folder, tmp_path, text, fault):
+    folder = tmp_path / "recipe"
+    folder.mkdir()
+    (folder / "recipe.toml").write_text((recipe_folder / "recipe.toml").read_text())
+    (folder / "ablation.toml").write_text(text)
+    with pytest.raises(SpurbenchError, match=fault):
+        read_plan(str(folder))
+
+
+def test_an_unknown_row_is_refused_and_the_baseline_is_always_there(recipe_folder):
+    with pytest.raises(SpurbenchError, match="no row 'nothing'"):
+        read_plan(str(recipe_folder), ["nothing"])
+    assert [row.name for row in read_plan(str(recipe_folder), ["base"]).rows] == ["plain", "base"]
+
+
+def test_the_embedded_plan_varies_the_embedded_recipe():
+    plan = read_plan("mini")
+    recipes = {row.name: read_recipe("mini", row.overrides)[0] for row in plan.rows}
+    assert recipes["vanilla"].finetune.train_text_encoder is False
+    assert recipes["vanilla"].sfsl.kappa == 0
+    assert {r.finetune.method for r in recipes.values()} == {
+        "full",
+        "lora",
+        "textual_inversion",
+        "base",
+    }
+    assert {r.sfsl.gradient for r in recipes.values()} == {"prior", "instance", "both", "attract"}
+
+
+def test_copying_by_hand():
+    references = np.eye(3)  # each at cosine distance 1 from the others
+    references[1] = [0.6, 0.8, 0]  # 0.4 from the first
+    generated = np.array([[1, 0.01, 0], [0.7, 0, 0.714], [0, 0, -1.0]])
+    # Nearest other reference: 0.4, 0.4, 1; median and least 0.4. Nearest reference of the
+    # generated: ~0, 0.286, 1.
+    assert metrics.copying(generated, references) == (2 / 3, 2 / 3)
+    references[0] = [0, 1, 0]  # now 0.2 between the first two, and 1, 1 to the third
+    # The second is at 0.286 from the third, over 0.2.
+    assert metrics.copying(generated, references) == (0, 0)
+
+
+def test_diversity_and_intervals_by_hand():
+    assert metrics.mean_pairwise_distance(np.array([[1, 0], [0, 2], [-3, 0.0]])) == pytest.approx(
+        (1 + 2 + 1) / 3
+    )
+    assert metrics.t_interval([0.5]) is None
+    low, high = metrics.t_interval([1.0, 2.0, 3.0])
+    assert (low, high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5))
+
+
+def test_the_share_of_classes_at_or_above_real():
+    document = {
+        "real": {"classes": {c: {"spurious_accuracy": v} for c, v in {"a": 0.5, "b": 0.7}.items()}}
+    }
+    row = {"classes": {"a": {"spurious_accuracy": 0.5}, "b": {"spurious_accuracy": 0.69}}}
+    assert ablation.classes_at_or_above_real(document, row) == 1
