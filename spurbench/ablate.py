@@ -361,14 +361,14 @@ def render_markdown(document: Mapping[str, Any]) -> str:
         )
     table = markdown.table(
         ["row", *(heading for heading, _ in MEASURES.values()), "against baseline", "classes"],
-        _first_left(len(MEASURES) + 3),
+        markdown.first_left(len(MEASURES) + 3),
         rows,
     )
     legend = "".join(f"- {heading}: {meaning}\n" for heading, meaning in MEASURES.values())
     classes = list(document["real"]["classes"])
     per_class = markdown.table(
         ["spurious accuracy", *map(markdown.escape, classes)],
-        _first_left(len(classes) + 1),
+        markdown.first_left(len(classes) + 1),
         [
             [title, *(_cell("spurious_accuracy", of[c]["spurious_accuracy"]) for c in classes)]
             for title, of in [
@@ -386,10 +386,6 @@ def render_markdown(document: Mapping[str, Any]) -> str:
         "spurious accuracy is at or above that of the real images.\n\n"
         f"{table}\n{legend}\n{per_class}"
     )
-
-
-def _first_left(columns: int) -> list[markdown.Alignment]:
-    return ["left" if i == 0 else "right" for i in range(columns)]
 
 
 def _cell(name: str, value: float | None) -> str:

@@ -563,7 +563,7 @@ def doctor() -> None:
 
 @main.group()
 def mini() -> None:
-    """The embedded planted world: look at it, render from it."""
+    """The embedded planted world: look at it, render from it, measure its models."""
 
 
 @mini.command()
@@ -587,6 +587,28 @@ def positives(output: Path, images: int, seed: int) -> None:
 
     write_positives(output, images, seed)
     click.echo(str(output))
+
+
+@mini.command()
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--scenes", default=100, show_default=True, help="Held-out scenes per class.")
+@click.option("--samples", default=64, show_default=True, help="Of the base model, per prompt.")
+@click.option(
+    "--attacked", default=200, show_default=True, help="Images under AutoAttack; 0: none."
+)
+@device_option
+def measure(output: Path, scenes: int, samples: int, attacked: int, device: str) -> None:
+    """Measure the embedded models on fresh scenes; writes OUTPUT (JSON)."""
+    from spurbench import atomic
+    from spurbench.builders.mini import measure as measuring
+    from spurbench.environment import choose_device
+
+    _silence_libraries()
+    measured = measuring.measure(
+        scenes=scenes, samples=samples, attacked=attacked, device=choose_device(device)
+    )
+    atomic.write_json(output, measured)
+    click.echo(measuring.render_markdown(measured))
 
 
 def _print(*renderables: Any) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from spurbench import hub
 from spurbench.classes import SpuriousClass
@@ -73,44 +74,55 @@ class MultiLabelDetector:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         weights = folder / "model.safetensors"
         self.name = f"{folder.name}@{file_sha256(weights)[:16]}"
-        self._labels: list[str] = config["label_names"]
-        self._model = timm.create_model(
-            config["architecture"], num_classes=len(self._labels), **config.get("model_args", {})
+        self.labels: list[str] = config["label_names"]
+        self.network = timm.create_model(
+            config["architecture"], num_classes=len(self.labels), **config.get("model_args", {})
         )
         state = {key: value.float() for key, value in load_file(weights).items()}
-        self._model.load_state_dict(state)
-        self._model.to(device).eval()
+        self.network.load_state_dict(state)
+        self.network.to(device).eval()
         self._device = device
         self._cfg = config["pretrained_cfg"]
 
-    @torch.inference_mode()
     def scores(
         self, images: Sequence[Image.Image], spurious_class: SpuriousClass, what: What
     ) -> list[float] | list[None]:
         """See :class:`ObjectDetector`; the sigmoid of the class's own output."""
-        from torchvision.transforms.v2 import functional as tv
-
         label = f"{what}:{spurious_class.name}"
-        if label not in self._labels:
+        if label not in self.labels:
             if what == "feature":
                 return [None] * len(images)
             raise SpurbenchError(f"object detector {self.name} has no output {label!r}")
+        own: list[float] = self.probabilities(images)[:, self.labels.index(label)].tolist()
+        return own
+
+    @torch.inference_mode()
+    def probabilities(self, images: Sequence[Image.Image]) -> Tensor:
+        """Every output's sigmoid, (N, len(labels)) on the CPU."""
+        return torch.cat([self.network(pixels).sigmoid().cpu() for pixels in self._batches(images)])
+
+    @torch.inference_mode()
+    def features(self, images: Sequence[Image.Image]) -> Tensor:
+        """Penultimate features, (N, D) on the CPU."""
+        parts = []
+        for pixels in self._batches(images):
+            maps = self.network.forward_features(pixels)
+            parts.append(self.network.forward_head(maps, pre_logits=True).cpu())
+        return torch.cat(parts)
+
+    def _batches(self, images: Sequence[Image.Image], size: int = 64) -> Iterator[Tensor]:
+        from torchvision.transforms.v2 import functional as tv
+
         _, height, width = self._cfg["input_size"]
         mean = torch.tensor(self._cfg["mean"], device=self._device).view(3, 1, 1)
         std = torch.tensor(self._cfg["std"], device=self._device).view(3, 1, 1)
-        found: list[float] = []
-        for start in range(0, len(images), 64):
-            pixels = torch.stack(
-                [
-                    tv.pil_to_tensor(
-                        image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-                    )
-                    for image in images[start : start + 64]
-                ]
-            )
-            logits = self._model((pixels.to(self._device) / 255 - mean) / std)
-            found += logits[:, self._labels.index(label)].sigmoid().tolist()
-        return found
+        for start in range(0, len(images), size):
+            resized = [
+                image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+                for image in images[start : start + size]
+            ]
+            pixels = torch.stack([tv.pil_to_tensor(image) for image in resized])
+            yield (pixels.to(self._device) / 255 - mean) / std
 
 
 class Owlv2Detector:

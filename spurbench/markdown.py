@@ -21,6 +21,11 @@ def escape(value: object) -> str:
     return re.sub(r"([\\`*_~\[\]|#])", r"\\\1", text)
 
 
+def first_left(columns: int) -> list[Alignment]:
+    """The alignments of a table of numbers: its first column names the row."""
+    return ["left" if column == 0 else "right" for column in range(columns)]
+
+
 def table(
     header: Sequence[str], alignments: Sequence[Alignment], rows: Sequence[Sequence[str]]
 ) -> str:

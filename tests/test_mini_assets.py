@@ -8,6 +8,7 @@ import torch
 
 from spurbench.builders.mini.assets import AssetSettings, class_indices, train_assets
 from spurbench.builders.mini.data import biased, caption_words, render_all, unbiased
+from spurbench.builders.mini.measure import measure, render_markdown
 from spurbench.builders.mini.objects import OBJECTS
 from spurbench.builders.mini.train_base import RARE_TOKEN, BaseSettings, make_tokenizer
 from spurbench.builders.mini.train_classifiers import ClassifierSettings
@@ -100,3 +101,16 @@ def test_a_toy_sized_training_makes_assets_that_work(tmp_path):
 def test_tokenizer_is_deterministic():
     one, two = (make_tokenizer(caption_words(), 16) for _ in range(2))
     assert one.get_vocab() == two.get_vocab()
+
+
+@pytest.mark.slow
+def test_the_models_are_measured_on_fresh_scenes():
+    measured = measure(scenes=3, samples=2, attacked=4, device=CPU)
+    assert set(measured["panel"]) == set(PANEL)
+    assert measured["panel"]["resnet_v1"]["robust_accuracy"] is None
+    assert measured["panel"]["resnet_robust"]["epsilon"] == pytest.approx(4 / 255)
+    assert 0 <= measured["panel"]["resnet_robust"]["robust_accuracy"] <= 1
+    assert len(measured["base"]["shown"]) == 16
+    assert measured["oracle"]["rendered"]["feature"] > 0.8
+    text = render_markdown(measured)
+    assert "resnet_robust" in text and "a photo of a flower" in text
