@@ -16,6 +16,7 @@ from spurbench.errors import SpurbenchError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from spurbench.plan import Plan
     from spurbench.results import ClassResult, Result, Summary
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -115,6 +116,7 @@ def device_option(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--version", "version", default="1.0.0", show_default=True, metavar="X.Y.Z")
 @click.option("--seed", default=0, show_default=True, help="Global seed.")
 @click.option("--force", is_flag=True, help="Start over: make every stage again.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and its cost; touch no weights.")
 @device_option
 def build(
     recipe_name: str,
@@ -127,6 +129,7 @@ def build(
     version: str,
     seed: int,
     force: bool,
+    dry_run: bool,
     device: str,
 ) -> None:
     """Fine-tune per class, generate, check, and write a versioned dataset.
@@ -150,6 +153,11 @@ def build(
         f"images each: {recipe.sample.images}, device: {chosen}."
     )
     _silence_libraries()
+    if dry_run:
+        from spurbench.plan import plan
+
+        _print(*_plan_tables(plan(recipe, folder, classes)))
+        return
     built = run_build(
         BuildRequest(
             recipe=recipe,
@@ -248,6 +256,46 @@ def ablate(
     document = ablation.ablate(request)
     click.echo(ablation.render_markdown(document))
     click.echo(f"Wrote ablation.json, ablation.md, ablation.png, samples.png to {request.output}")
+
+
+def _plan_tables(planned: Plan) -> tuple[Table, str]:
+    from rich.table import Table
+
+    from spurbench.plan import GIGA, TERA
+
+    table = Table(
+        title=f"Plan, by the architecture of {planned.architecture}", title_justify="left"
+    )
+    table.add_column("stage")
+    table.add_column("runs", justify="right")
+    table.add_column("each")
+    table.add_column("TFLOP", justify="right")
+    table.add_column("disk, GB", justify="right")
+    for stage in planned.stages:
+        table.add_row(
+            stage.name,
+            str(stage.runs),
+            stage.work,
+            f"{stage.operations / TERA:,.1f}",
+            f"{stage.disk / GIGA:,.2f}",
+        )
+    table.add_section()
+    table.add_row(
+        "all",
+        "",
+        "",
+        f"{sum(stage.operations for stage in planned.stages) / TERA:,.1f}",
+        f"{sum(stage.disk for stage in planned.stages) / GIGA:,.2f}",
+    )
+    costs = planned.costs
+    return table, (
+        f"Per sample, TFLOP: U-Net {costs.unet.forward / TERA:.3g}, with backward "
+        f"{costs.unet.training / TERA:.3g}; VAE encode {costs.encode / TERA:.3g}, decode "
+        f"{costs.decode.forward / TERA:.3g}, with backward {costs.decode.training / TERA:.3g}.\n"
+        f"Memory at the peak of fine-tuning: about {planned.memory / GIGA:.1f} GB, and what the "
+        f"device's context takes. Checkpoint while a class is fine-tuned: "
+        f"{planned.checkpoint / GIGA:.1f} GB."
+    )
 
 
 def _stage_table(seconds: dict[tuple[str, str], tuple[float, bool]]) -> Table:

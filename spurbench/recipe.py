@@ -32,6 +32,11 @@ class Base(_Section):
 
     model: str = Field(description="folder (relative to the recipe) or hub id, in diffusers layout")
     revision: str | None = Field(default=None, description="hub revision; pin it to reproduce")
+    architecture: str | None = Field(
+        default=None,
+        description="folder (relative to the recipe) with the networks' config.json files, for "
+        "--dry-run and benchmarks where the model itself is not at hand",
+    )
     resolution: Count = Field(default=512, description="side of the images, pixels")
     licence: str = Field(description="of the weights, for the dataset card")
 
