@@ -18,7 +18,7 @@ from spurbench import atomic, panel, publish, quality
 from spurbench.classes import SpuriousClass
 from spurbench.classifiers import Classifier
 from spurbench.detectors import ObjectDetector, load_detector
-from spurbench.diffusion.base import TRAINED, TextToImage, load_base
+from spurbench.diffusion.base import TRAINED, TextToImage, load_base, load_decoder
 from spurbench.diffusion.finetune import Subject, finetune
 from spurbench.diffusion.sample import sample
 from spurbench.environment import package_versions
@@ -90,6 +90,7 @@ class _Workshop:
     base: TextToImage
     panel: tuple[Classifier, ...]
     phi: Classifier
+    decoder: tuple[Any, str] | None
     detector: ObjectDetector | None
     images: ImageSet
     store: StageStore
@@ -170,6 +171,9 @@ def _open(request: BuildRequest, built: Built) -> _Workshop:
         ),
         panel=members,
         phi=panel.load_member(recipe.panel.phi, relative_to=folder, device=device),
+        decoder=load_decoder(recipe.sfsl.decoder, relative_to=folder, device=device)
+        if recipe.sfsl.decoder
+        else None,
         detector=load_detector(detector, relative_to=folder, device=device) if detector else None,
         images=open_images(str(data), "real"),
         store=StageStore(request.work, force=request.force),
@@ -386,7 +390,13 @@ def _finetune(
             class_weight=shop.phi.head_weight[shop.phi.columns([spurious_class.wnid])[0]],
         )
         weights, losses = finetune(
-            shop.base, subject, recipe.finetune, recipe.sfsl, shop.request.seed, folder
+            shop.base,
+            subject,
+            recipe.finetune,
+            recipe.sfsl,
+            shop.request.seed,
+            folder,
+            decoder=shop.decoder[0] if shop.decoder else None,
         )
         dtype = getattr(torch, recipe.finetune.weights_dtype)
         for name in TRAINED:
@@ -408,7 +418,11 @@ def _finetune(
         "kappa": kappa,
         "seed": shop.request.seed,
         "finetune": recipe.finetune.model_dump(mode="json", exclude={"checkpoint_every"}),
-        "sfsl": recipe.sfsl.model_dump(mode="json", exclude={"kappa", "default_kappa"}),
+        # Without the loss its settings change nothing; so ablations share what they have in common.
+        "sfsl": recipe.sfsl.model_dump(mode="json", exclude={"kappa", "default_kappa"})
+        if kappa
+        else None,
+        "decoder": shop.decoder[1] if shop.decoder else None,
     }
     return shop.run(spurious_class.slug, "fine-tune", "finetune", inputs, make)
 

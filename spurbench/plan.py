@@ -334,8 +334,21 @@ def _finetuning(recipe: Recipe, costs: Costs, kappa: float) -> float:
     total = tuning.steps * step + (recipe.select.references + recipe.prior.images) * costs.encode
     if kappa:
         decoded = tuning.batch_size * (2 if recipe.sfsl.gradient == "both" else 1)
-        total += tuning.steps / recipe.sfsl.every * decoded * costs.decode.training
+        total += (
+            tuning.steps / recipe.sfsl.every * decoded * _decoding(recipe) * costs.decode.training
+        )
     return total
+
+
+def _decoding(recipe: Recipe) -> float:
+    """What the similarity loss's decoding costs, of a full one of every sample.
+
+    A tiny decoder is counted as nothing, and checkpointing not as the forward pass it adds.
+    """
+    if recipe.sfsl.decoder:
+        return 0
+    side = (recipe.sfsl.decode_resolution or recipe.base.resolution) / recipe.base.resolution
+    return side**2 * recipe.sfsl.max_timestep
 
 
 def _trained_parameters(recipe: Recipe, costs: Costs) -> int:
@@ -353,6 +366,7 @@ def _peak_memory(recipe: Recipe, costs: Costs, trained: int, kappa: float) -> fl
     optimiser = 12 * trained  # gradient and two moments
     batch = recipe.finetune.batch_size
     kept = 2 * batch * costs.unet.kept + 2 * costs.text_encoder.kept
-    if kappa:
-        kept += batch * (2 if recipe.sfsl.gradient == "both" else 1) * costs.decode.kept
+    if kappa and not (recipe.sfsl.checkpoint_decoder or recipe.sfsl.decoder):
+        side = (recipe.sfsl.decode_resolution or recipe.base.resolution) / recipe.base.resolution
+        kept += batch * (2 if recipe.sfsl.gradient == "both" else 1) * side**2 * costs.decode.kept
     return weights + optimiser + kept

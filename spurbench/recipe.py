@@ -148,6 +148,23 @@ class SFSL(_Section):
         description="weight of each sample's cosine; alpha_bar trusts x0-hat less the noisier z_t",
     )
     every: Count = Field(default=1, description="apply on every n-th step, n times as strong")
+    max_timestep: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="apply only to samples below this share of the timesteps; the others have "
+        "weight 0 and cost nothing",
+    )
+    decode_resolution: Count | None = Field(
+        default=None,
+        description="side to decode x0-hat at, pixels; its latents are shrunk to it. None: full",
+    )
+    checkpoint_decoder: bool = Field(
+        default=False, description="compute the decoder twice instead of keeping its activations"
+    )
+    decoder: str | None = Field(
+        default=None,
+        description="AutoencoderTiny to decode with instead of the VAE: folder (relative to the "
+        "recipe) or hub id",
+    )
 
 
 class Sample(_Section):

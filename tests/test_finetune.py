@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from toy import save_toy_pipeline
 
-from spurbench.diffusion.base import load_base
+from spurbench.diffusion.base import load_base, load_decoder
 from spurbench.diffusion.finetune import CHECKPOINT, Subject, finetune
 from spurbench.diffusion.sample import initial_noise, sample
 from spurbench.errors import SpurbenchError
@@ -338,3 +338,77 @@ def test_guidance_and_prompt_reach_the_model(base):
     ]
     assert not np.array_equal(images_[0], images_[1])
     assert not np.array_equal(images_[1], images_[2])
+
+
+def tiny_decoder(folder):
+    from diffusers import AutoencoderTiny
+
+    torch.manual_seed(5)
+    tiny = AutoencoderTiny(
+        encoder_block_out_channels=(8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8),
+        num_encoder_blocks=(1, 1, 1),
+        num_decoder_blocks=(1, 1, 1),
+    )
+    tiny.save_pretrained(folder)
+    return folder
+
+
+def test_the_costs_of_the_similarity_loss_can_be_cut(base, subject, tmp_path):
+    settings = SETTINGS.model_copy(update={"steps": 3})
+
+    def run(name: str, decoder=None, **sfsl):
+        base.restore()
+        return finetune(base, subject, settings, SFSL(**sfsl), 0, tmp_path / name, decoder=decoder)
+
+    weights, losses = run("plain")
+    # The same mathematics, computed twice.
+    again, same = run("checkpointed", checkpoint_decoder=True)
+    assert same == losses
+    assert not moved(weights["unet"], again["unet"])
+    # Another resolution and another decoder: other values, not none.
+    decoder, digest = load_decoder(
+        str(tiny_decoder(tmp_path / "tiny")), relative_to=tmp_path, device=CPU
+    )
+    assert len(digest) == 64
+    for changed in (
+        run("small", decode_resolution=16)[1],
+        run("tiny", decoder=decoder)[1],
+    ):
+        assert changed["instance"][0] == losses["instance"][0]
+        assert changed["sfsl"][0] not in (0, losses["sfsl"][0])
+
+
+@pytest.mark.parametrize("gradient", ["prior", "instance", "both", "attract"])
+def test_samples_above_the_timestep_limit_weigh_nothing(base, subject, tmp_path, gradient):
+    from spurbench.runs import derive_seed
+
+    settings = SETTINGS.model_copy(update={"steps": 12, "learning_rate": 1e-12})
+    options = {"gradient": gradient, "timestep_weighting": "uniform"}
+    _, full = finetune(base, subject, settings, SFSL(**options), 0, tmp_path / "full")
+    base.restore()
+    limited = SFSL(**options, max_timestep=0.5)
+    _, low = finetune(base, subject, settings, limited, 0, tmp_path / "low")
+    seen = set()
+    for step in range(12):
+        generator = torch.Generator().manual_seed(derive_seed(0, "finetune", 94, step))
+        torch.randint(3, (2,), generator=generator)
+        torch.randint(4, (2,), generator=generator)
+        clear = torch.randint(1000, (4,), generator=generator) < 500
+        used = {
+            "prior": clear[2:],
+            "both": clear[:2] & clear[2:],
+        }.get(gradient, clear[:2])
+        seen.add(int(used.sum()))
+        if used.all():
+            assert low["sfsl"][step] == pytest.approx(full["sfsl"][step], rel=1e-4)
+        elif not used.any():
+            assert low["sfsl"][step] == 0
+        else:
+            assert low["sfsl"][step] not in (0, full["sfsl"][step])
+    assert {0, 1} <= seen
+
+
+def test_a_decoder_of_another_kind_is_refused(base, toy_folder, tmp_path):
+    with pytest.raises(SpurbenchError, match="is a AutoencoderKL, not an AutoencoderTiny"):
+        load_decoder(str(toy_folder / "vae"), relative_to=tmp_path, device=CPU)

@@ -50,6 +50,8 @@ def row(split: str, i: int, **changes) -> dict:
         "consistently_spurious": i % 2 == 0,
         "object_absent": True,
         "object_score": 0.1,
+        "feature_present": True,
+        "feature_score": 0.9,
         "entropy": None,
         "panel": [{"classifier": "vit", "prediction": 94, "probability": 0.5, "rank": 1}],
         "file_name": f"{split}/{i}.png",

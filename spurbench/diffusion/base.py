@@ -107,6 +107,43 @@ def load_base(
     )
 
 
+def load_decoder(model: str, *, relative_to: Path, device: torch.device) -> tuple[Any, str]:
+    """Load an ``AutoencoderTiny`` (TAESD) for the similarity loss, in float32 and frozen.
+
+    Args:
+        model: a folder in diffusers' layout (from ``relative_to``, or absolute), else a hub id.
+        relative_to: the recipe's folder.
+        device: where to put it.
+
+    Returns:
+        The autoencoder, and the sha256 over its weights.
+
+    Raises:
+        SpurbenchError: if it can't be had, or is another kind of model.
+    """
+    from diffusers import AutoencoderTiny
+
+    folder = relative_to / model
+    source = str(folder) if folder.is_dir() else model
+    if not folder.is_dir():
+        hub.use_cache_if_unreachable()
+    try:
+        kind = AutoencoderTiny.load_config(source).get("_class_name")
+        if kind != "AutoencoderTiny":
+            raise SpurbenchError(f"sfsl.decoder {source} is a {kind}, not an AutoencoderTiny")
+        decoder = AutoencoderTiny.from_pretrained(source, torch_dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise SpurbenchError(
+            f"sfsl.decoder {source} can't be loaded ({reason}); give a local folder in diffusers' "
+            "layout, or check the network"
+        ) from error
+    decoder.to(device).requires_grad_(False).eval()
+    digest = hashlib.sha256()
+    _update(digest, "decoder", decoder)
+    return decoder, digest.hexdigest()
+
+
 def _require_stable_diffusion(source: str, options: Mapping[str, str]) -> None:
     from diffusers import DiffusionPipeline
 
@@ -133,11 +170,14 @@ def _unavailable(source: str, error: Exception) -> str:
 def _fingerprint(pipeline: Any) -> str:
     digest = hashlib.sha256()
     for name in ("unet", "text_encoder", "vae"):
-        module: nn.Module = getattr(pipeline, name)
-        for key, value in sorted(module.state_dict().items()):
-            digest.update(f"{name}.{key} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        _update(digest, name, getattr(pipeline, name))
     scheduler = {k: v for k, v in pipeline.scheduler.config.items() if not k.startswith("_")}
     digest.update(repr(sorted(scheduler.items())).encode())
     digest.update(repr(sorted(pipeline.tokenizer.get_vocab().items())).encode())
     return digest.hexdigest()
+
+
+def _update(digest: Any, name: str, module: nn.Module) -> None:
+    for key, value in sorted(module.state_dict().items()):
+        digest.update(f"{name}.{key} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as images_to_tensors
@@ -74,7 +75,13 @@ class Subject:
 
 
 def finetune(
-    base: TextToImage, subject: Subject, settings: Finetune, sfsl: SFSL, seed: int, folder: Path
+    base: TextToImage,
+    subject: Subject,
+    settings: Finetune,
+    sfsl: SFSL,
+    seed: int,
+    folder: Path,
+    decoder: Any = None,
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, list[float]]]:
     """Fine-tune ``base`` in place on one subject, going on from a checkpoint in ``folder`` if any.
 
@@ -88,6 +95,8 @@ def finetune(
         sfsl: the similarity loss.
         seed: global seed.
         folder: where checkpoints go; the last one is removed by a run that finishes.
+        decoder: what the similarity loss decodes with, an ``AutoencoderTiny`` for example; None:
+            the base's own VAE.
 
     Returns:
         The trained weights, float32 on the CPU, by component; and each loss by step.
@@ -113,6 +122,7 @@ def finetune(
     priors = _pixels(subject.priors, subject.resolution).to(device)
     reference_posteriors, prior_posteriors = _posteriors(vae, references), _posteriors(vae, priors)
     psi = _Psi(subject)
+    decode = _Decode(decoder or vae, subject.resolution, sfsl, autocast)
     with torch.no_grad():
         psi_references, psi_priors = psi(references), psi(priors)
 
@@ -158,13 +168,11 @@ def finetune(
             )
             which = torch.randint(len(references), (batch,), generator=generator)
             which_prior = torch.randint(len(priors), (batch,), generator=generator)
-            timesteps = torch.randint(
-                schedule.num_train_timesteps, (2 * batch,), generator=generator
-            )
+            drawn = torch.randint(schedule.num_train_timesteps, (2 * batch,), generator=generator)
             shape = (2 * batch, *reference_posteriors.mean.shape[1:])
             posterior_noise = torch.randn(shape, generator=generator).to(device)
             noise = torch.randn(shape, generator=generator).to(device)
-            timesteps = timesteps.to(device)
+            timesteps = drawn.to(device)
             alpha_bar = alpha_bars[timesteps]
 
             # One forward pass for instance (first half) and prior (second half) together.
@@ -182,6 +190,17 @@ def finetune(
 
             loss_sfsl = torch.zeros((), device=device)
             if use_sfsl and step % sfsl.every == 0:
+                # A sample noisier than the limit has weight 0 and is not even decoded.
+                clear = drawn < sfsl.max_timestep * schedule.num_train_timesteps
+                match sfsl.gradient:
+                    case "prior":
+                        used = clear[batch:]
+                    case "both":
+                        used = clear[:batch] & clear[batch:]
+                    case "instance" | "attract":
+                        used = clear[:batch]
+                instance = used.nonzero().flatten()
+                prior = instance + batch
                 clean = predicted_clean_latents(
                     noised, prediction, alpha_bar, schedule.prediction_type
                 )
@@ -190,27 +209,26 @@ def finetune(
                     if sfsl.timestep_weighting == "alpha_bar"
                     else torch.ones_like(alpha_bar)
                 )
-
-                def psi_hat(half: slice, clean: Tensor = clean) -> Tensor:
-                    with autocast:
-                        decoded = vae.decode(clean[half] / vae.config.scaling_factor).sample
-                    return psi(decoded.float())
-
-                instance, prior = slice(0, batch), slice(batch, None)
-                match sfsl.gradient:
+                match sfsl.gradient if len(instance) else None:
                     case "prior":
-                        cosine = feature_similarity(psi_references[which], psi_hat(prior))
+                        psi_hat = psi(decode(clean[prior]))
+                        cosine = feature_similarity(psi_references[which[instance]], psi_hat)
                         weights = weights[prior]
                     case "instance":
-                        cosine = feature_similarity(psi_hat(instance), psi_priors[which_prior])
+                        psi_hat = psi(decode(clean[instance]))
+                        cosine = feature_similarity(psi_hat, psi_priors[which_prior[instance]])
                         weights = weights[instance]
                     case "both":
-                        cosine = feature_similarity(psi_hat(instance), psi_hat(prior))
+                        psi_hat = psi(decode(clean[torch.cat([instance, prior])]))
+                        cosine = feature_similarity(*psi_hat.chunk(2))
                         weights = (weights[instance] * weights[prior]).sqrt()
                     case "attract":
-                        cosine = 1 - feature_similarity(psi_hat(instance), psi_references[which])
+                        psi_hat = psi(decode(clean[instance]))
+                        cosine = 1 - feature_similarity(psi_hat, psi_references[which[instance]])
                         weights = weights[instance]
-                loss_sfsl = (weights * cosine).mean()
+                    case None:
+                        weights = cosine = torch.zeros(1, device=device)
+                loss_sfsl = (weights * cosine).sum() / batch
                 loss = loss + subject.kappa * sfsl.every * loss_sfsl
 
             scaler.scale(loss).backward()
@@ -257,6 +275,34 @@ def _posteriors(vae: Any, pixels: Tensor, chunk: int = 8) -> _Posteriors:
         mean=torch.cat([d.mean for d in distributions]),
         std=torch.cat([d.std for d in distributions]),
     )
+
+
+class _Decode:
+    """Latents as the U-Net sees them to images in [-1, 1], differentiable."""
+
+    def __init__(self, decoder: Any, resolution: int, sfsl: SFSL, autocast: Any) -> None:
+        self.decoder, self.autocast, self.sfsl = decoder, autocast, sfsl
+        self.shrink = (sfsl.decode_resolution or resolution) / resolution
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        if self.shrink != 1:
+            side = round(latents.shape[-1] * self.shrink)
+            latents = F.interpolate(
+                latents, (side, side), mode="bilinear", antialias=True, align_corners=False
+            )
+        with self.autocast:
+            if self.sfsl.checkpoint_decoder:
+                images = torch.utils.checkpoint.checkpoint(
+                    self._decode, latents, use_reentrant=False
+                )
+            else:
+                images = self._decode(latents)
+        return images.float()
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        # A tiny autoencoder's own scale is 1: it is trained on latents as the U-Net sees them.
+        images: Tensor = self.decoder.decode(latents / self.decoder.config.scaling_factor).sample
+        return images
 
 
 class _Psi:
