@@ -30,9 +30,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/uv
 
 demo: $(VENV)/.installed ## Build the embedded dataset, evaluate its panel, render the leaderboard
 	$(BIN)/spurbench build --classes all --output $(DATASET)
-	@for name in $(PANEL); do \
-	  $(BIN)/spurbench eval --model mini:$$name --data $(DATASET) --output $(OUT)/results || exit 1; \
-	done
+	$(BIN)/spurbench eval $(PANEL:%=--model mini:%) --data $(DATASET) --output $(OUT)/results
 	$(BIN)/spurbench leaderboard $(OUT)/results --output $(OUT)/leaderboard
 	@echo
 	@echo "Dataset:      $(DATASET)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -364,10 +364,17 @@ def classes(recipe_name: str, wanted: str) -> None:
 @main.command(name="eval")
 @click.option(
     "--model",
-    "spec",
-    required=True,
+    "specs",
+    multiple=True,
+    metavar="SPEC[=CHECKPOINT]",
     help="timm name, torchvision:ARCH.WEIGHTS, robustbench:NAME, hf-hub:OWNER/NAME, mini:NAME "
-    "(embedded panel), or a folder in timm's hub format.",
+    "(embedded panel), or a folder in timm's hub format; repeatable.",
+)
+@click.option(
+    "--panel",
+    "panel_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file with a list `classifiers` of such SPECs.",
 )
 @click.option("--data", required=True, help="Spurious ImageNet folder, built dataset or hub id.")
 @click.option(
@@ -406,7 +413,8 @@ def classes(recipe_name: str, wanted: str) -> None:
 @click.option("--force", is_flag=True, help="Measure again even if an unchanged result is stored.")
 @device_option
 def evaluate(
-    spec: str,
+    specs: tuple[str, ...],
+    panel_file: Path | None,
     data: str,
     split: str,
     checkpoint: Path | None,
@@ -418,35 +426,72 @@ def evaluate(
     force: bool,
     device: str,
 ) -> None:
-    """Measure a classifier's spurious accuracy, real and generated."""
-    from spurbench.classifiers import load_classifier
+    """Measure classifiers' spurious accuracy, real and generated.
+
+    Several classifiers share the decoding of the images; one that fails does not stop the others.
+    """
+    from spurbench import panel
     from spurbench.environment import choose_device
-    from spurbench.evaluate import evaluate as run_evaluate
+    from spurbench.evaluate import evaluate_each
     from spurbench.images import open_images, open_positives
     from spurbench.recipe import read_recipe
 
-    chosen = choose_device(device)
-    images = open_images(data, split)  # type: ignore[arg-type]
-    shown = open_positives(positives) if positives else None
-    classifier = load_classifier(spec, checkpoint=checkpoint, device=chosen)
-    result, path, stored = run_evaluate(
-        classifier,
-        images,
+    members = panel.members(specs, panel_file, checkpoint, choose_device(device))
+    failed: list[str] = []
+    results: list[Result] = []
+    for measured in evaluate_each(
+        members,
+        open_images(data, split, decode=False),  # type: ignore[arg-type]
         read_recipe("sd15")[1],
         output,
-        positives=shown,
+        positives=open_positives(positives, decode=False) if positives else None,
         preprocess=preprocess,
         batch_size=batch_size,
         workers=workers,
         force=force,
-    )
-    _print(*(_result_table(result, name) for name in result.splits))
-    for damaged in result.damaged:
-        click.echo(f"left out, damaged: {damaged.path} ({damaged.reason})", err=True)
-    click.echo(
-        f"{path}"
-        + (" (stored result of the same measurement; --force repeats it)" if stored else "")
-    )
+    ):
+        result = measured.result
+        if result is None:
+            failed.append(f"{measured.spec}: {measured.error}")
+            continue
+        if not results:
+            for damaged in result.damaged:
+                click.echo(f"left out, damaged: {damaged.path} ({damaged.reason})", err=True)
+        results.append(result)
+        if len(members) == 1:
+            _print(*(_result_table(result, name) for name in result.splits))
+        again = " (stored result of the same measurement; --force repeats it)"
+        click.echo(f"{measured.path}{again if measured.stored else ''}")
+    if len(members) > 1 and results:
+        _print(_results_table(results))
+    if failed:
+        raise SpurbenchError("; ".join(failed))
+
+
+def _results_table(results: Sequence[Result]) -> Table:
+    from rich.table import Table
+
+    dataset = results[0].dataset
+    table = Table(title=f"{dataset.name} {dataset.version or ''}", title_justify="left")
+    headings = ("classifier", "split", "n", "spurious accuracy", "95 % interval", "top-5")
+    for heading in (*headings, "mean probability", "worst class"):
+        left = heading in {"classifier", "split", "worst class"}
+        table.add_column(heading, justify="left" if left else "right")
+    for result in results:
+        for split, part in result.splits.items():
+            summary = part.summary
+            interval = summary.spurious_accuracy_interval
+            table.add_row(
+                result.classifier.name,
+                split,
+                str(summary.n),
+                f"{100 * summary.spurious_accuracy:.1f} %",
+                f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
+                f"{100 * summary.top5:.1f} %",
+                f"{summary.mean_probability:.4f}",
+                f"{summary.worst_class} {100 * summary.worst_class_spurious_accuracy:.0f} %",
+            )
+    return table
 
 
 def _result_table(result: Result, split: Any) -> Table:

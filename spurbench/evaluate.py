@@ -5,30 +5,32 @@ from __future__ import annotations
 import io
 import logging
 import re
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from spurbench import atomic, metrics
 from spurbench.classes import ClassRegistry, imagenet_names, imagenet_wnids
-from spurbench.classifiers import Classifier, Mode, head_wnids, transform
+from spurbench.classifiers import Classifier, Mode, head_wnids
 from spurbench.environment import package_versions
 from spurbench.errors import SpurbenchError
-from spurbench.images import ImageRecord, ImageSet, decode_rgb
+from spurbench.images import ImageRecord, ImageSet
+from spurbench.pixels import PixelStore, decode
 from spurbench.results import (
     ClassResult,
+    Damaged,
     Interval,
-    Preprocessing,
     Result,
     Settings,
     Split,
@@ -52,12 +54,14 @@ class Predictions:
         predicted_wnid: WordNet ids of the answers.
         probability: (N,) softmax probability, over the whole head, of the image's class.
         rank: (N,) rank of the image's class, 1 is the answer.
+        damaged: position to reason, of images that can't be decoded; they are in no array.
     """
 
     prediction: NDArray[np.int64]
     predicted_wnid: list[str]
     probability: NDArray[np.float64]
     rank: NDArray[np.int64]
+    damaged: Mapping[int, str]
 
 
 def predict(
@@ -67,6 +71,7 @@ def predict(
     preprocess: Mode = "whole",
     batch_size: int | None = None,
     workers: int = 0,
+    store: PixelStore | None = None,
 ) -> Predictions:
     """Run a classifier over images; the numbers do not depend on the batch size.
 
@@ -77,9 +82,11 @@ def predict(
         batch_size: images at a time; None chooses by the device. On a CUDA out-of-memory error it
             is halved, which is said, and the batch is tried again.
         workers: processes that decode and resize; 0 does it here.
+        store: where pixels are found that another classifier took, and left for the next.
 
     Raises:
-        SpurbenchError: if the classifier's head lacks a class, or memory is short for one image.
+        SpurbenchError: if the classifier's head lacks a class, memory is short for one image, or
+            every image is damaged.
     """
     wnids = imagenet_wnids()
     classes = sorted({image.class_index for image in images})
@@ -87,24 +94,32 @@ def predict(
         zip(classes, classifier.columns([wnids[c] for c in classes]).tolist(), strict=True)
     )
     columns = np.array([column_of[image.class_index] for image in images])
-    loader = DataLoader(
-        _Pixels(images, classifier.preprocessing(preprocess)),
+    batches = (store.batches if store else decode)(
+        images,
+        classifier.preprocessing(preprocess),
         batch_size=batch_size or _default_batch_size(classifier.device),
-        num_workers=workers,
-        pin_memory=classifier.device.type == "cuda",
+        workers=workers,
     )
     answers, probabilities, ranks = [], [], []
-    done = 0
+    damaged: dict[int, str] = {}
     bar = tqdm(total=len(images), desc=classifier.info.name, unit="img", leave=False, disable=None)
     with bar, _exact_arithmetic():
-        for pixels in loader:
-            logits = np.concatenate(list(_logits(classifier, pixels)))
-            own = columns[done : done + len(logits)]
+        for batch in batches:
+            damaged |= batch.damaged
+            bar.update(len(batch.positions) + len(batch.damaged))
+            if not len(batch.positions):
+                continue
+            logits = np.concatenate(list(_logits(classifier, batch.pixels)))
+            own = columns[batch.positions]
             answers.append(logits.argmax(axis=1))
             probabilities.append(metrics.class_probability(logits, own))
             ranks.append(metrics.class_rank(logits, own))
-            done += len(logits)
-            bar.update(len(logits))
+    if not answers:
+        first = min(damaged)
+        raise SpurbenchError(
+            f"all {len(damaged)} images are damaged; the first: {images[first].path} "
+            f"({damaged[first]})"
+        )
     head = head_wnids(classifier.info.head)
     index_of = {wnid: i for i, wnid in enumerate(wnids)}
     predicted = [head[column] for column in np.concatenate(answers)]
@@ -113,6 +128,7 @@ def predict(
         predicted_wnid=predicted,
         probability=np.concatenate(probabilities),
         rank=np.concatenate(ranks),
+        damaged=damaged,
     )
 
 
@@ -126,6 +142,7 @@ def evaluate(
     preprocess: Mode = "whole",
     batch_size: int | None = None,
     workers: int = 0,
+    store: PixelStore | None = None,
     force: bool = False,
 ) -> tuple[Result, Path, bool]:
     """Measure a classifier, or find the stored result of the same measurement.
@@ -139,6 +156,7 @@ def evaluate(
         preprocess: see :meth:`Classifier.preprocessing`.
         batch_size: see :func:`predict`.
         workers: see :func:`predict`.
+        store: see :func:`predict`.
         force: measure even if an unchanged result is stored.
 
     Returns:
@@ -148,28 +166,37 @@ def evaluate(
         SpurbenchError: if positives lack a class, or the classifier's head does.
     """
     if positives is not None:
-        present = {image.class_index for image in positives.records}
-        lacking = sorted({image.class_index for image in images.records} - present)
-        if lacking:
-            names = ", ".join(imagenet_names()[i] for i in lacking[:5])
-            raise SpurbenchError(f"--positives has no images of {len(lacking)} classes: {names}")
+        _require_positives(
+            {image.class_index for image in images.records},
+            {image.class_index for image in positives.records},
+        )
     path = output / f"{_file_stem(classifier, images, positives, preprocess)}.json"
     if not force:
         stored = _stored(path)
         if stored is not None:
             return stored, path, True
 
+    damaged = [*images.damaged, *(positives.damaged if positives else ())]
+
     def ask(records: Sequence[ImageRecord]) -> pd.DataFrame:
         answers = predict(
-            classifier, records, preprocess=preprocess, batch_size=batch_size, workers=workers
+            classifier,
+            records,
+            preprocess=preprocess,
+            batch_size=batch_size,
+            workers=workers,
+            store=store,
         )
-        return _frame(records, answers)
+        damaged.extend(Damaged(path=records[i].path, reason=r) for i, r in answers.damaged.items())
+        return _frame([r for i, r in enumerate(records) if i not in answers.damaged], answers)
 
     frame = ask(images.records)
     if positives is not None:
         wanted = {image.class_index for image in images.records}
         shown = [image for image in positives.records if image.class_index in wanted]
-        frame = pd.concat([frame, ask(shown).assign(source="positive")], ignore_index=True)
+        positive = ask(shown).assign(source="positive")
+        _require_positives(set(frame["class_index"]), set(positive["class_index"]))
+        frame = pd.concat([frame, positive], ignore_index=True)
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
     predictions = path.with_suffix(".parquet")
@@ -187,7 +214,7 @@ def evaluate(
         dataset=images.info,
         preprocessing=classifier.preprocessing(preprocess),
         positives=positives.info if positives else None,
-        damaged=[*images.damaged, *(positives.damaged if positives else ())],
+        damaged=damaged,
         settings=BOOTSTRAP,
         predictions=predictions.name,
         predictions_sha256=file_sha256(predictions),
@@ -196,6 +223,57 @@ def evaluate(
     )
     result.write(path)
     return result, path, False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What became of one of several classifiers.
+
+    Attributes:
+        spec: as asked for.
+        result: None if it failed.
+        path: of the result's JSON.
+        stored: whether the result was there already.
+        error: why it failed.
+    """
+
+    spec: str
+    result: Result | None = None
+    path: Path | None = None
+    stored: bool = False
+    error: str | None = None
+
+
+def evaluate_each(
+    members: Mapping[str, Callable[[], Classifier]],
+    images: ImageSet,
+    registry: ClassRegistry,
+    output: Path,
+    **options: Any,
+) -> Iterator[Measured]:
+    """Measure classifiers one after another; each image is decoded once per input geometry.
+
+    Only one classifier is in memory at a time. One that fails does not stop the others.
+
+    Args:
+        members: what loads each, by its SPEC.
+        images: see :func:`evaluate`.
+        registry: see :func:`evaluate`.
+        output: see :func:`evaluate`.
+        options: of :func:`evaluate`.
+
+    Yields:
+        Each classifier's result as soon as it is there.
+    """
+    with tempfile.TemporaryDirectory(prefix="spurbench-") as folder:
+        store = PixelStore(Path(folder)) if len(members) > 1 else None
+        for spec, load in members.items():
+            try:
+                found = evaluate(load(), images, registry, output, store=store, **options)
+            except SpurbenchError as error:
+                yield Measured(spec, error=str(error))
+            else:
+                yield Measured(spec, *found)
 
 
 def summarise(frame: pd.DataFrame, registry: ClassRegistry) -> SplitResult:
@@ -257,17 +335,13 @@ def summarise(frame: pd.DataFrame, registry: ClassRegistry) -> SplitResult:
     )
 
 
-class _Pixels(Dataset[Tensor]):
-    """Decoded, resized and cropped images, (3, height, width) uint8."""
-
-    def __init__(self, images: Sequence[ImageRecord], preprocessing: Preprocessing) -> None:
-        self.images, self.transform = images, transform(preprocessing)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, position: int) -> Tensor:
-        return self.transform(decode_rgb(self.images[position].read()))
+def _require_positives(wanted: set[int], present: set[int]) -> None:
+    lacking = sorted(wanted - present)
+    if lacking:
+        names = ", ".join(imagenet_names()[i] for i in lacking[:5])
+        raise SpurbenchError(
+            f"--positives has no readable images of {len(lacking)} classes: {names}"
+        )
 
 
 def _logits(classifier: Classifier, pixels: Tensor) -> Iterator[NDArray[np.float32]]:

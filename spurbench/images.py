@@ -58,22 +58,24 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Readable images, the damaged ones that were left out, and the identity of it all."""
+    """Images, the damaged ones that were found and left out, and the identity of it all."""
 
     records: tuple[ImageRecord, ...]
     damaged: tuple[Damaged, ...]
     info: DatasetInfo
 
 
-def open_images(data: str, split: Literal["real", "generated", "all"] = "all") -> ImageSet:
+def open_images(
+    data: str, split: Literal["real", "generated", "all"] = "all", *, decode: bool = True
+) -> ImageSet:
     """Open images to measure classifiers on.
-
-    Every image is decoded once, so that a damaged one is known, counted and named from the start.
 
     Args:
         data: a folder in the official Spurious ImageNet layout (or one that holds it as
             ``images``), a dataset that ``spurbench build`` made, or a hub dataset id.
         split: which images; a folder of photographs is all ``real``.
+        decode: decode every image once now, so that damaged ones are known and left out; False
+            leaves it to the caller to meet them.
 
     Raises:
         SpurbenchError: if there is no such data, split or layout, or every image is damaged.
@@ -81,27 +83,28 @@ def open_images(data: str, split: Literal["real", "generated", "all"] = "all") -
     path = Path(data)
     if path.is_dir():
         if (path / "spurbench.json").is_file():
-            return _open_dataset(path, split)
+            return _open_dataset(path, split, decode)
         if list(path.glob("data/*.parquet")):
             raise SpurbenchError(
                 f"{path} holds parquet files but no spurbench.json; it is no finished dataset "
                 "of spurbench build; run the build again"
             )
-        return _open_folder(path, split)
+        return _open_folder(path, split, decode)
     if path.exists():
         raise SpurbenchError(f"{path} is a file; --data takes a folder or a hub dataset id")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", data) and not data.startswith((".", "out/")):
-        return _open_hub(data, split)
+        return _open_hub(data, split, decode)
     raise SpurbenchError(
         f"no folder at {path}; --data takes a folder or a hub dataset id owner/name"
     )
 
 
-def open_positives(folder: Path) -> ImageSet:
+def open_positives(folder: Path, *, decode: bool = True) -> ImageSet:
     """Images that truly show classes, in ImageNet's validation layout.
 
     Args:
         folder: holds one folder per class, named by WordNet id (``n01833805``) or class index.
+        decode: see :func:`open_images`.
 
     Raises:
         SpurbenchError: if no such folder is in it, or every image is damaged.
@@ -118,7 +121,7 @@ def open_positives(folder: Path) -> ImageSet:
             f"{folder} holds no class folders; positives need ImageNet's layout, folders named by "
             "WordNet id (n01833805) or class index"
         )
-    return _collect(folder, classes)
+    return _collect(folder, classes, decode)
 
 
 def decode_rgb(data: bytes) -> Image.Image:
@@ -157,7 +160,16 @@ def decode_rgb(data: bytes) -> Image.Image:
     return image.convert("RGB")
 
 
-def _open_folder(path: Path, split: str) -> ImageSet:
+def _fault(data: bytes) -> str | None:
+    """Why an encoded image can't be decoded; None if it can."""
+    try:
+        decode_rgb(data)
+    except DamagedImageError as error:
+        return str(error)
+    return None
+
+
+def _open_folder(path: Path, split: str, decode: bool) -> ImageSet:
     if split == "generated":
         raise SpurbenchError(f"{path} is a folder of photographs: it has split real, not generated")
     for root in (path, path / "images"):
@@ -165,9 +177,8 @@ def _open_folder(path: Path, split: str) -> ImageSet:
             entry: index for entry in _folders(root) if (index := _class_of(entry.name)) is not None
         }
         if classes:
-            return _collect(
-                root, classes, name=path.name if root == path else f"{path.name}/images"
-            )
+            name = path.name if root == path else f"{path.name}/images"
+            return _collect(root, classes, decode, name=name)
     found = [entry.name for entry in sorted(path.iterdir())[:3]]
     shown = f"found {', '.join(found)}" if found else "it is empty"
     raise SpurbenchError(f"{path} is not in the Spurious ImageNet layout ({LAYOUT}): {shown}")
@@ -187,17 +198,18 @@ def _folders(root: Path) -> Iterator[Path]:
         yield from (entry for entry in sorted(root.iterdir()) if entry.is_dir())
 
 
-def _collect(root: Path, classes: dict[Path, int], name: str | None = None) -> ImageSet:
+def _collect(
+    root: Path, classes: dict[Path, int], decode: bool, name: str | None = None
+) -> ImageSet:
     records, damaged = [], []
     for folder, index in classes.items():
         for file in sorted(folder.iterdir(), key=_natural):
             if file.suffix.lower() not in IMAGE_SUFFIXES or file.name.startswith("."):
                 continue
             label = str(file.relative_to(root))
-            try:
-                decode_rgb(file.read_bytes())
-            except DamagedImageError as error:
-                damaged.append(Damaged(path=label, reason=str(error)))
+            reason = _fault(file.read_bytes()) if decode else None
+            if reason is not None:
+                damaged.append(Damaged(path=label, reason=reason))
                 continue
             records.append(
                 ImageRecord.from_file(file, class_index=index, source="real", name=label)
@@ -211,7 +223,7 @@ def _natural(path: Path) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
 
 
-def _open_dataset(path: Path, split: str) -> ImageSet:
+def _open_dataset(path: Path, split: str, decode: bool) -> ImageSet:
     import pyarrow.parquet as pq
 
     manifest = json.loads((path / "spurbench.json").read_text(encoding="utf-8"))
@@ -224,7 +236,7 @@ def _open_dataset(path: Path, split: str) -> ImageSet:
             raise SpurbenchError(f"dataset {path} has no split {name}")
         for file in files:
             table = pq.read_table(file, columns=["image", "class_index", "source", "file_name"])
-            _add_rows(table.to_pylist(), records, damaged)
+            _add_rows(table.to_pylist(), records, damaged, decode)
     return _image_set(
         records,
         damaged,
@@ -235,7 +247,7 @@ def _open_dataset(path: Path, split: str) -> ImageSet:
     )
 
 
-def _open_hub(name: str, split: str) -> ImageSet:
+def _open_hub(name: str, split: str, decode: bool) -> ImageSet:
     import datasets
 
     hub.use_cache_if_unreachable()
@@ -259,18 +271,17 @@ def _open_hub(name: str, split: str) -> ImageSet:
             raise SpurbenchError(
                 f"dataset {name} is not spurbench's: no column {', '.join(missing)}"
             )
-        _add_rows(rows.select_columns(columns), records, damaged)
+        _add_rows(rows.select_columns(columns), records, damaged, decode)
     version = str(loaded[wanted[0]].info.version or "") or None
     return _image_set(records, damaged, name=name, kind="hub", where=name, version=version)
 
 
-def _add_rows(rows: Any, records: list[ImageRecord], damaged: list[Damaged]) -> None:
+def _add_rows(rows: Any, records: list[ImageRecord], damaged: list[Damaged], decode: bool) -> None:
     for row in rows:
         data: bytes = row["image"]["bytes"]
-        try:
-            decode_rgb(data)
-        except DamagedImageError as error:
-            damaged.append(Damaged(path=row["file_name"], reason=str(error)))
+        reason = _fault(data) if decode else None
+        if reason is not None:
+            damaged.append(Damaged(path=row["file_name"], reason=reason))
             continue
         digest = hashlib.sha256(data).hexdigest()
         read = partial(bytes, data)

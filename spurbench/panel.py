@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+import tomllib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spurbench.classifiers import Classifier, load_classifier
 from spurbench.errors import SpurbenchError
 from spurbench.evaluate import predict
 from spurbench.images import ImageRecord
+from spurbench.pixels import PixelStore
+from spurbench.validation import describe
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,61 @@ def load_panel(
     return panel
 
 
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    classifiers: tuple[str, ...] = Field(min_length=1, description="SPEC or SPEC=CHECKPOINT")
+
+
+def members(
+    specs: Sequence[str], file: Path | None, checkpoint: Path | None, device: torch.device
+) -> dict[str, Callable[[], Classifier]]:
+    """What loads each classifier that is asked for, by its SPEC.
+
+    Args:
+        specs: ``SPEC`` or ``SPEC=CHECKPOINT``; relative checkpoints start from the current folder.
+        file: a TOML file with a list ``classifiers`` of more of them; its relative checkpoints
+            start from its folder.
+        checkpoint: of the only classifier.
+        device: where they run.
+
+    Raises:
+        SpurbenchError: if none is asked for or one twice, the file is wrong, or one checkpoint is
+            to serve several classifiers.
+    """
+    asked = [(spec, Path()) for spec in specs]
+    if file is not None:
+        asked += [(spec, file.parent) for spec in _read_file(file).classifiers]
+    if not asked:
+        raise SpurbenchError("no classifier to measure; give --model SPEC or --panel FILE")
+    named = [spec for spec, _ in asked]
+    twice = {spec for spec in named if named.count(spec) > 1}
+    if twice:
+        raise SpurbenchError(f"classifier {min(twice)} is asked for twice")
+    if checkpoint is not None:
+        if len(asked) > 1:
+            raise SpurbenchError("--checkpoint goes with one --model; say --model SPEC=CHECKPOINT")
+        return {
+            spec: partial(load_classifier, spec, checkpoint=checkpoint, device=device)
+            for spec in named
+        }
+    return {
+        spec: partial(load_member, spec, relative_to=folder, device=device)
+        for spec, folder in asked
+    }
+
+
+def _read_file(path: Path) -> _File:
+    try:
+        return _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise SpurbenchError(f"panel {path} can't be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpurbenchError(f"panel {path} is not valid TOML: {error}") from None
+    except ValidationError as error:
+        raise SpurbenchError(f"panel {path}: {describe(error, _File.model_fields)}") from None
+
+
 def fingerprint(panel: Sequence[Classifier]) -> list[dict[str, Any]]:
     """What the answers of a panel depend on, as JSON values."""
     return [
@@ -73,19 +134,21 @@ def fingerprint(panel: Sequence[Classifier]) -> list[dict[str, Any]]:
 def ask(panel: Sequence[Classifier], images: Sequence[ImageRecord]) -> list[list[Answer]]:
     """Each image's answers, in the order of the images and, for each, of the panel."""
     columns = []
-    for classifier in panel:
-        predictions = predict(classifier, images)
-        columns.append(
-            [
-                Answer(classifier.info.name, int(prediction), float(probability), int(rank))
-                for prediction, probability, rank in zip(
-                    predictions.prediction,
-                    predictions.probability,
-                    predictions.rank,
-                    strict=True,
-                )
-            ]
-        )
+    with tempfile.TemporaryDirectory(prefix="spurbench-") as folder:
+        store = PixelStore(Path(folder))
+        for classifier in panel:
+            predictions = predict(classifier, images, store=store)
+            columns.append(
+                [
+                    Answer(classifier.info.name, int(prediction), float(probability), int(rank))
+                    for prediction, probability, rank in zip(
+                        predictions.prediction,
+                        predictions.probability,
+                        predictions.rank,
+                        strict=True,
+                    )
+                ]
+            )
     return [list(answers) for answers in zip(*columns, strict=True)]
 
 

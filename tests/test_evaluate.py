@@ -2,21 +2,26 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from toy import save_noise_images, save_toy_classifier
 
 from spurbench import evaluate as evaluate_module
+from spurbench import panel
+from spurbench import pixels as pixels_module
 from spurbench.classes import imagenet_wnids
 from spurbench.classifiers import load_classifier
 from spurbench.environment import choose_device
 from spurbench.errors import SpurbenchError
-from spurbench.evaluate import evaluate, predict, summarise
+from spurbench.evaluate import evaluate, evaluate_each, predict, summarise
 from spurbench.images import open_images, open_positives
 from spurbench.recipe import read_recipe
 from spurbench.results import Result
@@ -174,7 +179,7 @@ def test_positives_add_scores(classifier, images, tmp_path):
 
 def test_positives_must_have_every_class(classifier, images, tmp_path):
     save_noise_images(tmp_path / "p" / imagenet_wnids()[94], 2, 0)
-    with pytest.raises(SpurbenchError, match="no images of 1 classes: koala"):
+    with pytest.raises(SpurbenchError, match="no readable images of 1 classes: koala"):
         evaluate(classifier, images, REGISTRY, tmp_path, positives=open_positives(tmp_path / "p"))
 
 
@@ -197,3 +202,90 @@ def test_a_device_that_is_not_there_is_an_error_not_a_fallback():
         with pytest.raises(SpurbenchError, match="'cuda' is not available here; there is cpu"):
             choose_device("cuda")
     assert choose_device("cpu").type == "cpu"
+
+
+def test_several_classifiers_decode_each_image_once_and_give_the_same_numbers(
+    folder, tmp_path, monkeypatch
+):
+    spoilt = tmp_path / "images"
+    shutil.copytree(folder, spoilt)
+    (spoilt / KOALA / "1.png").write_bytes(b"text")
+    (spoilt / KOALA / "3.png").write_bytes((spoilt / KOALA / "3.png").read_bytes()[:-600])
+    specs = [
+        str(save_toy_classifier(tmp_path / n, favourite=None, seed=i)) for i, n in enumerate("ab")
+    ]
+    found = open_images(str(spoilt), decode=False)
+    alone = {}
+    for spec in specs:
+        _, path, _ = evaluate(load_classifier(spec), found, REGISTRY, tmp_path / "alone")
+        alone[path.name] = path
+    decoded = []
+    real = pixels_module.decode_rgb
+    monkeypatch.setattr(
+        pixels_module, "decode_rgb", lambda data: decoded.append(data) or real(data)
+    )
+    members = panel.members(specs, None, None, torch.device("cpu"))
+    measured = list(evaluate_each(members, found, REGISTRY, tmp_path / "both", batch_size=5))
+    assert len(decoded) == 13
+    for one in measured:
+        assert one.error is None and not one.stored
+        assert {d.path for d in one.result.damaged} == {f"{KOALA}/1.png", f"{KOALA}/3.png"}
+        assert one.result.summary.n == 11
+        mine = pd.read_parquet(one.path.with_suffix(".parquet"))
+        theirs = pd.read_parquet(alone[one.path.name].with_suffix(".parquet"))
+        assert not set(mine["path"]) & {f"{KOALA}/1.png", f"{KOALA}/3.png"}
+        np.testing.assert_allclose(mine.pop("probability"), theirs.pop("probability"), atol=1e-6)
+        pd.testing.assert_frame_equal(mine, theirs)
+
+
+def test_one_classifier_that_fails_does_not_stop_the_others(images, tmp_path):
+    good = str(save_toy_classifier(tmp_path / "good", favourite=94, seed=0))
+    members = panel.members(["resnet5000", good], None, None, torch.device("cpu"))
+    first, second = evaluate_each(members, images, REGISTRY, tmp_path / "r")
+    assert "nearest:" in first.error and first.result is None
+    assert second.result.summary.n == 13 and second.path.is_file()
+
+
+def test_images_that_are_all_damaged_are_an_error(classifier, tmp_path):
+    (tmp_path / "d" / HUMMINGBIRD).mkdir(parents=True)
+    (tmp_path / "d" / HUMMINGBIRD / "0.png").write_bytes(b"text")
+    found = open_images(str(tmp_path / "d"), decode=False)
+    with pytest.raises(SpurbenchError, match=r"all 1 images are damaged; .*0\.png"):
+        evaluate(classifier, found, REGISTRY, tmp_path / "r")
+
+
+def test_a_panel_file_lists_classifiers_from_its_own_folder(tmp_path):
+    toy = save_toy_classifier(tmp_path / "toy", favourite=None, seed=0)
+    weights = tmp_path / "p" / "weights.safetensors"
+    weights.parent.mkdir()
+    model = timm.create_model("resnet10t", num_classes=1000)
+    save_file(model.state_dict(), weights)
+    file = tmp_path / "p" / "panel.toml"
+    file.write_text(f'classifiers = ["{toy}", "resnet10t=weights.safetensors"]')
+    members = panel.members([], file, None, torch.device("cpu"))
+    assert [load().info.architecture for load in members.values()] == ["resnet10t"] * 2
+    assert members["resnet10t=weights.safetensors"]().info.checkpoint == "weights.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("specs", "text", "message"),
+    [
+        ([], None, "give --model SPEC or --panel FILE"),
+        (["a", "a"], None, "a is asked for twice"),
+        ([], "classifiers = [", "is not valid TOML"),
+        ([], 'models = ["a"]', "unknown key 'models'|classifiers"),
+        ([], "classifiers = []", "classifiers: .*at least 1"),
+    ],
+)
+def test_faults_of_a_panel_are_one_line(tmp_path, specs, text, message):
+    file = tmp_path / "panel.toml" if text else None
+    if text:
+        file.write_text(text)
+    with pytest.raises(SpurbenchError, match=message) as error:
+        panel.members(specs, file, None, torch.device("cpu"))
+    assert "\n" not in str(error.value)
+
+
+def test_one_checkpoint_is_not_taken_for_two_classifiers(tmp_path):
+    with pytest.raises(SpurbenchError, match="--model SPEC=CHECKPOINT"):
+        panel.members(["a", "b"], None, tmp_path / "w.pt", torch.device("cpu"))
