@@ -409,7 +409,11 @@ def classes(recipe_name: str, wanted: str) -> None:
     help="Folder of results.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="[default: by the device]")
-@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Threads that decode while the classifier runs. [default: one a core, 8 at most]",
+)
 @click.option("--force", is_flag=True, help="Measure again even if an unchanged result is stored.")
 @device_option
 def evaluate(
@@ -422,7 +426,7 @@ def evaluate(
     preprocess: Any,
     output: Path,
     batch_size: int | None,
-    workers: int,
+    workers: int | None,
     force: bool,
     device: str,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -70,7 +71,7 @@ def predict(
     *,
     preprocess: Mode = "whole",
     batch_size: int | None = None,
-    workers: int = 0,
+    workers: int | None = None,
     store: PixelStore | None = None,
 ) -> Predictions:
     """Run a classifier over images; the numbers do not depend on the batch size.
@@ -81,7 +82,8 @@ def predict(
         preprocess: see :meth:`Classifier.preprocessing`.
         batch_size: images at a time; None chooses by the device. On a CUDA out-of-memory error it
             is halved, which is said, and the batch is tried again.
-        workers: processes that decode and resize; 0 does it here.
+        workers: threads that decode and resize while the classifier runs; 0 does it in between,
+            None takes a thread for each core, eight at most.
         store: where pixels are found that another classifier took, and left for the next.
 
     Raises:
@@ -98,7 +100,7 @@ def predict(
         images,
         classifier.preprocessing(preprocess),
         batch_size=batch_size or _default_batch_size(classifier.device),
-        workers=workers,
+        workers=min(8, os.cpu_count() or 1) if workers is None else workers,
     )
     answers, probabilities, ranks = [], [], []
     damaged: dict[int, str] = {}
@@ -141,7 +143,7 @@ def evaluate(
     positives: ImageSet | None = None,
     preprocess: Mode = "whole",
     batch_size: int | None = None,
-    workers: int = 0,
+    workers: int | None = None,
     store: PixelStore | None = None,
     force: bool = False,
 ) -> tuple[Result, Path, bool]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from spurbench.classifiers import transform
 from spurbench.images import DamagedImageError, ImageRecord, decode_rgb
@@ -83,48 +84,49 @@ class PixelStore:
 def decode(
     images: Sequence[ImageRecord], preprocessing: Preprocessing, *, batch_size: int, workers: int
 ) -> Iterator[Batch]:
-    """Decode, resize and crop images in order.
+    """Decode, resize and crop images in order, a batch ahead of the caller.
 
     Args:
         images: at least one.
         preprocessing: see :func:`spurbench.classifiers.transform`.
         batch_size: images in a batch, damaged ones counted.
-        workers: processes that decode; 0 does it here.
+        workers: threads that decode; 0 does it in the caller's, when it asks.
     """
-    loader = DataLoader(
-        _Decoded(images, preprocessing),
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=_collate,
-        pin_memory=torch.cuda.is_available(),
-    )
-    start = 0
-    for pixels, readable, reasons in loader:
-        positions = start + np.flatnonzero(readable)
-        damaged = {start + i: reason for i, reason in reasons.items()}
-        start += len(readable)
-        yield Batch(positions, pixels, damaged)
+    prepare = transform(preprocessing)
 
-
-class _Decoded(Dataset[Tensor | str]):
-    """Decoded, resized and cropped images, (3, height, width) uint8; or why one can't be."""
-
-    def __init__(self, images: Sequence[ImageRecord], preprocessing: Preprocessing) -> None:
-        self.images, self.transform = images, transform(preprocessing)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, position: int) -> Tensor | str:
+    def read(image: ImageRecord) -> Tensor | str:
         try:
-            image = decode_rgb(self.images[position].read())
+            return prepare(decode_rgb(image.read()))
         except DamagedImageError as error:
             return str(error)
-        return self.transform(image)
+
+    starts = range(0, len(images), batch_size)
+    if workers == 0:
+        for start in starts:
+            yield _batch(start, [read(image) for image in images[start : start + batch_size]])
+        return
+    # Threads, not processes: decoding and resizing leave the interpreter to others.
+    with ThreadPoolExecutor(workers, "decode") as pool:
+        try:
+            begun: deque[tuple[int, list[Future[Tensor | str]]]] = deque()
+            for start in starts:
+                batch = [pool.submit(read, image) for image in images[start : start + batch_size]]
+                begun.append((start, batch))
+                if len(begun) == 2:
+                    first, futures = begun.popleft()
+                    yield _batch(first, [future.result() for future in futures])
+            for first, futures in begun:
+                yield _batch(first, [future.result() for future in futures])
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _collate(items: Sequence[Tensor | str]) -> tuple[Tensor, list[bool], dict[int, str]]:
+def _batch(start: int, items: Sequence[Tensor | str]) -> Batch:
+    readable = [i for i, item in enumerate(items) if isinstance(item, Tensor)]
     tensors = [item for item in items if isinstance(item, Tensor)]
-    reasons = {i: item for i, item in enumerate(items) if isinstance(item, str)}
     pixels = torch.stack(tensors) if tensors else torch.empty(0, dtype=torch.uint8)
-    return pixels, [isinstance(item, Tensor) for item in items], reasons
+    return Batch(
+        positions=start + np.array(readable, np.int64),
+        pixels=pixels.pin_memory() if torch.cuda.is_available() else pixels,
+        damaged={start + i: item for i, item in enumerate(items) if isinstance(item, str)},
+    )
