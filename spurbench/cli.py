@@ -114,6 +114,12 @@ def device_option(command: Callable[..., None]) -> Callable[..., None]:
     help="Where finished stages are kept. [default: .stages beside the output]",
 )
 @click.option("--version", "version", default="1.0.0", show_default=True, metavar="X.Y.Z")
+@click.option(
+    "--previous",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The version before: its changelog goes on, and says what changed.",
+)
+@click.option("--note", help="For the changelog: what is new.")
 @click.option("--seed", default=0, show_default=True, help="Global seed.")
 @click.option("--force", is_flag=True, help="Start over: make every stage again.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and its cost; touch no weights.")
@@ -127,6 +133,8 @@ def build(
     output: Path | None,
     work: Path | None,
     version: str,
+    previous: Path | None,
+    note: str | None,
     seed: int,
     force: bool,
     dry_run: bool,
@@ -170,6 +178,8 @@ def build(
             seed=seed,
             device=chosen,
             force=force,
+            previous=previous,
+            note=note,
         )
     )
     _print(_stage_table(built.seconds))

@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from spurbench import publish, quality
+from spurbench.changelog import first
 from spurbench.errors import SpurbenchError
 from spurbench.images import open_images
 from spurbench.publish import MANIFEST, read_manifest, read_rows, require_writable, write_dataset
@@ -67,8 +68,10 @@ def provenance(**changes) -> dict:
         "seed": 0,
         "device": "cpu",
         "base_model": {"name": "base", "fingerprint": "f" * 64},
-        "panel": [{"name": "vit"}],
+        "panel": [{"name": "vit", "weights_sha256": "a" * 64}],
+        "phi": {"name": "vit", "weights_sha256": "a" * 64},
         "object_detector": "oracle",
+        "real_images": {"name": "photographs", "fingerprint": "b" * 64},
         "damaged": [],
         "failed_classes": {},
         "versions": {"torch": "2"},
@@ -83,7 +86,13 @@ def write(folder: Path, *, real=3, generated=4, version="1.0.0", rows=None, **ch
         "generated": [row("generated", i) for i in range(generated)],
     }
     return write_dataset(
-        folder, rows, provenance(**changes), name="toy", version=version, quality=["entropy"]
+        folder,
+        rows,
+        provenance(**changes),
+        name="toy",
+        version=version,
+        quality=["entropy"],
+        changelog=first(version, None),
     )
 
 
@@ -184,7 +193,7 @@ def test_a_failed_write_leaves_the_old_dataset(tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr(publish, "_card", broken)
+    monkeypatch.setattr(publish.card, "render", broken)
     with pytest.raises(OSError, match="disk full"):
         write(tmp_path / "d", real=9)
     assert read_manifest(tmp_path / "d") == before
