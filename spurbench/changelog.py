@@ -14,7 +14,7 @@ Entry = Mapping[str, Any]
 
 def first(version: str, note: str | None) -> list[Entry]:
     """The changelog of a dataset that has no earlier version."""
-    return [{"version": version, "note": note, "changes": []}]
+    return [{"version": version, "note": note, "changes": ["the first version"]}]
 
 
 def extended(

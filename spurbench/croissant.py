@@ -1,8 +1,7 @@
 """Croissant metadata (MLCommons, version 1.0) with its responsible-AI vocabulary.
 
 The fields are those of https://docs.mlcommons.org/croissant/docs/croissant-spec.html and
-https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html; text from outside is JSON text and
-is obeyed nowhere.
+https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html.
 """
 
 from __future__ import annotations

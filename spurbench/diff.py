@@ -6,17 +6,18 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from spurbench.rows import SPLITS, Row, class_indices, panel_accuracy
+from spurbench.results import Split
+from spurbench.rows import SPLITS, Row, panel_accuracy
 from spurbench.runs import fingerprint
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-SCHEMA = "spurbench.diff/1"
+SCHEMA: Final = "spurbench.diff/1"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class ClassChange(_Part):
 
     index: int
     name: str
-    split: Literal["real", "generated"]
+    split: Split
     old: int
     new: int
     added: int
@@ -112,6 +113,12 @@ def compare(old: Snapshot, new: Snapshot) -> Difference:
         {entry["name"]: entry.get("weights_sha256") for entry in version.provenance["panel"]}
         for version in (old, new)
     ]
+    names = {
+        row["class_index"]: row["class_name"]
+        for version in (old, new)
+        for split in SPLITS
+        for row in version.rows[split]
+    }
     return Difference(
         old=Identity(name=old.name, version=old.version),
         new=Identity(name=new.name, version=new.version),
@@ -124,8 +131,8 @@ def compare(old: Snapshot, new: Snapshot) -> Difference:
         panel_removed=[name for name in panels[0] if name not in panels[1]],
         panel_changed=[n for n in panels[1] if n in panels[0] and panels[0][n] != panels[1][n]],
         classes=[
-            _class_change(old.rows[split], new.rows[split], index, split)
-            for index in sorted({*class_indices(old.rows), *class_indices(new.rows)})
+            _class_change(old.rows[split], new.rows[split], index, names[index], split)
+            for index in sorted(names)
             for split in SPLITS
         ],
     )
@@ -205,16 +212,15 @@ def _flattened(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def _class_change(
-    old: Sequence[Row], new: Sequence[Row], index: int, split: Literal["real", "generated"]
+    old: Sequence[Row], new: Sequence[Row], index: int, name: str, split: Split
 ) -> ClassChange:
     before, after = ([row for row in rows if row["class_index"] == index] for rows in (old, new))
     images = [Counter(row["image_sha256"] for row in rows) for rows in (before, after)]
     whole = [Counter(fingerprint(row) for row in rows) for rows in (before, after)]
     kept = (images[0] & images[1]).total()
-    named = after or before
     return ClassChange(
         index=index,
-        name=named[0]["class_name"] if named else str(index),
+        name=name,
         split=split,
         old=len(before),
         new=len(after),

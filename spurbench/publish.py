@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 import pyarrow.parquet as pq
 
-from spurbench import atomic, card, croissant
+from spurbench import atomic, card, croissant, markdown
 from spurbench.changelog import Entry
 from spurbench.diff import Snapshot
 from spurbench.errors import SpurbenchError
@@ -119,7 +119,8 @@ def write_dataset(
         )
         card.sample_grid(rows).save(folder / card.SAMPLES, optimize=True)
         (folder / card.FILE).write_text(card.render(edition, rows, kind), encoding="utf-8")
-        atomic.write_json(folder / croissant.FILE, croissant.metadata(edition))
+        document = markdown.embedded_json(croissant.metadata(edition))
+        (folder / croissant.FILE).write_text(document + "\n", encoding="utf-8")
         manifest = {
             "schema": SCHEMA,
             "name": name,

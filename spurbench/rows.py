@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from spurbench.classes import imagenet_names
+from spurbench.results import Split
 
 if TYPE_CHECKING:
     import datasets
 
-SPLITS = ("real", "generated")
+SPLITS: tuple[Split, ...] = ("real", "generated")
 
 Row = Mapping[str, Any]
 

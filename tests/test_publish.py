@@ -30,8 +30,8 @@ def picture(seed: int) -> bytes:
 
 
 def row(split: str, i: int, **changes) -> dict:
-    data = picture(hash((split, i)) % 1000)
     made = split == "generated"
+    data = picture(i + 1000 * made)
     return {
         "image": data,
         "label": 94,
