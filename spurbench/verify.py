@@ -193,7 +193,7 @@ def _counts(dataset: _Dataset) -> str:
     for part, count in counts.items():
         if len(dataset.rows[part]) != count:
             raise _FaultError(f"{part} has {len(dataset.rows[part])} rows, {MANIFEST} says {count}")
-    splits = {split: dataset.rows.get(split, []) for split in SPLITS}
+    splits: dict[str, list[Row]] = {split: dataset.rows.get(split, []) for split in SPLITS}
     for part, expected in parts(splits).items():
         if list(map(fingerprint, dataset.rows.get(part, []))) != list(map(fingerprint, expected)):
             raise _FaultError(f"{part} does not hold the {len(expected)} rows that it should")
@@ -209,7 +209,7 @@ def _rows(dataset: _Dataset) -> str:
                 raise _FaultError(f"{row['file_name']} is {row['source']}, in split {split}")
             if row["label"] != row["class_index"]:
                 raise _FaultError(f"{row['file_name']}: label is not class_index")
-    splits = {split: dataset.rows.get(split, []) for split in SPLITS}
+    splits: dict[str, list[Row]] = {split: dataset.rows.get(split, []) for split in SPLITS}
     if content_hash(splits, dataset.manifest["provenance"]) != dataset.manifest["content"]:
         raise _FaultError(
             f"rows and provenance are not those whose hash {MANIFEST} holds as content"
