@@ -20,6 +20,7 @@ from spurbench.errors import SpurbenchError
 from spurbench.images import open_images
 from spurbench.publish import MANIFEST, read_manifest, read_rows, require_writable, write_dataset
 from spurbench.recipe import read_recipe
+from spurbench.rows import COLUMNS
 
 CPU = torch.device("cpu")
 
@@ -187,6 +188,11 @@ def test_the_card_describes_every_column_and_file(tmp_path):
     assert '"learning_rate": 0.001' in body  # the whole recipe
     splits = {s["name"]: s["num_examples"] for s in front["dataset_info"][0]["splits"]}
     assert splits == {"real": 3, "generated": 4}
+
+
+def test_the_documentation_names_every_column():
+    page = (Path(__file__).parents[1] / "docs" / "dataset.md").read_text()
+    assert [name for name in COLUMNS if f"`{name}`" not in page] == []
 
 
 def test_the_loader_refuses_shards_with_fewer_rows_than_the_card_says(tmp_path):

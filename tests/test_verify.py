@@ -123,6 +123,15 @@ def test_a_missing_file_is_named(dataset):
     assert found["counts"] == f"real has 0 rows, {MANIFEST} says 3"
 
 
+def test_what_a_download_from_the_hub_adds_is_no_fault(dataset):
+    (dataset / ".gitattributes").write_text("*.parquet filter=lfs\n")
+    (dataset / ".cache" / "huggingface").mkdir(parents=True)
+    (dataset / ".cache" / "huggingface" / "x.metadata").write_text("x")
+    assert failures(dataset) == {}
+    (dataset / ".cache" / "mine").write_text("x")
+    assert failures(dataset) == {"files": "not of this dataset: .cache/mine"}
+
+
 def test_a_card_without_the_version_is_refused_however_well_sealed(dataset):
     edit_front(dataset, lambda front: front["configs"][0].pop("version"))
     assert failures(dataset)["hashes"] == "changed: README.md"
