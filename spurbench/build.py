@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from spurbench import atomic, panel, publish, quality
+from spurbench import atomic, changelog, panel, publish, quality
 from spurbench.classes import SpuriousClass
 from spurbench.classifiers import Classifier
 from spurbench.detectors import ObjectDetector, load_detector
+from spurbench.diff import Snapshot
 from spurbench.diffusion.base import TRAINED, TextToImage, load_base, load_decoder
 from spurbench.diffusion.finetune import Subject, finetune
 from spurbench.diffusion.sample import sample
@@ -49,6 +50,8 @@ class BuildRequest:
         seed: global seed.
         device: where the models run.
         force: make every stage again.
+        previous: folder of the version before, whose changelog goes on; None: this is the first.
+        note: for the changelog, what is new.
     """
 
     recipe: Recipe
@@ -61,6 +64,8 @@ class BuildRequest:
     seed: int
     device: torch.device
     force: bool = False
+    previous: Path | None = None
+    note: str | None = None
 
 
 @dataclass
@@ -117,10 +122,15 @@ def build(request: BuildRequest) -> Built:
     so in its provenance.
 
     Raises:
-        SpurbenchError: before any work, if the output holds something else or a model or the
-            images can't be had.
+        SpurbenchError: before any work, if the output holds something else, the previous version
+            is not one, or a model or the images can't be had.
     """
     publish.require_writable(request.output, name=request.recipe.name, version=request.version)
+    if request.previous is not None:
+        earlier = publish.read_manifest(request.previous)
+        changelog.require_successor(
+            (earlier["name"], earlier["version"]), (request.recipe.name, request.version)
+        )
     built = Built(output=request.output)
     workshop = _open(request, built)
     rows: dict[str, list[dict[str, Any]]] = {"real": [], "generated": []}
@@ -142,13 +152,15 @@ def build(request: BuildRequest) -> Built:
         rows["real"] += real
         rows["generated"] += generated
     if rows["generated"]:
+        provenance = _provenance(workshop, built)
         built.written = publish.write_dataset(
             request.output,
             rows,
-            _provenance(workshop, built),
+            provenance,
             name=request.recipe.name,
             version=request.version,
             quality=request.recipe.check.quality,
+            changelog=_changelog(request, rows, provenance),
         )
         built.complete = True
     return built
@@ -523,6 +535,23 @@ def _quality(
         stage = shop.run(spurious_class.slug, f"{label}: {metric}", "quality", inputs, make)
         columns[metric] = stage.json("scores.json")
     return [{m: scores[i] for m, scores in columns.items()} for i in range(len(records))]
+
+
+def _changelog(
+    request: BuildRequest,
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    provenance: Mapping[str, Any],
+) -> list[changelog.Entry]:
+    """The previous version's changelog and an entry for this one."""
+    if request.previous is None:
+        return changelog.first(request.version, request.note)
+    new = Snapshot(request.recipe.name, request.version, provenance, publish.without_images(rows))
+    return changelog.extended(
+        publish.read_manifest(request.previous).get("changelog", []),
+        publish.read_snapshot(request.previous),
+        new,
+        request.note,
+    )
 
 
 def _provenance(shop: _Workshop, built: Built) -> dict[str, Any]:

@@ -114,6 +114,12 @@ def device_option(command: Callable[..., None]) -> Callable[..., None]:
     help="Where finished stages are kept. [default: .stages beside the output]",
 )
 @click.option("--version", "version", default="1.0.0", show_default=True, metavar="X.Y.Z")
+@click.option(
+    "--previous",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The version before: its changelog goes on, and says what changed.",
+)
+@click.option("--note", help="For the changelog: what is new.")
 @click.option("--seed", default=0, show_default=True, help="Global seed.")
 @click.option("--force", is_flag=True, help="Start over: make every stage again.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and its cost; touch no weights.")
@@ -127,6 +133,8 @@ def build(
     output: Path | None,
     work: Path | None,
     version: str,
+    previous: Path | None,
+    note: str | None,
     seed: int,
     force: bool,
     dry_run: bool,
@@ -170,6 +178,8 @@ def build(
             seed=seed,
             device=chosen,
             force=force,
+            previous=previous,
+            note=note,
         )
     )
     _print(_stage_table(built.seconds))
@@ -636,6 +646,70 @@ def quality(dataset: Path, metrics: tuple[str, ...], device: str) -> None:
 
     for metric, count in fill_quality(dataset, metrics, choose_device(device)).items():
         click.echo(f"{metric}: {count} scores filled in")
+
+
+@main.command()
+@click.argument("dataset", type=click.Path(path_type=Path))
+def verify(dataset: Path) -> None:
+    """Check a dataset: hashes, counts, schema, card, and that it loads as its card says.
+
+    The exit status is 1 if any check fails.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    from spurbench.verify import verify as run_checks
+
+    _silence_libraries()
+    checks = run_checks(dataset)
+    table = Table(show_header=False)
+    for check in checks:
+        colour = {"ok": "green", "skipped": "yellow", "fail": "red"}[check.status]
+        table.add_row(Text(check.status, colour), check.name, Text(check.detail))
+    _print(table)
+    failed = [check.name for check in checks if check.status == "fail"]
+    if failed:
+        raise SpurbenchError(f"{dataset} fails: {', '.join(failed)}")
+
+
+@main.command()
+@click.argument("dataset", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--repo-id", required=True, metavar="OWNER/NAME", help="On the hub.")
+@click.option("--private", is_flag=True, help="Not public.")
+@click.option("--dry-run", is_flag=True, help="Print the operations; change nothing.")
+def push(dataset: Path, repo_id: str, private: bool, dry_run: bool) -> None:
+    """Publish a dataset on the Hugging Face hub, tagged vX.Y.Z.
+
+    It is verified first. The same command goes on after an interruption. A published version is
+    never changed. The token is taken from HF_TOKEN or the saved login.
+    """
+    from spurbench.push import push as run_push
+
+    _silence_libraries()
+    made = run_push(dataset, repo_id, private=private, dry_run=dry_run)
+    if dry_run or made.published:
+        for line in made.lines():
+            click.echo(line)
+    else:
+        click.echo(f'Published. Load it: load_dataset("{repo_id}", revision="{made.tag}")')
+
+
+@main.command()
+@click.argument("old", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("new", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--json", "output", type=click.Path(path_type=Path, dir_okay=False), help="Also write JSON."
+)
+def diff(old: Path, new: Path, output: Path | None) -> None:
+    """Say what changed from dataset OLD to dataset NEW, per class."""
+    from spurbench import atomic, diff
+    from spurbench.publish import read_snapshot
+
+    difference = diff.compare(read_snapshot(old), read_snapshot(new))
+    _print(*diff.to_tables(difference))
+    if output is not None:
+        atomic.write_json(output, difference.as_json())
+        click.echo(str(output))
 
 
 @main.command()

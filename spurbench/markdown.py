@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 Alignment = Literal["left", "right"]
 
@@ -19,6 +20,14 @@ def escape(value: object) -> str:
     """Text as harmless Markdown: no HTML, table cells, links, images, code or emphasis."""
     text = plain(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_~\[\]|#])", r"\\\1", text)
+
+
+def embedded_json(value: Any) -> str:
+    """JSON in which no text can end a code fence, or start or end a tag."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    for character in "`<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
 
 
 def first_left(columns: int) -> list[Alignment]:

@@ -1,4 +1,4 @@
-"""The emitted dataset: parquet, card, provenance; written whole or not at all."""
+"""The emitted dataset: parquet, card, metadata, provenance; written whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,63 +11,17 @@ from typing import Any
 
 import datasets
 import pyarrow.parquet as pq
-import yaml
-from PIL import Image, ImageDraw, ImageFont
 
-from spurbench import atomic, markdown
-from spurbench.classes import imagenet_names
+from spurbench import atomic, card, croissant, markdown
+from spurbench.changelog import Entry
+from spurbench.diff import Snapshot
 from spurbench.errors import SpurbenchError
-from spurbench.images import decode_rgb
-from spurbench.resources import card_templates
+from spurbench.rows import SPLITS, Row, features, parts
 from spurbench.runs import file_sha256, fingerprint
 
 MANIFEST = "spurbench.json"
 SCHEMA = "spurbench.dataset/1"
-SPLITS = ("real", "generated")
 SHARD_BYTES = 500_000_000
-
-Row = Mapping[str, Any]
-
-
-def features(quality: Sequence[str]) -> datasets.Features:
-    """The columns; see the card for what each holds.
-
-    Args:
-        quality: image quality metrics, a float column each.
-    """
-    text, real, whole, truth = (
-        datasets.Value(kind) for kind in ("string", "float64", "int64", "bool")
-    )
-    return datasets.Features(
-        {
-            "image": datasets.Image(),
-            "label": datasets.ClassLabel(names=list(imagenet_names())),
-            "class_index": whole,
-            "class_name": text,
-            "wnid": text,
-            "spurious_feature": text,
-            "component": whole,
-            "source": text,
-            "prompt": text,
-            "seed": whole,
-            "guidance_scale": real,
-            "num_inference_steps": whole,
-            "kappa": real,
-            "base_model": text,
-            "is_reference": truth,
-            "consistently_spurious": truth,
-            "object_absent": truth,
-            "object_score": real,
-            "feature_present": truth,
-            "feature_score": real,
-            **dict.fromkeys(quality, real),
-            "panel": datasets.List(
-                {"classifier": text, "prediction": whole, "probability": real, "rank": whole}
-            ),
-            "file_name": text,
-            "image_sha256": text,
-        }
-    )
 
 
 def require_writable(output: Path, *, name: str, version: str) -> None:
@@ -120,6 +74,7 @@ def write_dataset(
     name: str,
     version: str,
     quality: Sequence[str],
+    changelog: Sequence[Entry],
 ) -> bool:
     """Write the dataset folder; the folder that is there is replaced only when all is written.
 
@@ -128,63 +83,76 @@ def write_dataset(
 
     Args:
         output: the folder.
-        rows: of the splits ``real`` and ``generated``, in the columns of :func:`features` but for
-            ``image``, the encoded bytes.
+        rows: of the splits ``real`` and ``generated``, in the columns of
+            :func:`spurbench.rows.features` but for ``image``, the encoded bytes.
         provenance: how it was made, as JSON values.
         name: of the dataset.
         version: X.Y.Z.
         quality: image quality metrics among the columns.
+        changelog: entries, the newest first.
 
     Returns:
         False if the folder held the very same dataset already; nothing is written then.
     """
-    content = fingerprint(
-        {
-            "provenance": provenance,
-            "rows": {
-                split: [{k: v for k, v in row.items() if k != "image"} for row in rows[split]]
-                for split in SPLITS
-            },
-        }
-    )
+    content = content_hash(rows, provenance)
     if (output / MANIFEST).is_file():
         held = read_manifest(output)
-        same = (held["name"], held["version"], held["content"]) == (name, version, content)
-        if same and all(
+        wanted = {"name": name, "version": version, "content": content, "changelog": [*changelog]}
+        if all(held.get(key) == value for key, value in wanted.items()) and all(
             (output / file).is_file() and file_sha256(output / file) == digest
             for file, digest in held["files"].items()
         ):
             return False
     kind = features(quality)
-    parts: dict[str, Sequence[Row]] = {split: rows[split] for split in SPLITS}
-    parts |= {f"curated-{split}": [r for r in rows[split] if _curated(r)] for split in SPLITS}
-    parts = {part: list(chosen) for part, chosen in parts.items() if chosen}
     with atomic.folder(output) as folder:
-        (folder / "data").mkdir()
-        for part, chosen in parts.items():
-            _write_parquet(folder / "data", part, chosen, kind)
-        _sample_grid(rows).save(folder / "samples.png", optimize=True)
-        (folder / "README.md").write_text(
-            _card(parts, rows, provenance, kind, name=name, version=version, content=content),
-            encoding="utf-8",
+        edition = card.Edition(
+            name=name,
+            version=version,
+            content=content,
+            provenance=provenance,
+            changelog=changelog,
+            quality=quality,
+            parts={
+                part: _write_parquet(folder, part, chosen, kind)
+                for part, chosen in parts(rows).items()
+            },
         )
+        card.sample_grid(rows).save(folder / card.SAMPLES, optimize=True)
+        (folder / card.FILE).write_text(card.render(edition, rows, kind), encoding="utf-8")
+        document = markdown.embedded_json(croissant.metadata(edition))
+        (folder / croissant.FILE).write_text(document + "\n", encoding="utf-8")
         manifest = {
             "schema": SCHEMA,
             "name": name,
             "version": version,
             "content": content,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "counts": {part: len(chosen) for part, chosen in parts.items()},
+            "counts": {part: facts.rows for part, facts in edition.parts.items()},
             "quality": list(quality),
+            "changelog": [*changelog],
             "provenance": provenance,
             "files": {
-                str(path.relative_to(folder)): file_sha256(path)
+                path.relative_to(folder).as_posix(): file_sha256(path)
                 for path in sorted(folder.rglob("*"))
                 if path.is_file()
             },
         }
-        atomic.write_json(folder / MANIFEST, manifest)
+        sealed = {**manifest, "manifest_sha256": fingerprint(manifest)}
+        atomic.write_json(folder / MANIFEST, sealed)
     return True
+
+
+def content_hash(rows: Mapping[str, Sequence[Row]], provenance: Mapping[str, Any]) -> str:
+    """Hex sha256 over rows (an image counts by its hash) and provenance."""
+    return fingerprint({"provenance": provenance, "rows": without_images(rows)})
+
+
+def without_images(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+    """The rows of every split without their ``image``."""
+    return {
+        split: [{k: v for k, v in row.items() if k != "image"} for row in rows[split]]
+        for split in SPLITS
+    }
 
 
 def read_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -199,148 +167,45 @@ def read_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return rows
 
 
-def _curated(row: Row) -> bool:
-    return bool(row["consistently_spurious"]) and row["object_absent"] is True
+def read_snapshot(folder: Path) -> Snapshot:
+    """A finished dataset as far as a comparison needs it; image bytes are not read.
+
+    Raises:
+        SpurbenchError: if the folder holds no dataset, or its parquet can't be read.
+    """
+    manifest = read_manifest(folder)
+    rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
+    for split in SPLITS:
+        for file in sorted(folder.glob(f"data/{split}-*.parquet")):
+            try:
+                columns = [name for name in pq.read_schema(file).names if name != "image"]
+                rows[split] += pq.read_table(file, columns=columns).to_pylist()
+            except (OSError, ValueError) as error:
+                reason = str(error).splitlines()[0]
+                raise SpurbenchError(
+                    f"{file} can't be read ({reason}); `spurbench verify {folder}` says more"
+                ) from None
+    return Snapshot(manifest["name"], manifest["version"], manifest["provenance"], rows)
 
 
-def _write_parquet(folder: Path, part: str, rows: Sequence[Row], kind: datasets.Features) -> None:
+def _write_parquet(
+    folder: Path, part: str, rows: Sequence[Row], kind: datasets.Features
+) -> card.Part:
+    (folder / "data").mkdir(exist_ok=True)
     total = sum(len(row["image"]) for row in rows)
     shards = max(1, -(-total // SHARD_BYTES))
+    data_bytes, files = 0, []
     for shard in range(shards):
         chosen = rows[len(rows) * shard // shards : len(rows) * (shard + 1) // shards]
         columns: dict[str, list[Any]] = {column: [row[column] for row in chosen] for column in kind}
         columns["image"] = [{"bytes": row["image"], "path": row["file_name"]} for row in chosen]
         table = datasets.Dataset.from_dict(columns, features=kind)
-        table.to_parquet(str(folder / f"{part}-{shard:05d}-of-{shards:05d}.parquet"))
-
-
-def _card(
-    parts: Mapping[str, Sequence[Row]],
-    rows: Mapping[str, Sequence[Row]],
-    provenance: Mapping[str, Any],
-    kind: datasets.Features,
-    *,
-    name: str,
-    version: str,
-    content: str,
-) -> str:
-    import jinja2
-
-    front = yaml.safe_dump(
-        _front_matter(parts, kind, name=name, version=version, content=content), sort_keys=False
+        files.append(folder / "data" / f"{part}-{shard:05d}-of-{shards:05d}.parquet")
+        table.to_parquet(str(files[-1]))
+        data_bytes += table.data.nbytes
+    return card.Part(
+        rows=len(rows),
+        data_bytes=data_bytes,
+        files={file.relative_to(folder).as_posix(): file_sha256(file) for file in files},
+        file_bytes=sum(file.stat().st_size for file in files),
     )
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(card_templates()),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # the filter below escapes Markdown and HTML alike
-    )
-    environment.filters["md"] = markdown.escape
-    body = environment.get_template("dataset.md.jinja").render(
-        name=name,
-        version=version,
-        content=content,
-        provenance=provenance,
-        counts={part: len(chosen) for part, chosen in parts.items()},
-        classes=_class_table(rows),
-        classifiers=[c["name"] for c in provenance["panel"]],
-        columns=[column for column in kind if column != "image"],
-    )
-    return f"---\n{front}---\n\n{body}"
-
-
-def _front_matter(
-    parts: Mapping[str, Sequence[Row]],
-    kind: datasets.Features,
-    *,
-    name: str,
-    version: str,
-    content: str,
-) -> dict[str, Any]:
-    """The YAML that ``load_dataset`` and the hub read.
-
-    The loader's cache is keyed by this YAML and not by the files (seen with datasets 5.2), so each
-    config carries the version, and a description with the content's hash for the same version
-    made anew.
-    """
-    configs = []
-    for config, prefix in (("default", ""), ("curated", "curated-")):
-        files = [
-            {"split": split, "path": f"data/{prefix}{split}-*.parquet"}
-            for split in SPLITS
-            if f"{prefix}{split}" in parts
-        ]
-        if files:
-            entry = {
-                "config_name": config,
-                "version": version,
-                "description": f"spurbench {name} {version}, content {content[:16]}",
-                "data_files": files,
-            }
-            configs.append({**entry, "default": True} if config == "default" else entry)
-    return {
-        "pretty_name": f"spurbench {name} {version}",
-        "license": "other",
-        "task_categories": ["image-classification"],
-        "tags": ["spurious-features", "robustness", "imagenet", "synthetic"],
-        "configs": configs,
-        "dataset_info": [
-            {"config_name": entry["config_name"], "features": kind._to_yaml_list()}
-            for entry in configs
-        ],
-    }
-
-
-def _class_table(rows: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
-    table = []
-    for index in sorted({row["class_index"] for split in SPLITS for row in rows[split]}):
-        per_split = {s: [r for r in rows[s] if r["class_index"] == index] for s in SPLITS}
-        first = next(r for s in SPLITS for r in per_split[s])
-        entry: dict[str, Any] = {
-            "index": index,
-            "name": first["class_name"],
-            "feature": first["spurious_feature"],
-        }
-        for split, chosen in per_split.items():
-            entry[split] = {
-                "n": len(chosen),
-                "consistent": _share([r["consistently_spurious"] for r in chosen]),
-                "absent": _share([r["object_absent"] for r in chosen]),
-                "accuracy": _share([a["rank"] == 1 for r in chosen for a in r["panel"]]),
-            }
-        table.append(entry)
-    return table
-
-
-def _share(values: Sequence[bool | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{100 * sum(known) / len(known):.1f} %" if known else "unknown"
-
-
-def _sample_grid(
-    rows: Mapping[str, Sequence[Row]], columns: int = 5, side: int = 112
-) -> Image.Image:
-    """Per class a row: the first real images, then the first generated ones; not chosen by hand."""
-    indices = sorted({row["class_index"] for split in SPLITS for row in rows[split]})[:24]
-    label, gap, head = 170, 16, 26
-    width = label + 2 * columns * side + gap
-    sheet = Image.new("RGB", (width, head + side * len(indices)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
-    for at, title in ((0, "real"), (1, "generated")):
-        draw.text((label + at * (columns * side + gap) + 4, 4), title, "black", font)
-    for position, index in enumerate(indices):
-        top = head + position * side
-        for at, split in enumerate(SPLITS):
-            chosen = [row for row in rows[split] if row["class_index"] == index][:columns]
-            for column, row in enumerate(chosen):
-                tile = decode_rgb(row["image"]).resize(
-                    (side - 2, side - 2), Image.Resampling.LANCZOS
-                )
-                sheet.paste(tile, (label + at * (columns * side + gap) + column * side, top))
-            if chosen:
-                name, feature = chosen[0]["class_name"], chosen[0]["spurious_feature"]
-                draw.text((4, top + 34), name[:22], "black", font)
-                draw.text((4, top + 54), feature[:22], "#555555", font)
-    return sheet

@@ -94,6 +94,7 @@ def fill_quality(folder: Path, metrics: Sequence[str], device: torch.device) -> 
         name=manifest["name"],
         version=manifest["version"],
         quality=list(dict.fromkeys([*manifest["quality"], *wanted])),
+        changelog=manifest.get("changelog", []),
     )
     return filled
 

@@ -17,6 +17,7 @@ from spurbench.errors import SpurbenchError
 from spurbench.panel import Answer
 from spurbench.publish import MANIFEST, read_manifest, read_rows
 from spurbench.recipe import read_recipe
+from spurbench.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +212,30 @@ def test_two_versions_in_folders_of_one_name_load_their_own_rows(recipe_folder, 
         lengths.append(len(loaded["generated"]))
         assert str(loaded["generated"].info.version) == number
     assert lengths == [4, 6, 5]
+
+
+def test_the_changelog_goes_on_from_the_previous_version(recipe_folder, tmp_path):
+    first = request(recipe_folder, tmp_path, output=tmp_path / "a", note="the start")
+    build(first)
+    options = {"output": tmp_path / "b", "version": "1.1.0", "previous": tmp_path / "a"}
+    build(request(recipe_folder, tmp_path, "sample.images=6", **options))
+    newest, oldest = read_manifest(tmp_path / "b")["changelog"]
+    assert oldest == {"version": "1.0.0", "note": "the start", "changes": ["the first version"]}
+    assert newest["version"] == "1.1.0" and newest["note"] is None
+    assert newest["changes"] == [
+        "sample.images: 4 -> 6",
+        "hummingbird, generated: 2 added, 0 removed, 4 kept; panel accuracy 100.0 % -> 100.0 %",
+    ]
+    assert "sample.images: 4 -&gt; 6" in (tmp_path / "b" / "README.md").read_text()
+    assert not build(request(recipe_folder, tmp_path, "sample.images=6", **options)).written
+    with pytest.raises(SpurbenchError, match=r"toy 1\.1\.0, which does not precede 1\.0\.0"):
+        build(request(recipe_folder, tmp_path, previous=tmp_path / "b", seed=5))
+
+
+def test_a_build_passes_verification(recipe_folder, tmp_path):
+    build(request(recipe_folder, tmp_path))
+    checks = verify(tmp_path / "out")
+    assert {check.status for check in checks} == {"ok"}, checks
 
 
 def test_data_without_the_class_is_that_classs_failure(recipe_folder, tmp_path):

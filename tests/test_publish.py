@@ -3,20 +3,24 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 from PIL import Image
 
-from spurbench import publish, quality
+from spurbench import card, publish, quality
+from spurbench.changelog import first
 from spurbench.errors import SpurbenchError
 from spurbench.images import open_images
 from spurbench.publish import MANIFEST, read_manifest, read_rows, require_writable, write_dataset
 from spurbench.recipe import read_recipe
+from spurbench.rows import COLUMNS
 
 CPU = torch.device("cpu")
 
@@ -29,8 +33,8 @@ def picture(seed: int) -> bytes:
 
 
 def row(split: str, i: int, **changes) -> dict:
-    data = picture(hash((split, i)) % 1000)
     made = split == "generated"
+    data = picture(i + 1000 * made)
     return {
         "image": data,
         "label": 94,
@@ -67,8 +71,10 @@ def provenance(**changes) -> dict:
         "seed": 0,
         "device": "cpu",
         "base_model": {"name": "base", "fingerprint": "f" * 64},
-        "panel": [{"name": "vit"}],
+        "panel": [{"name": "vit", "weights_sha256": "a" * 64}],
+        "phi": {"name": "vit", "weights_sha256": "a" * 64},
         "object_detector": "oracle",
+        "real_images": {"name": "photographs", "fingerprint": "b" * 64},
         "damaged": [],
         "failed_classes": {},
         "versions": {"torch": "2"},
@@ -77,13 +83,28 @@ def provenance(**changes) -> dict:
     }
 
 
-def write(folder: Path, *, real=3, generated=4, version="1.0.0", rows=None, **changes) -> bool:
+def write(
+    folder: Path,
+    *,
+    real=3,
+    generated=4,
+    version="1.0.0",
+    rows=None,
+    changelog=None,
+    **changes,
+) -> bool:
     rows = rows or {
         "real": [row("real", i) for i in range(real)],
         "generated": [row("generated", i) for i in range(generated)],
     }
     return write_dataset(
-        folder, rows, provenance(**changes), name="toy", version=version, quality=["entropy"]
+        folder,
+        rows,
+        provenance(**changes),
+        name="toy",
+        version=version,
+        quality=["entropy"],
+        changelog=changelog or first(version, None),
     )
 
 
@@ -139,24 +160,9 @@ def test_new_content_is_never_hidden_by_the_loaders_cache(tmp_path):
 
 def test_every_config_of_the_card_carries_the_version(tmp_path):
     write(tmp_path / "d", version="2.3.4")
-    front = yaml.safe_load((tmp_path / "d" / "README.md").read_text().split("---")[1])
+    front = yaml.safe_load((tmp_path / "d" / "README.md").read_text().split("---\n")[1])
     assert [c["config_name"] for c in front["configs"]] == ["default", "curated"]
     assert {c["version"] for c in front["configs"]} == {"2.3.4"}
-
-
-def test_streaming_pandas_torch_and_slices_work(tmp_path):
-    write(tmp_path / "d")
-    cache = tmp_path / "c"
-    assert (
-        next(iter(load(tmp_path / "d", cache=cache, streaming=True)["real"]))["class_index"] == 94
-    )
-    rows = load(tmp_path / "d", cache=cache)["generated"]
-    assert rows.remove_columns("image").to_pandas()["seed"].tolist() == [
-        2**62 + i for i in range(4)
-    ]
-    assert rows.with_format("torch")[0]["image"].shape == (3, 24, 24)
-    part = load(tmp_path / "d", cache=cache, split="generated[1:3]")
-    assert list(part["file_name"]) == ["generated/1.png", "generated/2.png"]
 
 
 def test_the_manifest_lists_every_file_with_its_hash(tmp_path):
@@ -167,6 +173,48 @@ def test_the_manifest_lists_every_file_with_its_hash(tmp_path):
     for name, digest in manifest["files"].items():
         assert hashlib.sha256((tmp_path / "d" / name).read_bytes()).hexdigest() == digest
     assert manifest["counts"]["generated"] == 4
+
+
+def test_the_card_describes_every_column_and_file(tmp_path):
+    write(tmp_path / "d")
+    front, body = card.split_front_matter((tmp_path / "d" / "README.md").read_text())
+    loaded = load(tmp_path / "d", cache=tmp_path / "c")["real"]
+    described = re.findall(r"^\| `(\w+)` \| [\w ]+ \| \S", body, re.MULTILINE)
+    assert described == list(loaded.features)
+    manifest = read_manifest(tmp_path / "d")
+    for name, digest in manifest["files"].items():
+        assert (digest in body) == name.endswith(".parquet")
+    assert manifest["content"] in body and "a" * 64 in body  # the panel's weights
+    assert '"learning_rate": 0.001' in body  # the whole recipe
+    splits = {s["name"]: s["num_examples"] for s in front["dataset_info"][0]["splits"]}
+    assert splits == {"real": 3, "generated": 4}
+
+
+def test_the_documentation_names_every_column():
+    page = (Path(__file__).parents[1] / "docs" / "dataset.md").read_text()
+    assert [name for name in COLUMNS if f"`{name}`" not in page] == []
+
+
+def test_the_loader_refuses_shards_with_fewer_rows_than_the_card_says(tmp_path):
+    write(tmp_path / "d")
+    shard = tmp_path / "d" / "data" / "real-00000-of-00001.parquet"
+    pq.write_table(pq.read_table(shard).slice(0, 2), shard)
+    with pytest.raises(Exception, match=r"num_examples=3"):
+        load(tmp_path / "d", cache=tmp_path / "c")
+
+
+def test_the_changelog_is_on_the_card_and_survives_filling_in_quality(tmp_path):
+    entries = [
+        {"version": "1.0.0", "note": "<b>new</b>", "changes": ["a|b: 1 -> 2"]},
+        {"version": "0.9.0", "note": None, "changes": ["the first version"]},
+    ]
+    write(tmp_path / "d", changelog=entries)
+    body = (tmp_path / "d" / "README.md").read_text().split("## Changelog")[1]
+    assert "**1.0.0**: &lt;b&gt;new&lt;/b&gt;" in body and "a\\|b: 1 -&gt; 2" in body
+    assert body.index("1.0.0") < body.index("**0.9.0**\n\n- the first version")
+    quality.fill_quality(tmp_path / "d", [], CPU)
+    assert read_manifest(tmp_path / "d")["changelog"] == entries
+    assert write(tmp_path / "d"), "another changelog is another dataset"
 
 
 def test_the_same_dataset_is_not_written_again_but_a_damaged_one_is(tmp_path):
@@ -184,7 +232,7 @@ def test_a_failed_write_leaves_the_old_dataset(tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr(publish, "_card", broken)
+    monkeypatch.setattr(publish.card, "render", broken)
     with pytest.raises(OSError, match="disk full"):
         write(tmp_path / "d", real=9)
     assert read_manifest(tmp_path / "d") == before
