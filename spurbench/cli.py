@@ -553,22 +553,83 @@ def select(
         click.echo(str(output))
 
 
-@main.command()
+class _WithDefault(click.Group):
+    """A group whose ``default`` command takes what does not begin with a command's name."""
+
+    def __init__(self, *arguments: Any, default: str, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.default = default
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        own = {*self.commands, *context.help_option_names}
+        if arguments and arguments[0] not in own:
+            arguments = [self.default, *arguments]
+        return super().parse_args(context, arguments)
+
+
+@main.group(cls=_WithDefault, default="rank")
+def leaderboard() -> None:
+    """Rank classifiers; lower is better.
+
+    \b
+    spurbench leaderboard RESULTS... [--output DIR]    tables (short for leaderboard rank)
+    spurbench leaderboard build RESULTS... --data DATASET    publish entries and a page
+    """
+
+
+@leaderboard.command()
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     help="Write README.md, and a page and a CSV per board, here. [default: print only]",
 )
-def leaderboard(results: tuple[Path, ...], output: Path | None) -> None:
+def rank(results: tuple[Path, ...], output: Path | None) -> None:
     """Rank classifiers from result JSONs (files or folders); lower is better."""
     from spurbench import leaderboard as boards
 
-    made = boards.boards(boards.read_results(results))
+    made = boards.boards(boards.read(results))
     _print(*(boards.to_table(board) for board in made))
+    for board in made:
+        if board.untested:
+            click.echo(f"{board.title}: no tie groups: {board.untested}", err=True)
     if output is not None:
         for path in boards.write(made, output):
             click.echo(str(path))
+
+
+@leaderboard.command(name="build")
+@click.argument("results", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    multiple=True,
+    help="Dataset that was measured, for sample images; repeatable. As in eval.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("leaderboards"),
+    show_default=True,
+    help="Folder of entries; what it holds already stays on the page.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=0),
+    default=6,
+    show_default=True,
+    help="Sample images per class and split.",
+)
+def build_leaderboard(
+    results: tuple[Path, ...], data: tuple[str, ...], output: Path, samples: int
+) -> None:
+    """Publish results: a JSON entry each, Markdown, CSV, and a page of its own, index.html.
+
+    Without RESULTS, the entries in the output folder are rendered again.
+    """
+    from spurbench.site import build as run_build
+
+    for path in run_build(results, data, output, samples=samples):
+        click.echo(str(path))
 
 
 @main.command()
