@@ -8,7 +8,7 @@ OUT := out
 DATASET := $(OUT)/spurbench-mini-1.0.0
 PANEL := resnet_v1 resnet_v2 resnet_robust vit
 
-.PHONY: help demo test test-slow check assets clean
+.PHONY: help demo test test-browser test-slow check assets clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ demo: $(VENV)/.installed ## Build the embedded dataset, evaluate its panel, rend
 
 test: $(VENV)/.installed-test ## Run the fast tests
 	$(BIN)/python -m pytest -m "not slow"
+
+test-browser: $(VENV)/.installed-test ## Test the leaderboard's page in a headless Chromium (Debian: chromium chromium-driver)
+	$(BIN)/python -m pytest -m browser
 
 test-slow: $(VENV)/.installed-test ## Run the slow tests
 	$(BIN)/python -m pytest -m slow

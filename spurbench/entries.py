@@ -195,7 +195,7 @@ def read(path: Path) -> Entry:
         if kind == SCHEMA:
             return Entry.model_validate_json(text)
         result = Result.read(path)
-        return Entry.of(result, _parquet(path, result))
+        return Entry.of(result, read_answers(path, result))
     except ValidationError as error:
         raise SpurbenchError(f"{path} is not a sound {SCHEMA}: {describe(error)}") from None
 
@@ -224,6 +224,21 @@ def read_all(paths: list[Path]) -> dict[Path, Entry]:
     return {file: read(file) for file in files}
 
 
+def read_answers(path: Path, result: Result) -> pd.DataFrame | None:
+    """The parquet beside a result JSON; None, which is said, if it isn't the one that it names."""
+    import pandas as pd
+
+    # Of the name only, for the JSON comes from outside.
+    file = path.parent / Path(result.predictions).name
+    if not file.is_file():
+        log.warning("%s: no %s beside it, so its answers are not known", path, file.name)
+        return None
+    if file_sha256(file) != result.predictions_sha256:
+        log.warning("%s is not the one that %s names; its answers are left out", file, path.name)
+        return None
+    return pd.read_parquet(file)
+
+
 def images_digest(sha256: list[str]) -> str:
     """Identity of a class's images, whatever their order."""
     return hashlib.sha256("\n".join(sorted(sha256)).encode()).hexdigest()
@@ -239,25 +254,8 @@ def _claiming(folder: Path) -> Iterator[Path]:
             raise SpurbenchError(
                 f"{file} is damaged, not JSON ({error}); delete it or measure again"
             ) from None
-        if (
-            isinstance(content, dict)
-            and str(content.get("schema")).rpartition("/")[0] in families
-        ):
+        if isinstance(content, dict) and str(content.get("schema")).rpartition("/")[0] in families:
             yield file
-
-
-def _parquet(path: Path, result: Result) -> pd.DataFrame | None:
-    import pandas as pd
-
-    # Of the name only, for the JSON comes from outside.
-    file = path.parent / Path(result.predictions).name
-    if not file.is_file():
-        log.warning("%s: no %s beside it, so its answers are not known", path, file.name)
-        return None
-    if file_sha256(file) != result.predictions_sha256:
-        log.warning("%s is not the one that %s names; its answers are left out", file, path.name)
-        return None
-    return pd.read_parquet(file)
 
 
 def _class_answers(frame: pd.DataFrame, split: Split) -> list[ClassAnswers]:
@@ -265,12 +263,13 @@ def _class_answers(frame: pd.DataFrame, split: Split) -> list[ClassAnswers]:
     rows = frame[frame["source"] == split].sort_values(["class_index", "image_sha256"])
     return [
         ClassAnswers(
-            index=int(index),
+            index=index,
             images=images_digest(own["image_sha256"].tolist()),
             predictions=own["prediction"].tolist(),
             probabilities=own["probability"].round(PROBABILITY_DIGITS).tolist(),
         )
-        for index, own in rows.groupby("class_index", sort=True)
+        for index in rows["class_index"].unique().tolist()
+        for own in [rows[rows["class_index"] == index]]
     ]
 
 

@@ -7,11 +7,13 @@ import csv
 import hashlib
 import io
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
 from PIL import Image
 
 from spurbench import __version__, atomic, entries, leaderboard, reported
@@ -22,7 +24,6 @@ from spurbench.leaderboard import SPLITS, Board, Row
 from spurbench.markdown import plain
 from spurbench.reported import ReportedTable
 from spurbench.resources import templates
-from spurbench.results import Split
 
 log = logging.getLogger(__name__)
 
@@ -92,22 +93,30 @@ def build(
 
 def classes_csv(board: Board) -> str:
     """One line per classifier, split and class; shares and Wilson intervals in [0, 1]."""
+    records = [
+        {
+            "classifier": row.label,
+            "preprocessing": leaderboard.describe(row.preprocessing),
+            "split": split,
+            "class_index": c.index,
+            "class_name": c.name,
+            "spurious_feature": c.spurious_feature,
+            "n": c.n,
+            "spurious_accuracy": c.spurious_accuracy,
+            "low": c.spurious_accuracy_interval.low,
+            "high": c.spurious_accuracy_interval.high,
+            "top5": c.top5,
+            "mean_probability": c.mean_probability,
+        }
+        for row in board.rows
+        for split in SPLITS
+        if split in row.splits
+        for c in row.splits[split].classes
+    ]
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        ["classifier", "preprocessing", "split", "class_index", "class_name", "spurious_feature"]
-        + ["n", "spurious_accuracy", "low", "high", "top5", "mean_probability"]
-    )
-    for row in board.rows:
-        for split in SPLITS:
-            for c in row.splits[split].classes if split in row.splits else ():
-                interval = c.spurious_accuracy_interval
-                writer.writerow(
-                    [row.label, leaderboard.describe(row.preprocessing), split]
-                    + [c.index, c.name, c.spurious_feature, c.n]
-                    + [c.spurious_accuracy, interval.low, interval.high]
-                    + [c.top5, c.mean_probability]
-                )
+    writer = csv.DictWriter(buffer, fieldnames=list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
     return buffer.getvalue()
 
 
@@ -127,6 +136,7 @@ def render(boards: Sequence[Board], samples: Samples, tables: Sequence[ReportedT
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
     # As it stands between the tags, which is what the policy's hash is of.
     script = (folder / "leaderboard.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -164,7 +174,7 @@ def _samples(data: str, boards: Sequence[Board], count: int) -> dict[str, Sequen
     groups: dict[tuple[str, int], list[ImageRecord]] = defaultdict(list)
     for record in open_images(data).records:
         groups[record.source, record.class_index].append(record)
-    found = {}
+    found: dict[str, Sequence[str]] = {}
     for records in groups.values():
         digest = entries.images_digest([record.sha256 for record in records])
         if digest in known:
@@ -201,6 +211,7 @@ def _board(board: Board, identity: str, stem: str, samples: Samples) -> dict[str
             split: max(row.splits[split].summary.n for row in board.rows if split in row.splits)
             for split in splits
         },
+        "modes": len({row.preprocessing.mode for row in board.rows}),
         "groups": len({row.tied for row in board.rows if row.tied}),
         "untested": board.untested and plain(board.untested),
         "p_values": board.p_values,
@@ -299,6 +310,11 @@ def _answers(board: Board, samples: Samples) -> dict[str, Any]:
     }
 
 
+def _breakable(name: str) -> Markup:
+    """A long name that may be broken after its separators; escaped."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_./-])(?=.)", name))
+
+
 def _heat_colours(scheme: str) -> list[tuple[str, str]]:
     """Background and text of each step; text is black or white, whichever is the more legible."""
     from matplotlib import colormaps
@@ -308,7 +324,9 @@ def _heat_colours(scheme: str) -> list[tuple[str, str]]:
     colours = []
     for step in range(HEAT_STEPS):
         rgb = colormaps[name](low + (high - low) * step / (HEAT_STEPS - 1))[:3]
-        red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb)
+        red, green, blue = (
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb
+        )
         # Relative luminance; at 0.179 black and white contrast alike (WCAG 2).
         dark_text = 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179
         background = "#" + "".join(f"{round(255 * c):02x}" for c in rgb)

@@ -233,7 +233,16 @@ def test_csv_is_numbers():
     assert frame.loc[0, "real_auroc"] == 0.5
     assert frame.loc[1, "real_spurious_accuracy"] == 0.125
     assert frame.loc[1, ["gap", "generated_n", "real_auroc"]].isna().all()
-    text = {"classifier", "source", "architecture", "family", "training_data", "head", "weights_sha256", "preprocessing"}
+    text = {
+        "classifier",
+        "source",
+        "architecture",
+        "family",
+        "training_data",
+        "head",
+        "weights_sha256",
+        "preprocessing",
+    }
     text |= {"dataset", "dataset_version", "real_worst_class", "generated_worst_class"}
     assert all(np.issubdtype(frame[c].dtype, np.number) for c in set(frame) - text)
 
