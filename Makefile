@@ -8,7 +8,7 @@ OUT := out
 DATASET := $(OUT)/spurbench-mini-1.0.0
 PANEL := resnet_v1 resnet_v2 resnet_robust vit
 
-.PHONY: help demo test test-browser test-slow check assets clean
+.PHONY: help demo test test-browser test-slow check leaderboard assets clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,14 @@ check: $(VENV)/.installed-dev ## Lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+leaderboard: $(VENV)/.installed ## Publish the embedded dataset's leaderboard: train more classifiers, evaluate all, render leaderboards/
+	$(BIN)/spurbench build --classes all --output $(DATASET)
+	$(BIN)/python -m spurbench.builders.mini.train_board --output $(OUT)/board-classifiers
+	@for model in $(PANEL:%=mini:%) $(OUT)/board-classifiers/*/; do \
+	  $(BIN)/spurbench eval --model $$model --data $(DATASET) --output $(OUT)/board-results || exit 1; \
+	done
+	$(BIN)/spurbench leaderboard build $(OUT)/board-results --data $(DATASET) --output leaderboards
 
 assets: $(VENV)/.installed ## Train the embedded recipe's models from nothing (hours on two cores)
 	$(BIN)/python -m spurbench.builders.mini.assets

@@ -33,7 +33,7 @@ class ReportedTable(_Model):
     title: str
     measure: str = Field(description="what the score is, and which way is better")
     source: str = Field(description="citation")
-    url: str = Field(pattern=r"^https://")
+    url: str = Field(pattern=r"^https://[A-Za-z0-9./:%?&=~+#_-]+$")
     scores: tuple[ReportedScore, ...] = Field(min_length=1)
 
 
@@ -64,7 +64,7 @@ def to_markdown(tables: Sequence[ReportedTable]) -> str:
         f"\n## {markdown.escape(table.title)}\n\n"
         f"As reported by others, not measured here and not comparable with the tables above. "
         f"{markdown.escape(table.measure)} Source: {markdown.escape(table.source)} "
-        f"<{_url(table.url)}>\n\n"
+        f"<{table.url}>\n\n"
         + markdown.table(
             ["classifier", "reported score"],
             markdown.first_left(2),
@@ -72,7 +72,3 @@ def to_markdown(tables: Sequence[ReportedTable]) -> str:
         )
         for table in tables
     )
-
-
-def _url(url: str) -> str:
-    return markdown.plain(url).translate({ord(c): f"%{ord(c):02X}" for c in '<> "'})
