@@ -217,7 +217,7 @@ def evil_site(folder, *, hostile: str = EVIL):
     text = json.dumps(hostile)
     (board / "reported.toml").write_text(
         f"[[tables]]\ntitle = {text}\nmeasure = {text}\nsource = {text}\n"
-        f"url = {json.dumps('https://x/' + hostile)}\n"
+        'url = "https://example.org"\n'
         f"scores = [{{ classifier = {text}, score = 0.5 }}]\n"
     )
     site.build([folder / "results"], [str(folder / "data")], board)
