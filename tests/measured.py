@@ -65,7 +65,7 @@ def save_result(
     folder: Path,
     images: ImageSet,
     name: str,
-    shares: Mapping[str, float],
+    shares: Mapping[str, float | Mapping[int, float]],
     *,
     source: str = "timm",
     architecture: str = "resnet50",
@@ -78,7 +78,7 @@ def save_result(
         folder: where they go.
         images: the dataset.
         name: of the classifier.
-        shares: by split.
+        shares: by split, and by class where they differ.
         source: of the classifier.
         architecture: of the classifier.
         renamed: other text for the classes' ``name`` and ``spurious_feature``.
@@ -90,7 +90,9 @@ def save_result(
     for record in images.records:
         groups.setdefault((record.source, record.class_index), []).append(record)
     for (split, index), records in groups.items():
-        fooled = np.arange(len(records)) < round(shares[split] * len(records))
+        share = shares[split]
+        share = share if isinstance(share, float) else share[index]
+        fooled = np.arange(len(records)) < round(share * len(records))
         if seed:
             rng.shuffle(fooled)
         for record, is_fooled in zip(records, fooled, strict=True):
