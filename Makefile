@@ -8,7 +8,7 @@ OUT := out
 DATASET := $(OUT)/spurbench-mini-1.0.0
 PANEL := resnet_v1 resnet_v2 resnet_robust vit
 
-.PHONY: help demo test test-slow check assets clean
+.PHONY: help demo test test-browser test-slow check leaderboard assets clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ demo: $(VENV)/.installed ## Build the embedded dataset, evaluate its panel, rend
 test: $(VENV)/.installed-test ## Run the fast tests
 	$(BIN)/python -m pytest -m "not slow"
 
+test-browser: $(VENV)/.installed-test ## Test the leaderboard's page in a headless Chromium (Debian: chromium chromium-driver)
+	$(BIN)/python -m pytest -m browser
+
 test-slow: $(VENV)/.installed-test ## Run the slow tests
 	$(BIN)/python -m pytest -m slow
 
@@ -47,6 +50,13 @@ check: $(VENV)/.installed-dev ## Lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+leaderboard: $(VENV)/.installed ## Publish the embedded dataset's leaderboard: train more classifiers, evaluate all, render leaderboards/
+	$(BIN)/spurbench build --classes all --output $(DATASET)
+	$(BIN)/python -m spurbench.builders.mini.train_board --output $(OUT)/board-classifiers
+	$(BIN)/spurbench eval $(PANEL:%=--model mini:%) $$(printf -- '--model %s ' $(OUT)/board-classifiers/*/) \
+	  --data $(DATASET) --output $(OUT)/board-results
+	$(BIN)/spurbench leaderboard build $(OUT)/board-results --data $(DATASET) --output leaderboards
 
 assets: $(VENV)/.installed ## Train the embedded recipe's models from nothing (hours on two cores)
 	$(BIN)/python -m spurbench.builders.mini.assets

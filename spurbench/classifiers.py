@@ -10,7 +10,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,6 +45,7 @@ class _Loaded:
     interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    training_data: str | None = None
 
 
 class Classifier(nn.Module):
@@ -174,6 +175,7 @@ def load_classifier(
         head=_head_name(network, loaded),
         weights_sha256=_weights_sha256(network),
         checkpoint=checkpoint.name if checkpoint else None,
+        training_data=loaded.training_data,
     )
     return Classifier(loaded, info).to(device)
 
@@ -414,7 +416,8 @@ def _from_folder(folder: str, checkpoint: Path | None) -> _Loaded:
     weights = path / "model.safetensors"
     fit_state_dict(network, read_state_dict(weights), str(weights))
     network.pretrained_cfg = {**network.pretrained_cfg, **config["pretrained_cfg"]}
-    return _timm_loaded(network, path.name, config["architecture"])
+    loaded = _timm_loaded(network, path.name, config["architecture"])
+    return replace(loaded, training_data=config.get("training_data"))
 
 
 def _from_mini(name: str, checkpoint: Path | None) -> _Loaded:

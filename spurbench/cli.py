@@ -16,6 +16,7 @@ from spurbench.errors import SpurbenchError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from spurbench.compare import Comparison
     from spurbench.plan import Plan
     from spurbench.results import ClassResult, Result, Summary
 
@@ -612,22 +613,140 @@ def select(
         click.echo(str(output))
 
 
-@main.command()
+class _WithDefault(click.Group):
+    """A group whose ``default`` command takes what does not begin with a command's name."""
+
+    def __init__(self, *arguments: Any, default: str, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.default = default
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        own = {*self.commands, *context.help_option_names}
+        if arguments and arguments[0] not in own:
+            arguments = [self.default, *arguments]
+        return super().parse_args(context, arguments)
+
+
+@main.group(cls=_WithDefault, default="rank")
+def leaderboard() -> None:
+    """Rank classifiers; lower is better.
+
+    \b
+    spurbench leaderboard RESULTS... [--output DIR]    tables (short for leaderboard rank)
+    spurbench leaderboard build RESULTS... --data DATASET    publish entries and a page
+    """
+
+
+@leaderboard.command()
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     help="Write README.md, and a page and a CSV per board, here. [default: print only]",
 )
-def leaderboard(results: tuple[Path, ...], output: Path | None) -> None:
+def rank(results: tuple[Path, ...], output: Path | None) -> None:
     """Rank classifiers from result JSONs (files or folders); lower is better."""
     from spurbench import leaderboard as boards
 
-    made = boards.boards(boards.read_results(results))
+    made = boards.boards(boards.read(results))
     _print(*(boards.to_table(board) for board in made))
+    for board in made:
+        if board.untested:
+            click.echo(f"{board.title}: no tie groups: {board.untested}", err=True)
     if output is not None:
         for path in boards.write(made, output):
             click.echo(str(path))
+
+
+@leaderboard.command(name="build")
+@click.argument("results", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    multiple=True,
+    help="Dataset that was measured, for sample images; repeatable. As in eval.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("leaderboards"),
+    show_default=True,
+    help="Folder of entries; what it holds already stays on the page.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=0),
+    default=6,
+    show_default=True,
+    help="Sample images per class and split.",
+)
+def build_leaderboard(
+    results: tuple[Path, ...], data: tuple[str, ...], output: Path, samples: int
+) -> None:
+    """Publish results: a JSON entry each, Markdown, CSV, and a page of its own, index.html.
+
+    Without RESULTS, the entries in the output folder are rendered again.
+    """
+    from spurbench.site import build as run_build
+
+    for path in run_build(results, data, output, samples=samples):
+        click.echo(str(path))
+
+
+@main.command()
+@click.argument("a", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("b", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--data", help="Dataset that was measured, as in eval: adds a sheet of the images.")
+@click.option(
+    "--images",
+    type=click.IntRange(min=1),
+    default=24,
+    show_default=True,
+    help="How many of the images on which they differ most.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("out/comparison"),
+    show_default=True,
+    help="Folder of comparison.json and images.png.",
+)
+def compare(a: Path, b: Path, data: str | None, images: int, output: Path) -> None:
+    """Compare two results, image by image; B minus A: below 0, B is fooled less."""
+    from spurbench import compare as comparing
+
+    comparison = comparing.compare(a, b, images=images)
+    _print(*(_contrast_table(comparison, split) for split in comparison.splits))
+    for path in comparing.write(comparison, output, data):
+        click.echo(str(path))
+
+
+def _contrast_table(comparison: Comparison, split: Any) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from spurbench.markdown import plain
+
+    part = comparison.splits[split]
+    title = f"A: {comparison.a}\nB: {comparison.b}\n{split} images of {comparison.dataset.name}"
+    table = Table(title=Text("\n".join(map(plain, title.splitlines()))), title_justify="left")
+    for heading in ("class", "n", "A", "B", "B - A", "95 % interval", "only A", "only B", "p"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    lines = [(plain(c.name), c, c.adjusted_p_value) for c in part.classes]
+    for name, c, p in (*lines, ("macro mean", part, part.p_value)):
+        if c is part:
+            table.add_section()
+        table.add_row(
+            Text(name),
+            str(c.n),
+            f"{100 * c.a:.1f} %",
+            f"{100 * c.b:.1f} %",
+            f"{100 * c.difference:+.1f}",
+            f"{100 * c.interval.low:+.1f} to {100 * c.interval.high:+.1f}",
+            str(c.only_a),
+            str(c.only_b),
+            "<0.001" if p < 0.001 else f"{p:.3f}",
+        )
+    return table
 
 
 @main.command()

@@ -1,13 +1,12 @@
-"""Results to leaderboards: Markdown, CSV and a table for the terminal.
+"""Entries to leaderboards: ranks and ties, as Markdown, CSV and a table for the terminal.
 
-A lower spurious accuracy is better. Only results on the same images share a table.
+A lower spurious accuracy is better. Only entries on the same images share a table.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import logging
 import re
 from collections import Counter, defaultdict
@@ -18,16 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spurbench import atomic, markdown
+from spurbench import atomic, entries, markdown, paired
+from spurbench.entries import ClassAnswers, Entry, EntryClassifier
 from spurbench.errors import SpurbenchError
-from spurbench.results import (
-    SCHEMA,
-    ClassifierInfo,
-    Preprocessing,
-    Result,
-    Split,
-    SplitResult,
-)
+from spurbench.results import Interval, Preprocessing, Split, SplitResult
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,10 +47,12 @@ SUMMARY_COLUMNS = (
 LEGEND = """\
 Shares are in percent, of images that show the spurious feature and not the class: how many the
 classifier calls the class, averaged over the classes. **Lower is better.** In brackets: the 95 %
-bootstrap interval over images; where two overlap, the order between them may be chance. *Gap*:
-generated minus real, in percentage points, over the classes that both have. *Mean p*: mean softmax
-probability of the class. *Preprocessing*: whole (the whole image is resized) or the classifier's
-own, the resized size, the crop where it differs, and the interpolation.
+bootstrap interval over images. *Tied*: the ranks of a group whose members a paired test can't tell
+from its first (McNemar's exact test on the same images, Holm-corrected over all pairs, 5 %); the
+order within a group may be chance. *Gap*: generated minus real, in percentage points, over the
+classes that both have. *Mean p*: mean softmax probability of the class. *Preprocessing*: whole (the
+whole image is resized) or the classifier's own, the resized size, the crop where it differs, and
+the interpolation.
 """
 
 
@@ -68,14 +63,18 @@ class Row:
     Attributes:
         label: the classifier's name, with its checkpoint where it was given one; unique on its
             board together with the preprocessing.
+        answers: to each image, of the splits where they are known.
         rank: 1 is best, equal values share a rank; None if the split that ranks was not measured.
+        tied: first and last rank of its tie group; None if that is not known.
     """
 
     label: str
-    classifier: ClassifierInfo
+    classifier: EntryClassifier
     preprocessing: Preprocessing
     splits: Mapping[Split, SplitResult]
+    answers: Mapping[Split, Sequence[ClassAnswers]]
     rank: int | None = None
+    tied: tuple[int, int] | None = None
 
     @property
     def gap(self) -> float | None:
@@ -100,6 +99,9 @@ class Board:
             ``real+generated``.
         ranked_by: ``generated``, or ``real`` where no row has generated images.
         rows: best first; those without the split that ranks come last.
+        p_values: of the paired tests between ranked rows, in their order, adjusted; empty where
+            there are no tests.
+        untested: why there are none.
     """
 
     name: str
@@ -107,6 +109,8 @@ class Board:
     fingerprints: Mapping[str, str]
     ranked_by: Split
     rows: tuple[Row, ...]
+    p_values: tuple[tuple[float, ...], ...] = ()
+    untested: str | None = None
 
     @property
     def title(self) -> str:
@@ -120,34 +124,25 @@ class Board:
         return self.fingerprints[widest][:12]
 
 
-def read_results(paths: Sequence[Path]) -> list[Result]:
-    """Read result JSONs.
+def read(paths: Sequence[Path]) -> list[Entry]:
+    """Read result JSONs, with the parquet beside each, and entries; at least one.
 
     Args:
-        paths: files, or folders that are searched to any depth. A JSON in a folder that is not a
-            result is passed over; a file named here must be one.
+        paths: files or folders; see :func:`spurbench.entries.read_all`.
 
     Raises:
-        SpurbenchError: if a path is missing, a result is damaged or of an unknown schema version,
-            or there is no result at all.
+        SpurbenchError: if a path is missing, a file is damaged or of an unknown schema version, or
+            there is none at all.
     """
-    files: dict[Path, None] = {}
-    for path in paths:
-        if path.is_dir():
-            found = (f for f in sorted(path.rglob("*.json")) if _claims_to_be_result(f))
-            files.update(dict.fromkeys(file.resolve() for file in found))
-        elif path.is_file():
-            files[path.resolve()] = None
-        else:
-            raise SpurbenchError(f"no file or folder of results at {path}")
-    if not files:
+    found = entries.read_all(list(paths))
+    if not found:
         searched = ", ".join(map(str, paths))
         raise SpurbenchError(f"no results in {searched}; `spurbench eval` writes them")
-    return [Result.read(file) for file in files]
+    return list(found.values())
 
 
-def boards(results: Sequence[Result]) -> list[Board]:
-    """Sort results into boards, one per dataset version, by name and version.
+def boards(results: Sequence[Entry]) -> list[Board]:
+    """Sort entries into boards, one per dataset version, by name and version.
 
     Results of one classifier on the splits of one dataset are joined into a row. Where results that
     claim the same name and version were measured on different images, each set of images gets a
@@ -156,7 +151,7 @@ def boards(results: Sequence[Result]) -> list[Board]:
     Raises:
         SpurbenchError: if two results of one classifier on the same images disagree.
     """
-    datasets: dict[tuple[str, ...], list[Result]] = defaultdict(list)
+    datasets: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
     for result in results:
         info = result.dataset
         datasets[(info.name, info.version) if info.version else (info.fingerprint,)].append(result)
@@ -174,10 +169,11 @@ def boards(results: Sequence[Result]) -> list[Board]:
     return sorted(made, key=lambda board: (board.name, _version_key(board.version)))
 
 
-def to_markdown(boards: Sequence[Board]) -> str:
+def to_markdown(boards: Sequence[Board], introduction: str = "") -> str:
     """One page: the legend, then a heading and a table per board."""
     sections = [f"## {markdown.escape(board.title)}\n\n{_section(board)}" for board in boards]
-    return "\n".join(["# Leaderboards\n", LEGEND, *sections])
+    opening = [f"{introduction}\n"] if introduction else []
+    return "\n".join(["# Leaderboards\n", *opening, LEGEND, *sections])
 
 
 def to_csv(board: Board) -> str:
@@ -211,18 +207,40 @@ def to_table(board: Board) -> Table:
     return table
 
 
-def write(boards: Sequence[Board], output: Path) -> list[Path]:
+def percent(share: float, interval: Interval) -> str:
+    """A share and its interval, in percent."""
+    return f"{100 * share:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
+def ranks(tied: tuple[int, int] | None) -> str:
+    """The ranks of a tie group."""
+    if tied is None:
+        return "–"
+    first, last = tied
+    return str(first) if first == last else f"{first}–{last}"
+
+
+def write(
+    boards: Sequence[Board], output: Path, *, introduction: str = "", appendix: str = ""
+) -> list[Path]:
     """Write ``NAME-VERSION.md`` and ``.csv`` for each board, and the page of all, ``README.md``.
 
     Files of boards that are not among these are left alone.
 
+    Args:
+        boards: to write.
+        output: folder.
+        introduction: Markdown at the head of ``README.md``.
+        appendix: Markdown below its tables.
+
     Returns:
         The files written, ``README.md`` last.
     """
-    stems = _stems(boards)
+    stems = file_stems(boards)
     written = []
     for board, stem in zip(boards, stems, strict=True):
-        page = f"# {markdown.escape(board.title)}\n\n{LEGEND}\n{_section(board)}"
+        heading = f"# {markdown.escape(board.title)}\n\n{LEGEND}\n"
+        page = f"{heading}{_section(board)}\n{_class_section(board)}"
         for suffix, text in ((".md", page), (".csv", to_csv(board))):
             # Not with_suffix, which would take the last part of a version for one.
             written.append(output / f"{stem}{suffix}")
@@ -232,19 +250,9 @@ def write(boards: Sequence[Board], output: Path) -> list[Path]:
         for board, stem in zip(boards, stems, strict=True)
     ]
     written.append(output / "README.md")
-    atomic.write_text(written[-1], f"{to_markdown(boards)}\n## Files\n\n{''.join(links)}")
+    page = to_markdown(boards, introduction)
+    atomic.write_text(written[-1], f"{page}{appendix}\n## Files\n\n{''.join(links)}")
     return written
-
-
-def _claims_to_be_result(file: Path) -> bool:
-    try:
-        content = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise SpurbenchError(
-            f"{file} is damaged, not JSON ({error}); delete it or measure again"
-        ) from None
-    family = SCHEMA.rpartition("/")[0]
-    return isinstance(content, dict) and str(content.get("schema")).startswith(f"{family}/")
 
 
 def _version_key(version: str | None) -> tuple[tuple[int, str], ...]:
@@ -253,11 +261,11 @@ def _version_key(version: str | None) -> tuple[tuple[int, str], ...]:
     return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts)
 
 
-def _split_set(result: Result) -> str:
+def _split_set(result: Entry) -> str:
     return "+".join(split for split in SPLITS if split in result.splits)
 
 
-def _same_images(results: Sequence[Result]) -> bool:
+def _same_images(results: Sequence[Entry]) -> bool:
     """Whether nothing tells apart the images of the splits that results share.
 
     A fingerprint covers the splits measured together, so it can only be compared between results of
@@ -276,34 +284,36 @@ def _same_images(results: Sequence[Result]) -> bool:
     return True
 
 
-def _by_fingerprint(results: Sequence[Result]) -> list[list[Result]]:
-    parts: dict[str, list[Result]] = defaultdict(list)
+def _by_fingerprint(results: Sequence[Entry]) -> list[list[Entry]]:
+    parts: dict[str, list[Entry]] = defaultdict(list)
     for result in results:
         parts[result.dataset.fingerprint].append(result)
     return [parts[fingerprint] for fingerprint in sorted(parts)]
 
 
-def _board(results: Sequence[Result]) -> Board:
-    groups: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
+def _board(results: Sequence[Entry]) -> Board:
+    groups: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
     for result in results:
         info = result.classifier
         key = (info.name, info.weights_sha256, result.preprocessing.model_dump_json())
         groups[key].append(result)
     rows = _with_unique_labels([_join(group) for group in groups.values()])
     ranked_by: Split = "generated" if any("generated" in row.splits for row in rows) else "real"
-    return Board(
+    board = Board(
         name=min(result.dataset.name for result in results),
         version=results[0].dataset.version,
         fingerprints={_split_set(r): r.dataset.fingerprint for r in results},
         ranked_by=ranked_by,
         rows=_ranked(rows, ranked_by),
     )
+    return _with_ties(board)
 
 
-def _join(results: Sequence[Result]) -> Row:
+def _join(results: Sequence[Entry]) -> Row:
     """One row from the results of one classifier: its splits, each known once."""
     first = results[0]
     splits: dict[Split, SplitResult] = {}
+    answers: dict[Split, Sequence[ClassAnswers]] = {}
     created: dict[Split, str] = {}
     for result in results:
         for split, measured in result.splits.items():
@@ -313,9 +323,10 @@ def _join(results: Sequence[Result]) -> Row:
                     f"split {split} (made {created[split]} and {result.created}); keep one"
                 )
             created.setdefault(split, result.created)
+        answers |= result.answers
     info = first.classifier
     label = f"{info.name} + {info.checkpoint}" if info.checkpoint else info.name
-    return Row(label, info, first.preprocessing, splits)
+    return Row(label, info, first.preprocessing, splits, answers)
 
 
 def _with_unique_labels(rows: Sequence[Row]) -> list[Row]:
@@ -345,6 +356,34 @@ def _ranked(rows: Sequence[Row], split: Split) -> tuple[Row, ...]:
     )
 
 
+def _with_ties(board: Board) -> Board:
+    """The board with its tie groups, if every ranked row's answers to the same images are known."""
+    ranked = [row for row in board.rows if row.rank is not None]
+    unknown = [row.label for row in ranked if board.ranked_by not in row.answers]
+    if unknown:
+        reason = f"the answers to each image are not known of {', '.join(unknown)}"
+        return replace(board, untested=reason)
+    answers = [row.answers[board.ranked_by] for row in ranked]
+    if len({tuple((a.index, a.images) for a in own) for own in answers}) > 1:
+        return replace(board, untested="the answers are not to the same images")
+    fooled = np.stack([np.concatenate([a.fooled for a in own]) for own in answers])
+    p_values = paired.pairwise(fooled)
+    leaders = paired.tie_groups(p_values)
+    ranks: dict[int, list[int]] = defaultdict(list)
+    for row, leader in zip(ranked, leaders, strict=True):
+        assert row.rank is not None
+        ranks[leader].append(row.rank)
+    rows = [
+        replace(row, tied=(min(ranks[leader]), max(ranks[leader])))
+        for row, leader in zip(ranked, leaders, strict=True)
+    ]
+    return replace(
+        board,
+        rows=(*rows, *board.rows[len(ranked) :]),
+        p_values=tuple(tuple(line) for line in p_values.tolist()),
+    )
+
+
 def _section(board: Board) -> str:
     images = "; ".join(
         f"{splits.replace('+', ' and ')} `{fingerprint[:12]}`"
@@ -354,13 +393,42 @@ def _section(board: Board) -> str:
     rows = [[markdown.escape(cell) for cell in _cells(board, row)] for row in board.rows]
     return (
         f"Ranked by the {board.ranked_by} images; mean p, worst class and scores are theirs too. "
-        f"Images: {images}.\n\n{markdown.table(header, alignments, rows)}"
+        f"Images: {images}.{_untested(board)}\n\n{markdown.table(header, alignments, rows)}"
     )
 
 
+def _untested(board: Board) -> str:
+    return f" No tie groups: {markdown.escape(board.untested)}." if board.untested else ""
+
+
+def _class_section(board: Board) -> str:
+    """Each class's shares of the split that ranks."""
+    rows = [row for row in board.rows if board.ranked_by in row.splits]
+    names: dict[int, str] = {}
+    shares: dict[tuple[int, int], str] = {}
+    for position, row in enumerate(rows):
+        for c in row.splits[board.ranked_by].classes:
+            feature = f" ({c.spurious_feature})" if c.spurious_feature else ""
+            names[c.index] = markdown.escape(f"{c.name}{feature}")
+            shares[position, c.index] = markdown.escape(
+                percent(c.spurious_accuracy, c.spurious_accuracy_interval)
+            )
+    table = markdown.table(
+        ["class", *(markdown.escape(row.label) for row in rows)],
+        markdown.first_left(1 + len(rows)),
+        [
+            [names[index], *(shares.get((position, index), "–") for position in range(len(rows)))]
+            for index in sorted(names)
+        ],
+    )
+    return f"## By class, {board.ranked_by} images\n\nIn brackets: Wilson intervals.\n\n{table}"
+
+
 def _columns(board: Board) -> list[tuple[str, markdown.Alignment]]:
+    ties: list[tuple[str, markdown.Alignment]] = [("tied", "right")] if board.p_values else []
     columns: list[tuple[str, markdown.Alignment]] = [
         ("#", "right"),
+        *ties,
         ("classifier", "left"),
         ("architecture", "left"),
         ("real", "right"),
@@ -388,6 +456,7 @@ def _cells(board: Board, row: Row) -> list[str]:
         worst, mean_probability, scores = "–", "–", ["–", "–"]
     return [
         "–" if row.rank is None else str(row.rank),
+        *([ranks(row.tied)] if board.p_values else []),
         row.label,
         row.classifier.architecture,
         *(_share(row, split) for split in SPLITS),
@@ -395,7 +464,7 @@ def _cells(board: Board, row: Row) -> list[str]:
         mean_probability,
         worst,
         *(str(row.splits[s].summary.n) if s in row.splits else "–" for s in SPLITS),
-        _describe(row.preprocessing),
+        describe(row.preprocessing),
         *(scores if _has_scores(board) else []),
     ]
 
@@ -412,16 +481,16 @@ def _share(row: Row, split: Split) -> str:
     if split not in row.splits:
         return "–"
     summary = row.splits[split].summary
-    interval = summary.spurious_accuracy_interval
-    low, high = 100 * interval.low, 100 * interval.high
-    return f"{100 * summary.spurious_accuracy:.1f} [{low:.1f}, {high:.1f}]"
+    return percent(summary.spurious_accuracy, summary.spurious_accuracy_interval)
 
 
 def _score(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _describe(preprocessing: Preprocessing) -> str:
+def describe(preprocessing: Preprocessing) -> str:
+    """How images were resized and cropped, in a few words."""
+
     def size(sides: tuple[int, ...]) -> str:
         return "x".join(map(str, sides if len(set(sides)) > 1 else sides[:1]))
 
@@ -434,13 +503,17 @@ def _record(board: Board, row: Row) -> dict[str, str | float | None]:
     info = row.classifier
     record: dict[str, str | float | None] = {
         "rank": row.rank,
+        "tied_first": row.tied[0] if row.tied else None,
+        "tied_last": row.tied[1] if row.tied else None,
         "classifier": row.label,
         "source": info.source,
         "architecture": info.architecture,
+        "family": info.family,
+        "training_data": info.training_data,
         "parameters": info.parameters,
         "head": info.head,
         "weights_sha256": info.weights_sha256,
-        "preprocessing": _describe(row.preprocessing),
+        "preprocessing": describe(row.preprocessing),
         "dataset": board.name,
         "dataset_version": board.version,
         "gap": row.gap,
@@ -453,9 +526,9 @@ def _record(board: Board, row: Row) -> dict[str, str | float | None]:
     return record
 
 
-def _stems(boards: Sequence[Board]) -> list[str]:
+def file_stems(boards: Sequence[Board]) -> list[str]:
     """File names: ``NAME-VERSION``; the images' key stands in for a version or tells two apart."""
-    stems = [_file_name(f"{board.name}-{board.version or board.identity}") for board in boards]
+    stems = [file_name(f"{board.name}-{board.version or board.identity}") for board in boards]
     counts = Counter(stem.lower() for stem in stems)
     return [
         f"{stem}-{board.identity}" if counts[stem.lower()] > 1 else stem
@@ -463,5 +536,6 @@ def _stems(boards: Sequence[Board]) -> list[str]:
     ]
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
+    """A harmless file name that resembles a text."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip(".-")

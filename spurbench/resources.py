@@ -41,3 +41,8 @@ def builder_folder(name_or_path: str) -> Path:
 def card_templates() -> Path:
     """The folder of jinja2 templates that dataset cards are rendered from."""
     return Path(str(files("spurbench") / "dataset_cards"))
+
+
+def templates() -> Path:
+    """The folder of what the leaderboard's page is rendered from."""
+    return Path(str(files("spurbench") / "templates"))

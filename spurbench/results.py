@@ -86,6 +86,9 @@ class ClassifierInfo(_Model):
     head: str = Field(description="label space, e.g. imagenet-1k")
     weights_sha256: str = Field(description="over the loaded state dict, not over a file")
     checkpoint: str | None = Field(default=None, description="file name given with --checkpoint")
+    training_data: str | None = Field(
+        default=None, description="what a local classifier's config.json says of it"
+    )
 
 
 class Preprocessing(_Model):

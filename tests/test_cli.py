@@ -38,6 +38,19 @@ def test_every_command_explains_itself(path):
     assert len(result.output.splitlines()) > 4
 
 
+def test_leaderboard_ranks_unless_its_first_word_is_a_command(tmp_path, monkeypatch):
+    (tmp_path / "build").mkdir()
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["out"], ["./build"], ["--output", "board", "out"], ["rank", "out"]):
+        said = run("leaderboard", *arguments)
+        assert said.exit_code == 1 and "no results in" in said.output, arguments
+    assert "no results in leaderboards" in run("leaderboard", "build").output
+    assert "build" in run("leaderboard", "--help").output
+    assert "Missing argument 'RESULTS...'" in run("leaderboard", "rank").output
+    assert "No such option" in run("leaderboard", "--wrong", "out").output
+
+
 def test_help_is_quick_because_nothing_heavy_is_imported():
     code = (
         "import sys; import spurbench.cli; "

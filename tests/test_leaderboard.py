@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from spurbench import leaderboard
+from spurbench.entries import Entry
 from spurbench.errors import SpurbenchError
-from spurbench.leaderboard import boards, read_results, to_csv, to_markdown, to_table
+from spurbench.leaderboard import read, to_csv, to_markdown, to_table
 from spurbench.results import (
     ClassifierInfo,
     ClassResult,
@@ -114,6 +115,10 @@ def result(
         environment={},
         created=created,
     )
+
+
+def boards(results):
+    return leaderboard.boards([Entry.of(result, None) for result in results])
 
 
 def both(name: str, real: float, generated: float, **more: Any) -> Result:
@@ -228,7 +233,16 @@ def test_csv_is_numbers():
     assert frame.loc[0, "real_auroc"] == 0.5
     assert frame.loc[1, "real_spurious_accuracy"] == 0.125
     assert frame.loc[1, ["gap", "generated_n", "real_auroc"]].isna().all()
-    text = {"classifier", "source", "architecture", "head", "weights_sha256", "preprocessing"}
+    text = {
+        "classifier",
+        "source",
+        "architecture",
+        "family",
+        "training_data",
+        "head",
+        "weights_sha256",
+        "preprocessing",
+    }
     text |= {"dataset", "dataset_version", "real_worst_class", "generated_worst_class"}
     assert all(np.issubdtype(frame[c].dtype, np.number) for c in set(frame) - text)
 
@@ -319,11 +333,11 @@ def test_folders_are_searched_and_other_json_is_passed_over(tmp_path):
     both("b", 0.5, 0.5).write(tmp_path / "b.json")
     (tmp_path / "list.json").write_text("[1]")
     (tmp_path / "dataset.json").write_text(json.dumps({"schema": "spurbench.dataset/1"}))
-    found = read_results([tmp_path, tmp_path / "b.json"])
+    found = read([tmp_path, tmp_path / "b.json"])
     assert sorted(r.classifier.name for r in found) == ["a", "b"]
-    assert found == read_results([tmp_path / "b.json", tmp_path / "deep"])
+    assert found == read([tmp_path / "b.json", tmp_path / "deep"])
     with pytest.raises(SpurbenchError, match=r"dataset\.json is not a spurbench\.result/1"):
-        read_results([tmp_path / "dataset.json"])
+        read([tmp_path / "dataset.json"])
 
 
 @pytest.mark.parametrize(
@@ -345,12 +359,12 @@ def test_a_broken_result_is_named(tmp_path, content, said):
     both("a", 0.5, 0.5).write(tmp_path / "a.json")
     (tmp_path / "broken.json").write_bytes(content)
     with pytest.raises(SpurbenchError, match=said) as caught:
-        read_results([tmp_path])
+        read([tmp_path])
     assert "\n" not in str(caught.value)
 
 
 def test_nothing_to_read_is_an_error(tmp_path):
     with pytest.raises(SpurbenchError, match=r"no results in .*spurbench eval"):
-        read_results([tmp_path])
+        read([tmp_path])
     with pytest.raises(SpurbenchError, match=r"no file or folder of results at .*missing"):
-        read_results([tmp_path / "missing"])
+        read([tmp_path / "missing"])

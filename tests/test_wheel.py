@@ -65,6 +65,8 @@ def test_builders_and_cards_travel_in_the_wheel(wheel):
     }
     assert {Path(name).suffix for name in expected} >= {".toml", ".py", ".jinja"}
     assert expected <= names(wheel)
+    templates = {f"spurbench/templates/leaderboard.{end}" for end in ("css", "js", "html.jinja")}
+    assert templates <= names(wheel)
     assert not [name for name in names(wheel) if name.startswith(("tests/", "builders/"))]
 
 

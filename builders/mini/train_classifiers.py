@@ -169,8 +169,12 @@ def save_classifier(
     settings: ClassifierSettings,
     outputs: int,
     labels: Sequence[str] = (),
+    training_data: str | None = None,
 ) -> None:
-    """Write ``config.json`` and ``model.safetensors`` in timm's hub format, weights in float16."""
+    """Write ``config.json`` and ``model.safetensors`` in timm's hub format, weights in float16.
+
+    ``training_data``, in a few words, is what leaderboards filter by.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "architecture": settings.architecture,
@@ -189,6 +193,8 @@ def save_classifier(
     }
     if labels:
         config["label_names"] = list(labels)
+    if training_data is not None:
+        config["training_data"] = training_data
     tensors = {
         key: value.detach().cpu().half().contiguous() if value.is_floating_point() else value.cpu()
         for key, value in model.state_dict().items()
