@@ -1,6 +1,6 @@
 """How fast `spurbench eval` is, beside the bare model and beside a plain torchvision loop.
 
-    python -m benchmarks.eval --output benchmarks/results/eval-cpu.json
+    python -m benchmarks.eval
 
 In one run, repeated and interleaved:
 
@@ -8,13 +8,14 @@ In one run, repeated and interleaved:
 - forward: the bare model on tensors that are already in memory;
 - loop: torchvision's ImageFolder and DataLoader, Resize, CenterCrop, ToTensor, Normalize, argmax.
 
-The large model's weights are random, for time does not depend on them; the small ones are the
-embedded panel, which takes 64 pixels.
+Weights are random, for time does not depend on them. Seconds of processor time, worker processes
+among them, stand beside those on the clock: other programs on the machine disturb them less.
 """
 
 from __future__ import annotations
 
-import json
+import os
+import platform
 import statistics
 import tempfile
 import time
@@ -27,7 +28,10 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
+from rich.console import Console
+from rich.table import Table
 from safetensors.torch import save_file
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
@@ -42,7 +46,7 @@ from spurbench.recipe import read_recipe
 SIDE = 367
 """Pixels of a side, as the photographs of Spurious ImageNet have."""
 LARGE = "vit_base_patch16_224"
-SMALL = ("mini:resnet_v1", "mini:resnet_v2", "mini:resnet_robust", "mini:vit")
+SMALL = ("lcnet_050", "lcnet_035", "mobilenetv3_small_050", "mobilenetv3_small_075")
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "spurious_imagenet_tiles" / "images"
 
 
@@ -72,13 +76,12 @@ def load_random(architecture: str, folder: Path, device: torch.device) -> Classi
     return load_classifier(architecture, checkpoint=weights, device=device)
 
 
-def time_spurbench(
+def run_spurbench(
     classifiers: Sequence[Classifier], images: Path, batch_size: int, workers: int
-) -> float:
-    """Seconds of an evaluation of all of them."""
+) -> None:
+    """Evaluate all of them."""
     members = {c.info.name: (lambda c=c: c) for c in classifiers}
     with tempfile.TemporaryDirectory() as output:
-        start = time.perf_counter()
         for measured in evaluate_each(
             members,
             open_images(str(images), decode=False),
@@ -88,15 +91,13 @@ def time_spurbench(
             workers=workers,
         ):
             assert measured.error is None, measured.error
-        return time.perf_counter() - start
 
 
 @torch.inference_mode()
-def time_loop(
+def run_loop(
     classifiers: Sequence[Classifier], images: Path, batch_size: int, workers: int
-) -> float:
-    """Seconds of the plain loop, once for each classifier."""
-    seconds = 0.0
+) -> None:
+    """The plain loop, once for each classifier."""
     for classifier in classifiers:
         side = classifier.input_size[0]
         prepare = transforms.Compose(
@@ -107,45 +108,43 @@ def time_loop(
                 transforms.Normalize(classifier.mean.flatten(), classifier.std.flatten()),
             ]
         )
-        start = time.perf_counter()
         loader = DataLoader(
             ImageFolder(str(images), prepare), batch_size=batch_size, num_workers=workers
         )
         for pixels, _ in loader:
             classifier.network(pixels.to(classifier.device)).argmax(1).cpu()
-        seconds += time.perf_counter() - start
-    return seconds
 
 
 @torch.inference_mode()
-def time_forward(classifier: Classifier, count: int, batch_size: int) -> float:
-    """Seconds of the bare model on ``count`` images in memory."""
-    pixels = torch.rand(count, 3, *classifier.input_size, device=classifier.device)
-    start = time.perf_counter()
+def run_forward(classifier: Classifier, pixels: Tensor, batch_size: int) -> None:
+    """The bare model on images in memory, (N, 3, height, width)."""
     for part in pixels.split(batch_size):
         classifier.network(part).argmax(1).cpu()
-    return time.perf_counter() - start
 
 
-def interleave(cases: dict[str, Callable[[], float]], repeats: int) -> dict[str, dict[str, Any]]:
-    """Each case in turn, ``repeats`` times after a first round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
+def interleave(cases: dict[str, Callable[[], None]], repeats: int) -> dict[str, dict[str, Any]]:
+    """Seconds of each case in turn, ``repeats`` times after a first round that does not count."""
+    clock: dict[str, list[float]] = {name: [] for name in cases}
+    processor: dict[str, list[float]] = {name: [] for name in cases}
     for round_ in range(repeats + 1):
         for name, case in cases.items():
-            spent = case()
+            started, before = time.perf_counter(), sum(os.times()[:4])
+            case()
             if round_:
-                seconds[name].append(spent)
-    return {
-        name: {"median": statistics.median(s), "min": min(s), "max": max(s), "all": s}
-        for name, s in seconds.items()
-    }
+                clock[name].append(time.perf_counter() - started)
+                processor[name].append(sum(os.times()[:4]) - before)
+    return {name: {"seconds": clock[name], "processor_seconds": processor[name]} for name in cases}
 
 
 @click.command()
-@click.option("--output", type=click.Path(path_type=Path), help="Write JSON here.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="JSON file. [default: benchmarks/results/eval-DEVICE.json]",
+)
 @click.option("--device", default="auto", show_default=True)
-@click.option("--images", default=300, show_default=True, help="For the small models.")
-@click.option("--large-images", default=48, show_default=True, help="For the ViT-B/16.")
+@click.option("--images", default=150, show_default=True, help="For the small models.")
+@click.option("--large-images", default=16, show_default=True, help="For the ViT-B/16.")
 @click.option("--batch-size", default=32, show_default=True)
 @click.option("--workers", default=2, show_default=True, help="Of spurbench and of the loop.")
 @click.option("--repeats", default=5, show_default=True)
@@ -160,76 +159,142 @@ def main(
 ) -> None:
     """Images per second of `spurbench eval` against the bare model and a plain loop."""
     chosen = choose_device(device)
+    output = output or Path(__file__).parent / "results" / f"eval-{chosen.type}.json"
+    load = os.getloadavg() if hasattr(os, "getloadavg") else None
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         shown = write_images(folder / "many", images)
         write_images(folder / "few", large_images)
         large = load_random(LARGE, folder, chosen)
-        small = [load_classifier(spec, device=chosen) for spec in SMALL]
-        one, few, many = small[0], folder / "few", folder / "many"
-        seconds = {
-            "large": interleave(
+        small = [load_random(name, folder, chosen) for name in SMALL]
+        few, many = folder / "few", folder / "many"
+        memory = {
+            c: torch.rand(count, 3, *c.input_size, device=chosen)
+            for c, count in ((large, large_images), (small[0], images))
+        }
+        timed = {
+            LARGE: interleave(
                 {
-                    "spurbench": lambda: time_spurbench([large], few, batch_size, workers),
-                    "forward": lambda: time_forward(large, large_images, batch_size),
+                    "spurbench": lambda: run_spurbench([large], few, batch_size, workers),
+                    "forward": lambda: run_forward(large, memory[large], batch_size),
                 },
                 repeats,
             ),
-            "one small": interleave(
+            SMALL[0]: interleave(
                 {
-                    "spurbench": lambda: time_spurbench([one], many, batch_size, workers),
-                    "loop": lambda: time_loop([one], many, batch_size, workers),
-                    "forward": lambda: time_forward(one, images, batch_size),
+                    "spurbench": lambda: run_spurbench(small[:1], many, batch_size, workers),
+                    "loop": lambda: run_loop(small[:1], many, batch_size, workers),
+                    "forward": lambda: run_forward(small[0], memory[small[0]], batch_size),
                 },
                 repeats,
             ),
             "four small": interleave(
                 {
-                    "spurbench": lambda: time_spurbench(small, many, batch_size, workers),
-                    "loop": lambda: time_loop(small, many, batch_size, workers),
+                    "spurbench": lambda: run_spurbench(small, many, batch_size, workers),
+                    "loop": lambda: run_loop(small, many, batch_size, workers),
                 },
                 repeats,
             ),
         }
-    ratios = {
-        "large: spurbench / forward": _ratio(seconds["large"], "forward"),
-        "one small: spurbench / loop": _ratio(seconds["one small"], "loop"),
-        "four small: spurbench / loop": _ratio(seconds["four small"], "loop"),
-    }
-    measured = {
-        "command": "python -m benchmarks.eval",
-        "device": torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else str(chosen),
-        "threads": torch.get_num_threads(),
-        "versions": package_versions(),
-        "settings": {
-            "images": images,
-            "large_images": large_images,
-            "shown": shown,
-            "side": SIDE,
-            "batch_size": batch_size,
-            "workers": workers,
-            "repeats": repeats,
-            "large": LARGE,
-            "small": list(SMALL),
+    counts = {LARGE: large_images, SMALL[0]: images, "four small": len(SMALL) * images}
+    cases = [
+        {
+            "models": models,
+            "way": way,
+            "images_per_second": _spread([counts[models] / s for s in spent["seconds"]]),
+            "seconds": _spread(spent["seconds"]),
+            "processor_seconds": _spread(spent["processor_seconds"]),
+        }
+        for models, ways in timed.items()
+        for way, spent in ways.items()
+    ]
+    goals = ((LARGE, "forward", 0.9), (SMALL[0], "loop", 1.0), ("four small", "loop", 2.0))
+    ratios = [
+        {
+            "models": models,
+            "spurbench_against": way,
+            "goal": goal,
+            "speed": _spread(_ratios(timed[models], way, "seconds")),
+            "speed_by_processor_time": _spread(_ratios(timed[models], way, "processor_seconds")),
+        }
+        for models, way, goal in goals
+    ]
+    atomic.write_json(
+        output,
+        {
+            "command": "python -m benchmarks.eval",
+            "device": torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else _processor(),
+            "cores": _cores(),
+            "threads": torch.get_num_threads(),
+            "load_average_before": load,
+            "versions": package_versions(),
+            "settings": {
+                "small": list(SMALL),
+                "images": images,
+                "large_images": large_images,
+                "shown": shown,
+                "side": SIDE,
+                "batch_size": batch_size,
+                "workers": workers,
+                "repeats": repeats,
+            },
+            "ratios": ratios,
+            "cases": cases,
         },
-        "seconds": seconds,
-        "speed_ratio": ratios,
-    }
-    if output is not None:
-        atomic.write_json(output, measured)
-    for case, by_name in seconds.items():
-        for name, spent in by_name.items():
-            click.echo(
-                f"{case:12} {name:10} {spent['median']:8.2f} s "
-                f"({spent['min']:.2f} to {spent['max']:.2f})"
-            )
-    click.echo(json.dumps(ratios, indent=2))
+    )
+    Console(width=110).print(_cases_table(cases), _ratios_table(ratios))
+    click.echo(str(output))
 
 
-def _ratio(seconds: dict[str, dict[str, Any]], other: str) -> float:
-    """How many times as fast as ``other``: the median over rounds of the ratio within a round."""
-    pairs = zip(seconds[other]["all"], seconds["spurbench"]["all"], strict=True)
-    return statistics.median(theirs / ours for theirs, ours in pairs)
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def _ratios(ways: dict[str, dict[str, list[float]]], other: str, kind: str) -> list[float]:
+    """How many times as fast as ``other`` spurbench was in each round."""
+    pairs = zip(ways[other][kind], ways["spurbench"][kind], strict=True)
+    return [theirs / ours for theirs, ours in pairs]
+
+
+def _cores() -> int | None:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _cases_table(cases: Sequence[dict[str, Any]]) -> Table:
+    table = Table("models", "way", title="Median (least to most)", title_justify="left")
+    for heading in ("images per second", "processor seconds"):
+        table.add_column(heading, justify="right")
+    for case in cases:
+        cells = (_text(case["images_per_second"]), _text(case["processor_seconds"]))
+        table.add_row(case["models"], case["way"], *cells)
+    return table
+
+
+def _ratios_table(ratios: Sequence[dict[str, Any]]) -> Table:
+    table = Table("models", "spurbench against", title="Speed", title_justify="left")
+    for heading in ("goal", "by the clock", "by processor time"):
+        table.add_column(heading, justify="right")
+    for ratio in ratios:
+        table.add_row(
+            ratio["models"],
+            ratio["spurbench_against"],
+            f"{ratio['goal']:.1f}",
+            _text(ratio["speed"]),
+            _text(ratio["speed_by_processor_time"]),
+        )
+    return table
+
+
+def _text(spread: dict[str, float]) -> str:
+    return f"{spread['median']:.2f} ({spread['min']:.2f} to {spread['max']:.2f})"
 
 
 if __name__ == "__main__":

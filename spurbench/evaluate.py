@@ -380,6 +380,8 @@ def _logits(classifier: Classifier, pixels: Tensor) -> Iterator[NDArray[np.float
     try:
         with torch.inference_mode():
             scaled = pixels.to(classifier.device).float().div_(255)
+            if scaled.device.type == "cpu":  # where convolutions are up to twice as fast so
+                scaled = scaled.contiguous(memory_format=torch.channels_last)
             yield classifier(scaled).float().cpu().numpy()
         return
     except torch.OutOfMemoryError:
