@@ -37,7 +37,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what unpickling junk raises has no common ancestor
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         raise SpurbenchError(
             f"{path} can't be read as weights only ({reason[:120]}); nothing is unpickled here: "
             "save the bare state dict, best as safetensors"

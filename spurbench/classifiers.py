@@ -411,14 +411,20 @@ def _from_folder(folder: str, checkpoint: Path | None) -> _Loaded:
     path = Path(folder)
     if checkpoint is not None:
         raise SpurbenchError("--checkpoint goes with a timm or torchvision architecture")
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    network = timm.create_model(
-        config["architecture"], num_classes=config["num_classes"], **config.get("model_args", {})
-    )
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        architecture, own = config["architecture"], config["pretrained_cfg"]
+        network = timm.create_model(
+            architecture, num_classes=config["num_classes"], **config.get("model_args", {})
+        )
+    except KeyError as error:
+        raise SpurbenchError(f"{path / 'config.json'} has no key {error}") from None
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise SpurbenchError(f"{path / 'config.json'} describes no timm model: {error}") from None
     weights = path / "model.safetensors"
     fit_state_dict(network, read_state_dict(weights), str(weights))
-    network.pretrained_cfg = {**network.pretrained_cfg, **config["pretrained_cfg"]}
-    loaded = _timm_loaded(network, path.name, config["architecture"])
+    network.pretrained_cfg = {**network.pretrained_cfg, **own}
+    loaded = _timm_loaded(network, path.name, architecture)
     return replace(loaded, training_data=config.get("training_data"))
 
 

@@ -39,6 +39,8 @@ class _Commands(click.Group):
         except Exception as error:
             if debug:
                 raise
+            if isinstance(error, OSError) and error.filename and error.strerror:
+                raise click.ClickException(f"{error.filename}: {error.strerror}") from error
             reason = next(iter(str(error).splitlines()), "")
             raise click.ClickException(
                 f"{type(error).__name__}: {reason} (unexpected; --debug before the command shows "

@@ -109,6 +109,8 @@ def open_positives(folder: Path, *, decode: bool = True) -> ImageSet:
     Raises:
         SpurbenchError: if no such folder is in it, or every image is damaged.
     """
+    if not folder.is_dir():
+        raise SpurbenchError(f"no folder at {folder}; --positives takes one in ImageNet's layout")
     index_of = {wnid: i for i, wnid in enumerate(imagenet_wnids())}
     classes = {}
     for entry in _folders(folder):
@@ -146,8 +148,9 @@ def decode_rgb(data: bytes) -> Image.Image:
         raise DamagedImageError("not an image") from None
     except Image.DecompressionBombError:
         raise DamagedImageError("too large to be a photograph (decompression bomb?)") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise DamagedImageError(str(error).splitlines()[0] or type(error).__name__) from None
+    except Exception as error:  # what decoders raise on junk has no common ancestor
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise DamagedImageError(reason) from None
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
         grey = np.asarray(image).astype(np.float64) / 65535 * 255
         return Image.fromarray(np.clip(grey.round(), 0, 255).astype(np.uint8)).convert("RGB")
@@ -232,9 +235,16 @@ def _natural(path: Path) -> list[tuple[int, int | str]]:
 
 
 def _open_dataset(path: Path, split: str, decode: bool) -> ImageSet:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    manifest = json.loads((path / "spurbench.json").read_text(encoding="utf-8"))
+    try:
+        manifest = json.loads((path / "spurbench.json").read_text(encoding="utf-8"))
+        dataset, version = manifest["name"], manifest["version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise SpurbenchError(
+            f"{path / 'spurbench.json'} is damaged; run the build again, or fetch the dataset again"
+        ) from None
     wanted = ["real", "generated"] if split == "all" else [split]
     records: list[ImageRecord] = []
     damaged: list[Damaged] = []
@@ -243,15 +253,20 @@ def _open_dataset(path: Path, split: str, decode: bool) -> ImageSet:
         if not files:
             raise SpurbenchError(f"dataset {path} has no split {name}")
         for file in files:
-            table = pq.read_table(file, columns=["image", "class_index", "source", "file_name"])
+            try:
+                table = pq.read_table(file, columns=["image", "class_index", "source", "file_name"])
+            except (pa.ArrowException, OSError):
+                raise SpurbenchError(
+                    f"{file} is damaged; `spurbench verify {path}` names every file that is"
+                ) from None
             _add_rows(table.to_pylist(), records, damaged, decode)
     return _image_set(
         records,
         damaged,
-        name=manifest["name"],
+        name=dataset,
         kind="dataset",
         where=str(path),
-        version=manifest["version"],
+        version=version,
     )
 
 
@@ -265,7 +280,8 @@ def _open_hub(name: str, split: str, decode: bool) -> ImageSet:
     except Exception as error:  # hub, HTTP and parsing errors have no common ancestor
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise SpurbenchError(
-            f"dataset {name} can't be had ({reason[:160]}); check the network, or give a folder"
+            f"there is no folder {name}, and no dataset {name} can be had from the hub "
+            f"({reason[:160]}); check the name and the network"
         ) from error
     records: list[ImageRecord] = []
     damaged: list[Damaged] = []

@@ -160,7 +160,9 @@ class Result(_Model):
         """
         try:
             return cls.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise SpurbenchError(f"no result at {path}; `spurbench eval` writes one") from None
+        except OSError as error:
+            raise SpurbenchError(f"{path} can't be read: {error.strerror}") from None
         except ValidationError as error:
             raise SpurbenchError(f"{path} is not a {SCHEMA} result: {describe(error)}") from None
