@@ -279,3 +279,20 @@ def test_timms_own_transform_is_used_in_model_mode(weights):
     expected = create_transform(**config)(image)
     pixels = transform(classifier.preprocessing("model"))(image).float() / 255
     torch.testing.assert_close((pixels - classifier.mean) / classifier.std, expected)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"resnet10t"', '"resnet10t', "describes no timm model"),
+        ('"resnet10t"', '"resnet5000"', "describes no timm model: Unknown model"),
+        ("num_classes", "classes", "has no key 'num_classes'"),
+        ("stem_width", "width_of_stem", "describes no timm model"),
+    ],
+)
+def test_a_folder_whose_config_is_wrong_is_named(tmp_path, old, new, message):
+    config = save_toy_classifier(tmp_path / "toy", favourite=None, seed=0) / "config.json"
+    config.write_text(config.read_text().replace(old, new))
+    with pytest.raises(SpurbenchError, match=message) as caught:
+        load_classifier(str(tmp_path / "toy"))
+    assert "config.json" in str(caught.value) and "\n" not in str(caught.value)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -158,6 +159,37 @@ ONE_LINERS = {
         ["eval", "--model", "TOY/one", "--data", "REAL", "--split", "generated"],
         "has split real, not generated",
     ),
+    "positives not there": (
+        ["eval", "--model", "TOY/one", "--data", "REAL", "--positives", "nowhere"],
+        "no folder at nowhere",
+    ),
+    "positives mislaid": (
+        ["eval", "--model", "TOY/one", "--data", "REAL", "--positives", "REAL"],
+        "holds no class folders",
+    ),
+    "panel file not there": (["eval", "--panel", "no.toml", "--data", "REAL"], "no.toml"),
+    "output under a file": (
+        ["eval", "--model", "TOY/one", "--data", "REAL", "--output", "TOY/recipe.toml/out"],
+        "can't be written to",
+    ),
+    "checkpoint of another shape": (
+        ["eval", "--model", "resnet18=TOY/one/model.safetensors", "--data", "REAL"],
+        "does not fit",
+    ),
+    "head of another width": (["eval", "--model", "TOY/detector", "--data", "REAL"], "outputs"),
+    "checkpoint for many": (
+        ["eval", "--model", "a", "--model", "b", "--checkpoint", "c.pt", "--data", "REAL"],
+        "--model SPEC=CHECKPOINT",
+    ),
+    "selection under a file": (
+        ["select", "--data", "REAL", "--panel", "TOY/one", "--output", "TOY/recipe.toml/x.json"],
+        "recipe.toml",
+    ),
+    "unknown class to select": (
+        ["select", "--data", "REAL", "--panel", "TOY/one", "--classes", "hummingbrid"],
+        "nearest: hummingbird",
+    ),
+    "unknown class to list": (["classes", "--classes", "hummingbrid"], "nearest: hummingbird"),
     "no results": (["leaderboard", "EMPTY"], "spurbench eval"),
     "no dataset": (["quality", "EMPTY"], "spurbench.json"),
 }
@@ -169,12 +201,12 @@ def test_a_mistake_gets_one_clear_line(case, toy, tmp_path):
     arguments, said = ONE_LINERS[case]
     places = {
         "REAL": str(toy / "real"),
-        "TOY/one": str(toy / "one"),
         "TOY": str(toy),
         "EMPTY": str(tmp_path / "empty"),
         "OUT": str(tmp_path / "out"),
     }
-    result = run(*(places.get(argument, argument) for argument in arguments))
+    place = re.compile("|".join(places))
+    result = run(*(place.sub(lambda found: places[found[0]], a) for a in arguments))
     assert result.exit_code != 0
     assert said in result.output
     errors = [line for line in result.output.splitlines() if line.startswith("Error:")]
@@ -212,3 +244,31 @@ def test_damaged_images_are_counted_and_named(toy, tmp_path):
     assert stored["summary"]["n"] == 4
     assert sorted(Path(d["path"]).name for d in stored["damaged"]) == ["cut.png", "note.png"]
     assert result.output.count("left out, damaged") == 2
+
+
+def test_several_classifiers_make_one_table_and_a_failed_one_the_exit_status(toy, tmp_path):
+    one, two = str(toy / "one"), str(toy / "two")
+    arguments = ("--data", str(toy / "real"), "--output", str(tmp_path / "r"))
+    result = run("eval", "--model", one, "--model", "resnet5000", "--model", two, *arguments)
+    assert result.exit_code == 1
+    assert "failed: resnet5000: timm has no model 'resnet5000'" in result.output
+    assert "Error: 1 of 3 classifiers failed" in result.output
+    assert len(list((tmp_path / "r").glob("*.json"))) == 2
+    assert "classifier" in result.output and "worst class" in result.output
+    panel = tmp_path / "panel.toml"
+    panel.write_text(f"classifiers = [{one!r}, {two!r}]")
+    again = run("eval", "--panel", str(panel), *arguments)
+    assert again.exit_code == 0, again.output
+    assert again.output.count("stored result") == 2
+
+
+def test_a_damaged_dataset_is_named(toy, tmp_path):
+    for name, content in (("manifest", "{"), ("rows", '{"name": "x", "version": "1.0.0"}')):
+        (tmp_path / name / "data").mkdir(parents=True)
+        (tmp_path / name / "spurbench.json").write_text(content)
+        (tmp_path / name / "data" / "real-00000.parquet").write_bytes(b"x")
+    for name, said in (("manifest", "spurbench.json is damaged"), ("rows", "parquet is damaged")):
+        for command in (["eval", "--model"], ["select", "--panel"]):
+            result = run(*command, str(toy / "one"), "--data", str(tmp_path / name))
+            assert result.exit_code == 1
+            assert said in result.output and "unexpected" not in result.output

@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from spurbench.environment import choose_device
 from spurbench.errors import SpurbenchError
 from spurbench.evaluate import evaluate, evaluate_each, predict, summarise
 from spurbench.images import open_images, open_positives
+from spurbench.pixels import PixelStore
 from spurbench.recipe import read_recipe
 from spurbench.results import Result
 
@@ -236,6 +239,120 @@ def test_several_classifiers_decode_each_image_once_and_give_the_same_numbers(
         assert not set(mine["path"]) & {f"{KOALA}/1.png", f"{KOALA}/3.png"}
         np.testing.assert_allclose(mine.pop("probability"), theirs.pop("probability"), atol=1e-6)
         pd.testing.assert_frame_equal(mine, theirs)
+
+
+def test_several_classifiers_give_the_same_bytes_as_each_alone(images, tmp_path):
+    specs = [
+        str(save_toy_classifier(tmp_path / n, favourite=None, seed=s)) for s, n in enumerate("ab")
+    ]
+    members = panel.members(specs, None, None, torch.device("cpu"))
+    together = list(evaluate_each(members, images, REGISTRY, tmp_path / "both", batch_size=4))
+    for one in together:
+        _, path, _ = evaluate(
+            load_classifier(one.spec), images, REGISTRY, tmp_path / "alone", batch_size=4, workers=0
+        )
+        assert path.name == one.path.name
+        alone = path.with_suffix(".parquet").read_bytes()
+        assert alone == one.path.with_suffix(".parquet").read_bytes()
+
+
+def test_the_panel_decodes_each_image_once(images, tmp_path, monkeypatch):
+    members = [
+        load_classifier(str(save_toy_classifier(tmp_path / n, favourite=None, seed=s)))
+        for s, n in enumerate("abc")
+    ]
+    expected = [predict(member, images.records) for member in members]
+    decoded = []
+    real = pixels_module.decode_rgb
+    monkeypatch.setattr(pixels_module, "decode_rgb", lambda data: decoded.append(1) or real(data))
+    answers = panel.ask(members, images.records)
+    assert len(decoded) == len(images.records)
+    for position, member in enumerate(expected):
+        assert [a[position].probability for a in answers] == member.probability.tolist()
+
+
+def test_classifiers_of_other_geometry_get_pixels_of_their_own(images, tmp_path):
+    small = load_classifier(str(save_toy_classifier(tmp_path / "s", favourite=None, seed=0)))
+    folder = save_toy_classifier(tmp_path / "l", favourite=None, seed=0)
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace("[3, 32, 32]", "[3, 48, 48]"))
+    large = load_classifier(str(folder))
+    store = PixelStore(tmp_path)
+    assert (small.input_size, large.input_size) == ((32, 32), (48, 48))
+    for classifier in (small, large, small, large):
+        kept = predict(classifier, images.records, store=store)
+        assert kept.probability.tolist() == predict(classifier, images.records).probability.tolist()
+
+
+def test_without_room_for_pixels_images_are_decoded_again_and_it_says_so(
+    classifier, images, tmp_path, caplog
+):
+    resource = pytest.importorskip("resource")
+    expected = predict(classifier, images.records)
+    store = PixelStore(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5 * 3 * 32 * 32, hard))  # 5 of 13 images
+    try:
+        for _ in range(2):
+            found = predict(classifier, images.records, batch_size=2, store=store)
+            np.testing.assert_allclose(found.probability, expected.probability, atol=1e-6)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caplog.text.count("no room in") == 1
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) == 0
+
+
+def test_damaged_images_are_no_part_of_the_measured_set(classifier, images, folder, tmp_path):
+    spoilt = tmp_path / "images"
+    shutil.copytree(folder, spoilt)
+    (spoilt / KOALA / "junk.png").write_bytes(b"text")
+    found = open_images(str(spoilt), decode=False)
+    result, _, _ = evaluate(classifier, found, REGISTRY, tmp_path / "r")
+    assert result.dataset.fingerprint == images.info.fingerprint
+    assert found.info.fingerprint != images.info.fingerprint
+    assert [d.path for d in result.damaged] == [f"{KOALA}/junk.png"]
+
+
+def test_a_crash_of_one_classifier_does_not_lose_the_others(images, tmp_path):
+    good = load_classifier(str(save_toy_classifier(tmp_path / "good", favourite=94, seed=0)))
+
+    def crash():
+        raise RuntimeError("shapes differ\nat line 3")
+
+    first, second, third = evaluate_each(
+        {"a": lambda: good, "b": crash, "c": lambda: good}, images, REGISTRY, tmp_path / "r"
+    )
+    assert second.error == "RuntimeError: shapes differ"
+    assert (first.error, third.error, third.stored) == (None, None, True)
+
+
+def test_results_that_can_not_be_written_are_known_before_the_measuring(
+    classifier, images, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr(evaluate_module, "predict", lambda *_, **__: pytest.fail("measured"))
+    with pytest.raises(SpurbenchError, match=r"results can't be written to .*Not a directory"):
+        evaluate(classifier, images, REGISTRY, tmp_path / "file" / "r")
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_threads_stop_when_the_reader_does(images, classifier, workers):
+    before = threading.active_count()
+    batches = pixels_module.decode(
+        images.records, classifier.preprocessing(), batch_size=2, workers=workers
+    )
+    assert next(batches).positions.tolist() == [0, 1]
+    batches.close()
+    assert threading.active_count() == before
+
+
+def test_decoding_in_threads_leaves_the_warning_filters_alone(images, classifier):
+    before = list(warnings.filters)
+    for _ in pixels_module.decode(
+        images.records, classifier.preprocessing(), batch_size=1, workers=4
+    ):
+        pass
+    assert warnings.filters == before
 
 
 def test_one_classifier_that_fails_does_not_stop_the_others(images, tmp_path):

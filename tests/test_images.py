@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,18 @@ def test_exif_orientation_is_applied():
     assert decode_rgb(encoded(image, "JPEG", exif=exif)).size == (10, 20)
 
 
+def test_a_bomb_is_damaged_without_being_decoded(monkeypatch):
+    data = encoded(Image.new("L", (30, 20)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 599)  # Pillow itself only warns up to twice that
+    with (
+        pytest.warns(Image.DecompressionBombWarning),
+        pytest.raises(DamagedImageError, match="too large"),
+    ):
+        decode_rgb(data)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)
+    assert decode_rgb(data).size == (30, 20)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_an_image_that_ends_early_is_damaged(kind):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -73,7 +86,11 @@ def test_an_image_that_ends_early_is_damaged(kind):
         decode_rgb(data[: len(data) * 2 // 3])
 
 
-@pytest.mark.parametrize("data", [b"", b"just text", b"\x89PNG\r\n\x1a\n"])
+# A DDS file of no known pixel format, for which Pillow raises NotImplementedError.
+UNKNOWN_FORMAT = b"DDS " + struct.pack("<3I", 124, 0, 4) + struct.pack("<2I", 4, 0) + bytes(108)
+
+
+@pytest.mark.parametrize("data", [b"", b"just text", b"\x89PNG\r\n\x1a\n", UNKNOWN_FORMAT])
 def test_bytes_that_are_no_image_are_damaged(data):
     with pytest.raises(DamagedImageError) as caught:
         decode_rgb(data)
