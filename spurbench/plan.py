@@ -91,7 +91,8 @@ class Plan:
         stages: in order; selection and checking are left out of the operations, they are small.
         costs: per sample.
         memory: bytes at the peak of fine-tuning: weights, gradients, optimiser, kept activations.
-            The allocator and the device's context come on top.
+            What a checkpointed block recomputes, the allocator and the device's context come on
+            top.
         checkpoint: bytes of the largest checkpoint, there only while a class is fine-tuned.
     """
 
@@ -172,7 +173,7 @@ def plan(recipe: Recipe, folder: Path, classes: Sequence[SpuriousClass]) -> Plan
         stages=tuple(stages),
         costs=costs,
         memory=_peak_memory(recipe, costs, trained, max(recipe.kappa_of(c) for c in classes)),
-        checkpoint=(4 * stored + 8 * trained) if tuned else 0,
+        checkpoint=12 * trained if tuned else 0,
     )
 
 
@@ -222,6 +223,7 @@ def _cases(
     if recipe.finetune.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
         text_encoder.gradient_checkpointing_enable()
+    if recipe.finetune.gradient_checkpointing or recipe.sfsl.checkpoint_decoder:
         vae.enable_gradient_checkpointing()
     unet.train()
     text_encoder.train()
@@ -343,7 +345,7 @@ def _finetuning(recipe: Recipe, costs: Costs, kappa: float) -> float:
 def _decoding(recipe: Recipe) -> float:
     """What the similarity loss's decoding costs, of a full one of every sample.
 
-    A tiny decoder is counted as nothing, and checkpointing not as the forward pass it adds.
+    A tiny decoder is counted as nothing.
     """
     if recipe.sfsl.decoder:
         return 0
@@ -366,7 +368,7 @@ def _peak_memory(recipe: Recipe, costs: Costs, trained: int, kappa: float) -> fl
     optimiser = 12 * trained  # gradient and two moments
     batch = recipe.finetune.batch_size
     kept = 2 * batch * costs.unet.kept + 2 * costs.text_encoder.kept
-    if kappa and not (recipe.sfsl.checkpoint_decoder or recipe.sfsl.decoder):
+    if kappa and not recipe.sfsl.decoder:
         side = (recipe.sfsl.decode_resolution or recipe.base.resolution) / recipe.base.resolution
         kept += batch * (2 if recipe.sfsl.gradient == "both" else 1) * side**2 * costs.decode.kept
     return weights + optimiser + kept

@@ -9,7 +9,8 @@ from PIL import Image
 from toy import save_toy_pipeline
 
 from spurbench.diffusion.base import load_base, load_decoder
-from spurbench.diffusion.finetune import CHECKPOINT, Subject, finetune
+from spurbench.diffusion.finetune import CHECKPOINT, finetune
+from spurbench.diffusion.objective import Subject
 from spurbench.diffusion.sample import initial_noise, sample
 from spurbench.errors import SpurbenchError
 from spurbench.recipe import SFSL, Finetune
@@ -47,6 +48,8 @@ def subject():
         index=94,
         references=images(3, 0),
         priors=images(4, 1),
+        reference_names=["r0.png", "r1.png", "r2.png"],
+        prior_names=["p0.png", "p1.png", "p2.png", "p3.png"],
         instance_prompt="a photo of a sks flower",
         prior_prompt="a photo of a flower",
         noun="flower",
@@ -148,7 +151,7 @@ def test_a_run_that_fails_leaves_the_pipeline_in_its_ordinary_form(
     def fail(*args, **kwargs):
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr("spurbench.diffusion.finetune.denoising_loss", fail)
+    monkeypatch.setattr("spurbench.diffusion.objective.denoising_loss", fail)
     with pytest.raises(RuntimeError, match="in the middle"):
         finetune(base, subject, settings, SFSL(), 0, tmp_path)
     monkeypatch.undo()
