@@ -325,21 +325,30 @@ def _kept(network: nn.Module, run: Callable[[], Tensor]) -> float:
     return sum(kept.values())
 
 
-def _finetuning(recipe: Recipe, costs: Costs, kappa: float) -> float:
-    """Floating point operations of one class's fine-tuning."""
+def step_operations(recipe: Recipe, costs: Costs, kappa: float) -> float:
+    """Floating point operations of one fine-tuning step, the mean over steps.
+
+    Args:
+        recipe: every number.
+        costs: per sample; those of a recipe without checkpointing leave recomputation out.
+        kappa: weight of the similarity loss; 0 turns it off.
+    """
     tuning = recipe.finetune
     # Without weight gradients (adapters, an embedding) a backward pass costs about one forward.
     unet = costs.unet.training if tuning.method == "full" else 2 * costs.unet.forward
     text = costs.text_encoder
-    prompts = 2 * (text.training if tuning.train_text_encoder else text.forward)
-    step = 2 * tuning.batch_size * unet + prompts
-    total = tuning.steps * step + (recipe.select.references + recipe.prior.images) * costs.encode
+    step = 2 * tuning.batch_size * unet
+    step += 2 * (text.training if tuning.train_text_encoder else text.forward)
     if kappa:
         decoded = tuning.batch_size * (2 if recipe.sfsl.gradient == "both" else 1)
-        total += (
-            tuning.steps / recipe.sfsl.every * decoded * _decoding(recipe) * costs.decode.training
-        )
-    return total
+        step += decoded * _decoding(recipe) * costs.decode.training / recipe.sfsl.every
+    return step
+
+
+def _finetuning(recipe: Recipe, costs: Costs, kappa: float) -> float:
+    """Floating point operations of one class's fine-tuning."""
+    encoded = recipe.select.references + recipe.prior.images
+    return recipe.finetune.steps * step_operations(recipe, costs, kappa) + encoded * costs.encode
 
 
 def _decoding(recipe: Recipe) -> float:

@@ -71,7 +71,7 @@ def finetune(
         noun=_token_ids(pipeline.tokenizer, subject.noun).to(device),
         seed=derive_seed(seed, "adapters", subject.index),
     ) as modules:
-        trained = {
+        trained: dict[str, Tensor] = {
             f"{name}.{key}": parameter
             for name, module in modules.items()
             for key, parameter in module.train().named_parameters()
@@ -144,7 +144,7 @@ def _single_token(tokenizer: Any, token: str) -> int:
 
 
 def _require_finite(
-    history: Tensor, parameters: Sequence[Tensor], objective: Objective, seed: int, folder: Path
+    history: Tensor, parameters: list[Tensor], objective: Objective, seed: int, folder: Path
 ) -> None:
     """Refuse a loss or, after the last step, a weight that is not finite; name the first such step.
 

@@ -5,8 +5,8 @@ DreamBooth (Ruiz et al., CVPR 2023) with prior preservation and the spurious fea
 
     L = L_LDM(x, "a photo of a [V] NOUN") + lambda L_PPL(x', "a photo of a NOUN") + kappa L_SFSL
 
-On a GPU the host runs ahead of the device: nothing here reads a value back, and what is drawn on the
-host is copied without waiting.
+On a GPU the host runs ahead of the device: nothing here reads a value back, and what is drawn on
+the host is copied without waiting.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ class Objective:
         return losses.instance + self.settings.prior_weight * losses.prior + strength * losses.sfsl
 
     def psi(self, pixels: Tensor) -> Tensor:
-        """psi_k of images in [-1, 1], differentiable: resize to phi's input, features, times w_k."""
+        """psi_k of images in [-1, 1], differentiable: resized to phi's input, phi, times w_k."""
         pixels = (pixels / 2 + 0.5).clamp(0, 1)
         if tuple(pixels.shape[-2:]) != self.subject.phi_input:
             pixels = F.interpolate(
@@ -232,21 +232,22 @@ class Objective:
     ) -> Tensor:
         """L_SFSL of the pairs that are below the timestep limit; the others weigh nothing."""
         batch, gradient = self.settings.batch_size, self.sfsl.gradient
-        nothing = torch.zeros((), device=self.device)
+        nothing = prediction.new_zeros(())
         if self.subject.kappa == 0 or draw.step % self.sfsl.every:
             return nothing
         # Chosen on the host, from what was drawn there: a sample above the limit is not even
         # decoded, and no shape waits for the device.
-        clear = draw.timesteps < self.sfsl.max_timestep * self.timesteps
-        used = {
-            "prior": clear[batch:],
-            "instance": clear[:batch],
-            "attract": clear[:batch],
-            "both": clear[:batch] & clear[batch:],
-        }[gradient].nonzero()[:, 0]
-        if not len(used):
+        limit = self.sfsl.max_timestep * self.timesteps
+        clear = [timestep < limit for timestep in draw.timesteps.tolist()]
+        used = [
+            i
+            for i in range(batch)
+            if (gradient == "prior" or clear[i])
+            and (gradient not in ("prior", "both") or clear[i + batch])
+        ]
+        if not used:
             return nothing
-        instance = self._send(used)
+        instance = self._send(torch.tensor(used))
         prior = instance + batch
         clean = predicted_clean_latents(noised, prediction, alpha_bar, self.prediction_type)
         weights = (

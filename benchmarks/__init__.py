@@ -1,0 +1,1 @@
+"""Speed, memory and error, measured: ``python -m benchmarks.finetune``, ``... .sfsl_error``."""
