@@ -8,7 +8,7 @@ OUT := out
 DATASET := $(OUT)/spurbench-mini-1.0.0
 PANEL := resnet_v1 resnet_v2 resnet_robust vit
 
-.PHONY: help demo test test-slow check assets clean
+.PHONY: help demo test test-slow check bench assets clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,10 @@ check: $(VENV)/.installed-dev ## Lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.installed ## Measure speed and memory, and the error of the SFSL's shortcuts
+	$(BIN)/python -m benchmarks.finetune $(BENCH)
+	$(BIN)/python -m benchmarks.sfsl_error
 
 assets: $(VENV)/.installed ## Train the embedded recipe's models from nothing (hours on two cores)
 	$(BIN)/python -m spurbench.builders.mini.assets
