@@ -254,6 +254,11 @@ def measure(
             seconds[name].append(spent)
         if peer is not None:
             short, long = (run_peer(peer, setup, folder, n) for n in (warm_up, warm_up + steps))
+            if long <= short:
+                raise click.ClickException(
+                    f"{peer}: {warm_up + steps} steps took no longer than {warm_up}; its start-up "
+                    "hides them, give more --steps"
+                )
             peer_seconds.append((long - short) / steps)
         for batch in speeds:
             speeds[batch].append(images_a_second(setup, int(batch), sample_steps))
