@@ -61,8 +61,8 @@ class AssetSettings:
     """The size of everything; the defaults make the committed assets."""
 
     captioned: int = 24_000
-    biased_per_class: int = 1_000
-    unbiased: int = 16_000
+    biased_per_class: int = 1_500
+    unbiased: int = 32_000
     validation_per_class: int = 100
     real_per_class: int = 75
     vae: VAESettings = field(default_factory=VAESettings)

@@ -1,4 +1,4 @@
-"""The mini world's autoencoder: 64 x 64 scenes to 16 x 16 x 4 latents."""
+"""The mini world's autoencoder: 64 x 64 scenes to 8 x 8 x 12 latents."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 class VAESettings:
     """How the autoencoder is trained."""
 
-    block_out_channels: tuple[int, ...] = (16, 32, 64)
-    latent_channels: int = 4
-    steps: int = 6000
+    block_out_channels: tuple[int, ...] = (16, 32, 64, 96)
+    latent_channels: int = 12
+    steps: int = 7000
     batch_size: int = 8
     learning_rate: float = 2.5e-3
     gradient_weight: float = 0.25  # of the L1 between image gradients, which keeps edges sharp
@@ -99,7 +99,7 @@ def train_vae(
 
 @torch.inference_mode()
 def encode_all(vae: Any, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Means and standard deviations of the posteriors, each (N, C, 16, 16) on the CPU."""
+    """Means and standard deviations of the posteriors, each (N, C, h, w) on the CPU."""
     parts = [
         vae.encode(to_model(pixels[i : i + 128]).to(vae.device)).latent_dist
         for i in range(0, len(pixels), 128)
