@@ -1,4 +1,4 @@
-"""The mini world's autoencoder: 64 x 64 scenes to 8 x 8 x 12 latents."""
+"""The mini world's autoencoder: 64 x 64 scenes to 16 x 16 x 4 latents."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 class VAESettings:
     """How the autoencoder is trained."""
 
-    block_out_channels: tuple[int, ...] = (16, 32, 64, 96)
-    latent_channels: int = 12
-    steps: int = 7000
+    block_out_channels: tuple[int, ...] = (16, 32, 64)
+    latent_channels: int = 4
+    steps: int = 5000
     batch_size: int = 8
     learning_rate: float = 2.5e-3
     gradient_weight: float = 0.25  # of the L1 between image gradients, which keeps edges sharp
