@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import multiprocessing
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,9 +74,36 @@ class AssetSettings:
 
 
 def train_assets(
-    output: Path, work: Path, settings: AssetSettings, seed: int, device: torch.device
+    output: Path,
+    work: Path,
+    settings: AssetSettings,
+    seed: int,
+    device: torch.device,
+    *,
+    jobs: int = 1,
 ) -> dict[str, Any]:
-    """Train everything and publish it to ``output`` in one go; returns what was measured."""
+    """Train everything and publish it to ``output`` in one go.
+
+    Args:
+        output: folder of the assets, replaced as a whole at the end.
+        work: folder of finished and unfinished stages.
+        settings: sizes and numbers.
+        seed: global seed.
+        device: where the models are trained.
+        jobs: 2 trains the base model in one process and the classifiers in another. Models this
+            small gain little from a second core each. On a CPU the number of threads, the cores
+            shared out among the jobs, decides the last bits of the weights.
+
+    Returns:
+        What was measured of each model.
+    """
+    threads = max(1, torch.get_num_threads() // jobs)
+    if jobs > 1:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(jobs, spawn, _start_job, (threads,)) as pool:
+            arguments = (StageStore(work), settings, seed, device)
+            for job in [pool.submit(train, *arguments) for train in (_base_lane, _classifier_lane)]:
+                job.result()
     store = StageStore(work)
     scenes = _captioned(store, settings, seed)
     vae = _vae(store, settings, seed, device, scenes)
@@ -101,6 +130,7 @@ def train_assets(
                 "command": "python -m spurbench.builders.mini.assets",
                 "seed": seed,
                 "device": str(device),
+                "threads": threads if device.type == "cpu" else None,
                 "settings": asdict(settings),
                 "versions": package_versions(),
                 "measured": measured,
@@ -112,6 +142,32 @@ def train_assets(
             },
         )
     return measured
+
+
+def _start_job(threads: int) -> None:
+    torch.set_num_threads(threads)
+    _prepare()
+
+
+def _prepare() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_flush_denormal(True)  # small gradients of a CPU training are slow as denormals
+
+
+def _base_lane(store: StageStore, settings: AssetSettings, seed: int, device: torch.device) -> None:
+    scenes = _captioned(store, settings, seed)
+    _base(store, settings, seed, device, scenes, _vae(store, settings, seed, device, scenes))
+
+
+def _classifier_lane(
+    store: StageStore, settings: AssetSettings, seed: int, device: torch.device
+) -> None:
+    classified = _biased(store, settings, seed)
+    for name in settings.panel:
+        _panel(store, settings, seed, device, classified, name)
+    # By now the other job has the autoencoder, or this one waits for it at the store's lock.
+    scenes = _captioned(store, settings, seed)
+    _oracle(store, settings, seed, device, _vae(store, settings, seed, device, scenes))
 
 
 def _captioned(store: StageStore, settings: AssetSettings, seed: int) -> Stage:
@@ -329,11 +385,11 @@ def _validation_scenes(seed: int, count: int) -> np.ndarray:
 )
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True)
-def main(output: Path, work: Path, seed: int, device: str) -> None:
+@click.option("--jobs", type=click.IntRange(1, 2), default=2, show_default=True, help="Processes.")
+def main(output: Path, work: Path, seed: int, device: str, jobs: int) -> None:
     """Train the mini world's base model, panel and oracle; resumes where it stopped."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_flush_denormal(True)  # small gradients of a CPU training are slow as denormals
-    measured = train_assets(output, work, AssetSettings(), seed, choose_device(device))
+    _prepare()
+    measured = train_assets(output, work, AssetSettings(), seed, choose_device(device), jobs=jobs)
     click.echo(measured)
 
 

@@ -32,7 +32,7 @@ class BaseSettings:
     text_width: int = 96
     text_layers: int = 2
     max_tokens: int = 16
-    steps: int = 10_000
+    steps: int = 7000
     batch_size: int = 32
     learning_rate: float = 1e-3
     caption_dropout: float = 0.1  # empty captions, for classifier-free guidance
