@@ -58,11 +58,11 @@ PANEL: dict[str, ClassifierSettings] = {
     "vit": ClassifierSettings(
         "vit_tiny_patch16_224",
         {"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3},
-        steps=2000,
+        steps=1600,
         learning_rate=1e-3,
     ),
 }
-ORACLE = ClassifierSettings("resnet10t", {"channels": (32, 64, 128, 192)}, steps=5000)
+ORACLE = ClassifierSettings("resnet10t", {"channels": (32, 64, 128, 192)}, steps=4000)
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
