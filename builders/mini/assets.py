@@ -325,7 +325,13 @@ def _panel(
             device=device,
             work=folder,
         )
-        save_classifier(folder / "classifier", model, settings.panel[name], HEAD)
+        save_classifier(
+            folder / "classifier",
+            model,
+            settings.panel[name],
+            HEAD,
+            training_data="mini, biased",
+        )
         correct = {
             split: predict(model, pixels[split], device).argmax(1).numpy() == labels[split]
             for split in ("validation", "real")
