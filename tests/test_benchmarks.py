@@ -14,8 +14,9 @@ from benchmarks.models import set_up
 from spurbench.recipe import SFSL, Finetune
 
 STAND_IN = """
-import json, pathlib, sys
+import json, pathlib, sys, time
 options = dict(zip(sys.argv[1::1], [*sys.argv[2:], None]))
+time.sleep(1.5 * int(options["--max_train_steps"]))  # else start-up hides the steps
 folder = pathlib.Path(options["--output_dir"])
 folder.mkdir(exist_ok=True)
 index = json.loads((pathlib.Path(options["--pretrained_model_name_or_path"]) /
