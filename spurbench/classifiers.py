@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -210,6 +211,7 @@ def transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
     return apply
 
 
+@cache
 def head_wnids(head: str) -> tuple[str, ...]:
     """WordNet ids of a head's columns in order, from timm's tables."""
     from timm.data import ImageNetInfo

@@ -452,7 +452,7 @@ def evaluate(
     from spurbench.recipe import read_recipe
 
     members = panel.members(specs, panel_file, checkpoint, choose_device(device))
-    failed: list[str] = []
+    failed: dict[str, list[str]] = {}
     results: list[Result] = []
     for measured in evaluate_each(
         members,
@@ -467,7 +467,7 @@ def evaluate(
     ):
         result = measured.result
         if result is None:
-            failed.append(f"{measured.spec}: {measured.error}")
+            failed.setdefault(measured.error or "", []).append(measured.spec)
             continue
         if not results:
             for damaged in result.damaged:
@@ -479,8 +479,15 @@ def evaluate(
         click.echo(f"{measured.path}{again if measured.stored else ''}")
     if len(members) > 1 and results:
         _print(_results_table(results))
+    if len(members) == 1 and failed:
+        raise SpurbenchError(*failed)
     if failed:
-        raise SpurbenchError("; ".join(failed))
+        for reason, affected in failed.items():
+            click.echo(f"failed: {', '.join(affected)}: {reason}", err=True)
+        raise SpurbenchError(
+            f"{len(members) - len(results)} of {len(members)} classifiers failed; "
+            "the others' results are kept, the same command measures only what is missing"
+        )
 
 
 def _results_table(results: Sequence[Result]) -> Table:

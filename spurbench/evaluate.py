@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,11 +25,12 @@ from spurbench.classes import ClassRegistry, imagenet_names, imagenet_wnids
 from spurbench.classifiers import Classifier, Mode, head_wnids
 from spurbench.environment import package_versions
 from spurbench.errors import SpurbenchError
-from spurbench.images import ImageRecord, ImageSet
-from spurbench.pixels import PixelStore, decode
+from spurbench.images import ImageRecord, ImageSet, images_fingerprint
+from spurbench.pixels import PixelStore, decode, default_workers
 from spurbench.results import (
     ClassResult,
     Damaged,
+    DatasetInfo,
     Interval,
     Result,
     Settings,
@@ -100,7 +100,7 @@ def predict(
         images,
         classifier.preprocessing(preprocess),
         batch_size=batch_size or _default_batch_size(classifier.device),
-        workers=min(8, os.cpu_count() or 1) if workers is None else workers,
+        workers=default_workers() if workers is None else workers,
     )
     answers, probabilities, ranks = [], [], []
     damaged: dict[int, str] = {}
@@ -177,8 +177,10 @@ def evaluate(
         stored = _stored(path)
         if stored is not None:
             return stored, path, True
+    _require_writable(output)
 
     damaged = [*images.damaged, *(positives.damaged if positives else ())]
+    unreadable: set[ImageRecord] = set()
 
     def ask(records: Sequence[ImageRecord]) -> pd.DataFrame:
         answers = predict(
@@ -190,6 +192,7 @@ def evaluate(
             store=store,
         )
         damaged.extend(Damaged(path=records[i].path, reason=r) for i, r in answers.damaged.items())
+        unreadable.update(records[i] for i in answers.damaged)
         return _frame([r for i, r in enumerate(records) if i not in answers.damaged], answers)
 
     frame = ask(images.records)
@@ -213,9 +216,9 @@ def evaluate(
         summary=whole.summary,
         splits=splits,
         classifier=classifier.info,
-        dataset=images.info,
+        dataset=_info(images, unreadable),
         preprocessing=classifier.preprocessing(preprocess),
-        positives=positives.info if positives else None,
+        positives=_info(positives, unreadable) if positives else None,
         damaged=damaged,
         settings=BOOTSTRAP,
         predictions=predictions.name,
@@ -272,8 +275,11 @@ def evaluate_each(
         for spec, load in members.items():
             try:
                 found = evaluate(load(), images, registry, output, store=store, **options)
-            except SpurbenchError as error:
-                yield Measured(spec, error=str(error))
+            except Exception as error:  # one classifier's failure must not cost the others
+                log.debug("%s failed", spec, exc_info=True)
+                known = isinstance(error, SpurbenchError)
+                reason = str(error) if known else f"{type(error).__name__}: {error}"
+                yield Measured(spec, error=next(iter(reason.splitlines()), ""))
             else:
                 yield Measured(spec, *found)
 
@@ -287,15 +293,19 @@ def summarise(frame: pd.DataFrame, registry: ClassRegistry) -> SplitResult:
         registry: names the classes' features.
     """
     known = registry.by_index()
-    spurious, positive = frame[frame["source"] != "positive"], frame[frame["source"] == "positive"]
+    # Arrays, for selecting rows of a frame class by class takes longer than a small network.
+    class_index, ranks, probabilities = (
+        frame[column].to_numpy() for column in ("class_index", "rank", "probability")
+    )
+    positive = (frame["source"] == "positive").to_numpy()
     classes: list[ClassResult] = []
     called: list[NDArray[np.float64]] = []
-    for index in sorted(spurious["class_index"].unique().tolist()):
-        rows = spurious[spurious["class_index"] == index]
-        fooled = (rows["rank"] == 1).to_numpy()
+    for index in np.unique(class_index[~positive]).tolist():
+        rows = ~positive & (class_index == index)
+        fooled = ranks[rows] == 1
         called.append(fooled.astype(np.float64))
-        true = positive.loc[positive["class_index"] == index, "probability"].to_numpy()
-        probability = rows["probability"].to_numpy()
+        true = probabilities[positive & (class_index == index)]
+        probability = probabilities[rows]
         low, high = metrics.wilson_interval(int(fooled.sum()), len(fooled))
         classes.append(
             ClassResult(
@@ -303,10 +313,10 @@ def summarise(frame: pd.DataFrame, registry: ClassRegistry) -> SplitResult:
                 name=known[index].name if index in known else imagenet_names()[index],
                 wnid=imagenet_wnids()[index],
                 spurious_feature=known[index].spurious_feature if index in known else None,
-                n=len(rows),
+                n=len(fooled),
                 spurious_accuracy=float(fooled.mean()),
                 spurious_accuracy_interval=Interval(low=low, high=high),
-                top5=float((rows["rank"] <= 5).mean()),
+                top5=float((ranks[rows] <= 5).mean()),
                 mean_probability=float(probability.mean()),
                 positives=len(true) if len(true) else None,
                 auroc=metrics.auroc(true, probability) if len(true) else None,
@@ -322,7 +332,7 @@ def summarise(frame: pd.DataFrame, registry: ClassRegistry) -> SplitResult:
     with_positives = [c for c in classes if c.auroc is not None]
     return SplitResult(
         summary=Summary(
-            n=len(spurious),
+            n=int((~positive).sum()),
             classes=len(classes),
             spurious_accuracy=metrics.macro_mean(called),
             spurious_accuracy_interval=Interval(low=low, high=high),
@@ -335,6 +345,25 @@ def summarise(frame: pd.DataFrame, registry: ClassRegistry) -> SplitResult:
         ),
         classes=classes,
     )
+
+
+def _require_writable(folder: Path) -> None:
+    """Fail before the measuring, not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise SpurbenchError(
+            f"results can't be written to {folder} ({error.strerror}); name another --output"
+        ) from None
+
+
+def _info(images: ImageSet, unreadable: Set[ImageRecord]) -> DatasetInfo:
+    """The identity of those images that were measured."""
+    readable = [image for image in images.records if image not in unreadable]
+    if len(readable) == len(images.records):
+        return images.info
+    return images.info.model_copy(update={"fingerprint": images_fingerprint(readable)})
 
 
 def _require_positives(wanted: set[int], present: set[int]) -> None:
@@ -350,7 +379,7 @@ def _logits(classifier: Classifier, pixels: Tensor) -> Iterator[NDArray[np.float
     """Logits of uint8 pixels in order, in as many parts as memory asks for."""
     try:
         with torch.inference_mode():
-            scaled = pixels.to(classifier.device, non_blocking=True).float() / 255
+            scaled = pixels.to(classifier.device).float().div_(255)
             yield classifier(scaled).float().cpu().numpy()
         return
     except torch.OutOfMemoryError:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import re
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -135,14 +135,16 @@ def decode_rgb(data: bytes) -> Image.Image:
         DamagedImageError: if the bytes are not an image, or end too early.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            opened = Image.open(io.BytesIO(data))
-            opened.load()
-            image: Image.Image = ImageOps.exif_transpose(opened)
+        image: Image.Image = Image.open(io.BytesIO(data))
+        # Pillow only warns of images up to twice its limit. Turning its warning into an error is no
+        # way out: warning filters belong to the process, and this runs in threads.
+        if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+            raise Image.DecompressionBombError
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
     except UnidentifiedImageError:
         raise DamagedImageError("not an image") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except Image.DecompressionBombError:
         raise DamagedImageError("too large to be a photograph (decompression bomb?)") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise DamagedImageError(str(error).splitlines()[0] or type(error).__name__) from None
@@ -157,7 +159,13 @@ def decode_rgb(data: bytes) -> Image.Image:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def images_fingerprint(images: Iterable[ImageRecord]) -> str:
+    """Identity of a set of images: hex sha256 over their hashes, classes and splits, sorted."""
+    lines = sorted(f"{image.sha256} {image.class_index} {image.source}" for image in images)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _fault(data: bytes) -> str | None:
@@ -306,7 +314,6 @@ def _image_set(
                 f"({damaged[0].reason})"
             )
         raise SpurbenchError(f"{where} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    lines = sorted(f"{r.sha256} {r.class_index} {r.source}" for r in records)
     return ImageSet(
         records=tuple(records),
         damaged=tuple(damaged),
@@ -314,6 +321,6 @@ def _image_set(
             name=name,
             version=version,
             kind=kind,
-            fingerprint=hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+            fingerprint=images_fingerprint(records),
         ),
     )

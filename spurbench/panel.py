@@ -37,6 +37,8 @@ class Answer:
 def load_member(spec: str, *, relative_to: Path, device: torch.device) -> Classifier:
     """Load ``SPEC`` or ``SPEC=CHECKPOINT``; a relative checkpoint starts from ``relative_to``."""
     name, separator, checkpoint = spec.partition("=")
+    if (Path(spec) / "config.json").is_file():  # a folder with "=" in its name
+        name, separator, checkpoint = spec, "", ""
     if separator and not checkpoint:
         raise SpurbenchError(f"panel member {spec!r} names no checkpoint after '='")
     return load_classifier(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -17,6 +21,8 @@ from spurbench.classifiers import transform
 from spurbench.images import DamagedImageError, ImageRecord, decode_rgb
 from spurbench.results import Preprocessing
 from spurbench.runs import fingerprint
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,18 +40,18 @@ class Batch:
     damaged: Mapping[int, str]
 
 
-@dataclass(frozen=True)
 class PixelStore:
     """Keeps decoded, resized and cropped pixels for the next classifier that takes the same.
 
-    They lie in files that are mapped into memory: 7,500 images at 224 pixels are 1.1 GB of disk.
-
-    Attributes:
-        folder: for the files; whoever made it removes it.
+    They lie in plain files, a byte a value: 7,500 images at 224 pixels are 1.1 GB. Where there is no
+    room for them, that is said once, and images are decoded again.
     """
 
-    folder: Path
-    _damaged: dict[str, dict[int, str]] = field(default_factory=dict)
+    def __init__(self, folder: Path) -> None:
+        """Keep files in ``folder``; whoever made it removes it."""
+        self.folder = folder
+        self._damaged: dict[str, dict[int, str]] = {}
+        self._has_room = True
 
     def batches(
         self,
@@ -56,29 +62,61 @@ class PixelStore:
         workers: int,
     ) -> Iterator[Batch]:
         """As :func:`decode`, which is done only the first time."""
-        height, width = preprocessing.crop
         key = fingerprint(
             {
                 "images": [image.sha256 for image in images],
                 "geometry": preprocessing.model_dump(include={"resize", "crop", "interpolation"}),
             }
         )
-        path, shape = self.folder / f"{key}.npy", (len(images), 3, height, width)
+        path = self.folder / key
         if key in self._damaged:
-            kept = np.lib.format.open_memmap(path, mode="r")
-            for start in range(0, len(images), batch_size):
-                positions = range(start, min(start + batch_size, len(images)))
-                damaged = {i: self._damaged[key][i] for i in positions if i in self._damaged[key]}
-                readable = np.array([i for i in positions if i not in damaged], np.int64)
-                yield Batch(readable, torch.from_numpy(kept[readable]), damaged)
+            yield from _read(path, len(images), self._damaged[key], preprocessing.crop, batch_size)
             return
-        made = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-        all_damaged: dict[int, str] = {}
-        for batch in decode(images, preprocessing, batch_size=batch_size, workers=workers):
-            made[batch.positions] = batch.pixels.numpy()
-            all_damaged |= batch.damaged
-            yield batch
-        self._damaged[key] = all_damaged
+        damaged: dict[int, str] = {}
+        # Without a buffer that would be flushed, and fail again, on closing.
+        with path.open("wb", buffering=0) as file:
+            for batch in decode(images, preprocessing, batch_size=batch_size, workers=workers):
+                damaged |= batch.damaged
+                if self._has_room:
+                    self._write(file, batch)
+                yield batch
+        if self._has_room:
+            self._damaged[key] = damaged
+
+    def _write(self, file: IO[bytes], batch: Batch) -> None:
+        try:
+            batch.pixels.numpy().tofile(file)
+        except OSError as error:
+            log.warning(
+                "no room in %s to keep decoded images (%s); every classifier decodes them again; "
+                "the variable TMPDIR can name a larger folder",
+                self.folder.parent,
+                error,
+            )
+            file.truncate(0)
+            self._has_room = False
+
+
+def _read(
+    path: Path, count: int, damaged: Mapping[int, str], crop: tuple[int, int], batch_size: int
+) -> Iterator[Batch]:
+    """Kept pixels in the same batches that :func:`decode` makes."""
+    with path.open("rb") as file:
+        for start in range(0, count, batch_size):
+            positions = range(start, min(start + batch_size, count))
+            readable = np.array([i for i in positions if i not in damaged], np.int64)
+            pixels = np.fromfile(file, np.uint8, len(readable) * 3 * math.prod(crop))
+            yield Batch(
+                positions=readable,
+                pixels=torch.from_numpy(pixels.reshape(len(readable), 3, *crop)),
+                damaged={i: damaged[i] for i in positions if i in damaged},
+            )
+
+
+def default_workers() -> int:
+    """A thread for each core this process may use, eight at most."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(8, cores or 1)
 
 
 def decode(
@@ -124,9 +162,8 @@ def decode(
 def _batch(start: int, items: Sequence[Tensor | str]) -> Batch:
     readable = [i for i, item in enumerate(items) if isinstance(item, Tensor)]
     tensors = [item for item in items if isinstance(item, Tensor)]
-    pixels = torch.stack(tensors) if tensors else torch.empty(0, dtype=torch.uint8)
     return Batch(
         positions=start + np.array(readable, np.int64),
-        pixels=pixels.pin_memory() if torch.cuda.is_available() else pixels,
+        pixels=torch.stack(tensors) if tensors else torch.empty(0, dtype=torch.uint8),
         damaged={start + i: item for i, item in enumerate(items) if isinstance(item, str)},
     )
