@@ -8,7 +8,7 @@ OUT := out
 DATASET := $(OUT)/spurbench-mini-1.0.0
 PANEL := resnet_v1 resnet_v2 resnet_robust vit
 
-.PHONY: help demo test test-browser test-slow check leaderboard assets clean
+.PHONY: help demo test test-browser test-slow check leaderboard bench assets clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -57,6 +57,11 @@ leaderboard: $(VENV)/.installed ## Publish the embedded dataset's leaderboard: t
 	$(BIN)/spurbench eval $(PANEL:%=--model mini:%) $$(printf -- '--model %s ' $(OUT)/board-classifiers/*/) \
 	  --data $(DATASET) --output $(OUT)/board-results
 	$(BIN)/spurbench leaderboard build $(OUT)/board-results --data $(DATASET) --output leaderboards
+
+bench: $(VENV)/.installed ## Measure speed and memory, and the error of the SFSL's shortcuts
+	$(BIN)/python -m benchmarks.finetune $(BENCH)
+	$(BIN)/python -m benchmarks.sfsl_error
+	$(BIN)/python -m benchmarks.eval
 
 assets: $(VENV)/.installed ## Train the embedded recipe's models from nothing (hours on two cores)
 	$(BIN)/python -m spurbench.builders.mini.assets

@@ -9,22 +9,23 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from spurbench.errors import SpurbenchError
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a crash leaves the old content or the new, never a part.
+@contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a binary file whose content becomes that of ``path`` when the block succeeds.
 
-    Parent folders are created. The temporary file lies beside ``path``, so the rename stays within
-    one file system.
+    A crash leaves the old content or the new, never a part. Parent folders are created. The
+    temporary file lies beside ``path``, so the rename stays within one file system.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path, "tmp")
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -32,6 +33,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``; see :func:`writing`."""
+    with writing(path) as file:
+        file.write(data)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -20,7 +20,8 @@ from spurbench.classifiers import Classifier
 from spurbench.detectors import ObjectDetector, load_detector
 from spurbench.diff import Snapshot
 from spurbench.diffusion.base import TRAINED, TextToImage, load_base, load_decoder
-from spurbench.diffusion.finetune import Subject, finetune
+from spurbench.diffusion.finetune import finetune
+from spurbench.diffusion.objective import Subject
 from spurbench.diffusion.sample import sample
 from spurbench.environment import package_versions
 from spurbench.errors import SpurbenchError
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 # A stage's revision is raised when its code changes what it writes, so that stored output of the
 # old code is not taken for that of the new.
-REVISIONS = {"prior": 1, "finetune": 1, "sample": 1, "examine": 2, "quality": 1}
+REVISIONS = {"prior": 2, "finetune": 2, "sample": 2, "examine": 2, "quality": 1}
 
 
 @dataclass(frozen=True)
@@ -364,6 +365,7 @@ def _prior(shop: _Workshop, spurious_class: SpuriousClass) -> Stage:
             steps=recipe.prior.steps,
             guidance_scale=recipe.prior.guidance_scale,
             batch_size=recipe.prior.batch_size,
+            precision=recipe.prior.precision,
         )
 
     inputs = {
@@ -388,10 +390,13 @@ def _finetune(
 
     def make(folder: Path) -> None:
         shop.base.restore()
+        priors = _image_files(prior)
         subject = Subject(
             index=spurious_class.index,
             references=[decode_rgb(record.read()) for record in references],
-            priors=[Image.open(path) for path in _image_files(prior)],
+            priors=[Image.open(path) for path in priors],
+            reference_names=[Path(record.path).name for record in references],
+            prior_names=[path.name for path in priors],
             instance_prompt=recipe.instance_prompt(spurious_class),
             prior_prompt=recipe.prior_prompt(spurious_class),
             noun=spurious_class.noun,
@@ -459,6 +464,7 @@ def _sample(shop: _Workshop, spurious_class: SpuriousClass, tuned: Stage | None)
             steps=recipe.sample.steps,
             guidance_scale=recipe.sample.guidance_scale,
             batch_size=recipe.sample.batch_size,
+            precision=recipe.sample.precision,
         )
 
     inputs = {

@@ -43,7 +43,7 @@ class Batch:
 class PixelStore:
     """Keeps decoded, resized and cropped pixels for the next classifier that takes the same.
 
-    They lie in plain files, a byte a value: 7,500 images of 224 pixels are 1.1 GB. Where there is
+    They lie in plain files, a byte a value: 7,500 images at 224 pixels are 1.1 GB. Where there is
     no room for them, that is said once, and images are decoded again.
     """
 

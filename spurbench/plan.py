@@ -91,7 +91,8 @@ class Plan:
         stages: in order; selection and checking are left out of the operations, they are small.
         costs: per sample.
         memory: bytes at the peak of fine-tuning: weights, gradients, optimiser, kept activations.
-            The allocator and the device's context come on top.
+            What a checkpointed block recomputes, the allocator and the device's context come on
+            top.
         checkpoint: bytes of the largest checkpoint, there only while a class is fine-tuned.
     """
 
@@ -172,7 +173,7 @@ def plan(recipe: Recipe, folder: Path, classes: Sequence[SpuriousClass]) -> Plan
         stages=tuple(stages),
         costs=costs,
         memory=_peak_memory(recipe, costs, trained, max(recipe.kappa_of(c) for c in classes)),
-        checkpoint=(4 * stored + 8 * trained) if tuned else 0,
+        checkpoint=12 * trained if tuned else 0,
     )
 
 
@@ -222,6 +223,7 @@ def _cases(
     if recipe.finetune.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
         text_encoder.gradient_checkpointing_enable()
+    if recipe.finetune.gradient_checkpointing or recipe.sfsl.checkpoint_decoder:
         vae.enable_gradient_checkpointing()
     unet.train()
     text_encoder.train()
@@ -323,27 +325,36 @@ def _kept(network: nn.Module, run: Callable[[], Tensor]) -> float:
     return sum(kept.values())
 
 
-def _finetuning(recipe: Recipe, costs: Costs, kappa: float) -> float:
-    """Floating point operations of one class's fine-tuning."""
+def step_operations(recipe: Recipe, costs: Costs, kappa: float) -> float:
+    """Floating point operations of one fine-tuning step, the mean over steps.
+
+    Args:
+        recipe: every number.
+        costs: per sample; those of a recipe without checkpointing leave recomputation out.
+        kappa: weight of the similarity loss; 0 turns it off.
+    """
     tuning = recipe.finetune
     # Without weight gradients (adapters, an embedding) a backward pass costs about one forward.
     unet = costs.unet.training if tuning.method == "full" else 2 * costs.unet.forward
     text = costs.text_encoder
-    prompts = 2 * (text.training if tuning.train_text_encoder else text.forward)
-    step = 2 * tuning.batch_size * unet + prompts
-    total = tuning.steps * step + (recipe.select.references + recipe.prior.images) * costs.encode
+    step = 2 * tuning.batch_size * unet
+    step += 2 * (text.training if tuning.train_text_encoder else text.forward)
     if kappa:
         decoded = tuning.batch_size * (2 if recipe.sfsl.gradient == "both" else 1)
-        total += (
-            tuning.steps / recipe.sfsl.every * decoded * _decoding(recipe) * costs.decode.training
-        )
-    return total
+        step += decoded * _decoding(recipe) * costs.decode.training / recipe.sfsl.every
+    return step
+
+
+def _finetuning(recipe: Recipe, costs: Costs, kappa: float) -> float:
+    """Floating point operations of one class's fine-tuning."""
+    encoded = recipe.select.references + recipe.prior.images
+    return recipe.finetune.steps * step_operations(recipe, costs, kappa) + encoded * costs.encode
 
 
 def _decoding(recipe: Recipe) -> float:
     """What the similarity loss's decoding costs, of a full one of every sample.
 
-    A tiny decoder is counted as nothing, and checkpointing not as the forward pass it adds.
+    A tiny decoder is counted as nothing.
     """
     if recipe.sfsl.decoder:
         return 0
@@ -366,7 +377,7 @@ def _peak_memory(recipe: Recipe, costs: Costs, trained: int, kappa: float) -> fl
     optimiser = 12 * trained  # gradient and two moments
     batch = recipe.finetune.batch_size
     kept = 2 * batch * costs.unet.kept + 2 * costs.text_encoder.kept
-    if kappa and not (recipe.sfsl.checkpoint_decoder or recipe.sfsl.decoder):
+    if kappa and not recipe.sfsl.decoder:
         side = (recipe.sfsl.decode_resolution or recipe.base.resolution) / recipe.base.resolution
         kept += batch * (2 if recipe.sfsl.gradient == "both" else 1) * side**2 * costs.decode.kept
     return weights + optimiser + kept

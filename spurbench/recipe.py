@@ -67,6 +67,9 @@ class Select(_Section):
     references: Count = 6
 
 
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
 class Prior(_Section):
     """Stage 2: images of the generic kind from the untouched base model."""
 
@@ -75,6 +78,7 @@ class Prior(_Section):
     steps: Count = 50
     guidance_scale: NonNegative = 7.5
     batch_size: Count = 16
+    precision: Precision = Field(default="float32", description="autocast dtype of the sampling")
 
 
 Method = Literal["full", "lora", "textual_inversion", "base"]
@@ -110,11 +114,20 @@ class Finetune(_Section):
     epsilon: Positive = 1e-8
     gradient_clip: Positive | None = Field(default=1.0, description="global norm; none to disable")
     prior_weight: NonNegative = Field(default=1.0, description="lambda, the weight of L_PPL")
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
+    precision: Precision = Field(
         default="float32", description="autocast dtype; master weights are always float32"
     )
     gradient_checkpointing: bool = False
-    checkpoint_every: Count = Field(default=200, description="steps between checkpoints")
+    compile: bool = Field(
+        default=False,
+        description="torch.compile the U-Net while it is trained; compiled once for all classes "
+        "where method is full or textual_inversion",
+    )
+    checkpoint_every: Count = Field(
+        default=200,
+        description="steps between checkpoints, and between looks at the losses; a checkpoint of "
+        "all weights and their AdamW moments is 12 bytes a weight",
+    )
     weights_dtype: Literal["float32", "float16"] = Field(
         default="float16", description="in which the fine-tuned weights are stored"
     )
@@ -158,7 +171,8 @@ class SFSL(_Section):
         description="side to decode x0-hat at, pixels; its latents are shrunk to it. None: full",
     )
     checkpoint_decoder: bool = Field(
-        default=False, description="compute the decoder twice instead of keeping its activations"
+        default=False,
+        description="compute the decoder's blocks twice instead of keeping their activations",
     )
     decoder: str | None = Field(
         default=None,
@@ -174,6 +188,7 @@ class Sample(_Section):
     steps: Count = 25
     guidance_scale: NonNegative = 7.5
     batch_size: Count = 25
+    precision: Precision = Field(default="float32", description="autocast dtype of the sampling")
 
 
 class Check(_Section):

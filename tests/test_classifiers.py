@@ -296,3 +296,23 @@ def test_a_folder_whose_config_is_wrong_is_named(tmp_path, old, new, message):
     with pytest.raises(SpurbenchError, match=message) as caught:
         load_classifier(str(tmp_path / "toy"))
     assert "config.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_madry_style_checkpoint_serves_as_phi(weights, tmp_path):
+    """As a recipe says it: panel.phi=ARCHITECTURE=FILE, with what robustness training saves."""
+    from spurbench import panel
+    from spurbench.recipe import read_recipe
+
+    _, model = weights
+    state = model.state_dict()
+    saved = {f"module.model.{key}": value for key, value in state.items()}
+    saved |= {f"module.attacker.model.{key}": value for key, value in state.items()}
+    saved |= {"module.normalizer.new_mean": torch.zeros(3, 1, 1)}
+    torch.save({"model": saved, "epoch": 3, "schedule": None}, tmp_path / "robust.pt")
+    recipe, _, folder = read_recipe("mini", [f"panel.phi={SMALL}={tmp_path / 'robust.pt'}"])
+    phi = panel.load_member(recipe.panel.phi, relative_to=folder, device=torch.device("cpu"))
+    assert torch.equal(phi.head_weight, model.get_classifier().weight)
+    pixels = torch.rand(2, 3, *phi.input_size)
+    features = phi.features(pixels)
+    logits = features @ phi.head_weight.T + model.get_classifier().bias
+    torch.testing.assert_close(logits, phi(pixels))

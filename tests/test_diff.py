@@ -66,7 +66,7 @@ def test_an_image_that_is_there_twice_counts_twice():
 def test_settings_are_named_as_set_takes_them_and_the_panel_by_name():
     rows = {"real": [], "generated": strip([row("generated", 0)])}
     before, after = provenance(), provenance(seed=7)
-    after["recipe"]["finetune"]["steps"] = 800
+    before["recipe"]["finetune"]["steps"], after["recipe"]["finetune"]["steps"] = 400, 800
     after["base_model"]["fingerprint"] = "e" * 64
     before["panel"] = [{"name": n, "weights_sha256": n} for n in ("gone", "kept", "trained")]
     after["panel"] = [

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from toy import save_toy_pipeline
+from toy import save_toy_pipeline, toy_subject
 
 from spurbench.diffusion.base import load_base, load_decoder
-from spurbench.diffusion.finetune import CHECKPOINT, Subject, finetune
+from spurbench.diffusion.finetune import CHECKPOINT, finetune
+from spurbench.diffusion.objective import Objective
 from spurbench.diffusion.sample import initial_noise, sample
 from spurbench.errors import SpurbenchError
 from spurbench.recipe import SFSL, Finetune
@@ -27,41 +28,9 @@ def base(toy_folder):
     return load_base(str(toy_folder), revision=None, relative_to=toy_folder, device=CPU)
 
 
-def images(count: int, seed: int) -> list[Image.Image]:
-    rng = np.random.default_rng(seed)
-    return [
-        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(count)
-    ]
-
-
 @pytest.fixture
 def subject():
-    torch.manual_seed(1)
-    network = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 6, 5, stride=4),
-        torch.nn.ReLU(),
-        torch.nn.Flatten(),
-        torch.nn.Linear(96, 7),
-    ).requires_grad_(False)
-    return Subject(
-        index=94,
-        references=images(3, 0),
-        priors=images(4, 1),
-        instance_prompt="a photo of a sks flower",
-        prior_prompt="a photo of a flower",
-        noun="flower",
-        resolution=32,
-        kappa=1.0,
-        phi=network,
-        phi_input=(20, 20),
-        class_weight=torch.linspace(-1, 1, 7),
-    )
-
-
-def replace(subject: Subject, **changes) -> Subject:
-    from dataclasses import replace
-
-    return replace(subject, **changes)
+    return toy_subject()
 
 
 SETTINGS = Finetune(steps=4, learning_rate=1e-3, checkpoint_every=2, batch_size=2)
@@ -148,7 +117,7 @@ def test_a_run_that_fails_leaves_the_pipeline_in_its_ordinary_form(
     def fail(*args, **kwargs):
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr("spurbench.diffusion.finetune.denoising_loss", fail)
+    monkeypatch.setattr("spurbench.diffusion.objective.denoising_loss", fail)
     with pytest.raises(RuntimeError, match="in the middle"):
         finetune(base, subject, settings, SFSL(), 0, tmp_path)
     monkeypatch.undo()
@@ -246,60 +215,109 @@ def test_the_seed_and_the_class_decide_the_draws(base, subject, tmp_path):
         assert moved(first["unet"], second["unet"])
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_and_seed(base, subject, tmp_path):
-    settings = SETTINGS.model_copy(update={"learning_rate": 1e30, "gradient_clip": None})
-    with pytest.raises(SpurbenchError, match=r"class 94.*step 1, seed 7"):
+def faulty(monkeypatch, at: int, fault) -> None:
+    """Have ``fault`` change what is minimised in step ``at``, and what is said of it."""
+    original = Objective.__call__
+
+    def call(self, draw):
+        losses = original(self, draw)
+        return fault(losses) if draw.step == at else losses
+
+    monkeypatch.setattr(Objective, "__call__", call)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_seed_and_inputs(
+    base, subject, tmp_path, monkeypatch
+):
+    """Two steps lie between the fault and the next look; the first is named, and the checkpoint
+    that stays is from before it: from there the run ends as if nothing had been."""
+    settings = SETTINGS.model_copy(update={"steps": 8, "checkpoint_every": 3})
+    whole, _ = finetune(base, subject, settings, SFSL(), 7, tmp_path / "whole")
+    base.restore()
+    faulty(monkeypatch, 3, lambda losses: losses._replace(prior=losses.prior * torch.nan))
+    with pytest.raises(SpurbenchError) as caught:
+        finetune(base, subject, settings, SFSL(), 7, tmp_path / "faulty")
+    draw = Objective(base, subject, settings, SFSL()).draw(7, 3)
+    references = ", ".join(subject.reference_names[i] for i in draw.references)
+    priors = ", ".join(subject.prior_names[i] for i in draw.priors)
+    timesteps = ", ".join(str(int(t)) for t in draw.timesteps)
+    message = str(caught.value)
+    assert "class 94 ('a photo of a sks flower'): loss not finite at step 3 (" in message
+    assert (
+        f"seed 7, references {references}, prior images {priors}, timesteps {timesteps};" in message
+    )
+    assert "prior nan" in message and "instance nan" not in message
+    assert str(tmp_path / "faulty" / CHECKPOINT) in message
+    monkeypatch.undo()
+    base.restore()
+    resumed, _ = finetune(base, subject, settings, SFSL(), 7, tmp_path / "faulty")
+    assert not moved(whole["unet"], resumed["unet"])
+
+
+@pytest.mark.parametrize("steps", [6, 4], ids=["before a checkpoint", "at the end"])
+def test_weights_that_the_last_step_ruined_are_not_kept(
+    base, subject, tmp_path, monkeypatch, steps
+):
+    """The loss of step 3 is finite, its gradient is not: the next loss would tell, too late."""
+    settings = SETTINGS.model_copy(update={"steps": steps, "gradient_clip": None})
+
+    def fault(losses):
+        zero = losses.prior - losses.prior.detach()
+        return losses._replace(prior=losses.prior + zero.sqrt())
+
+    faulty(monkeypatch, 3, fault)
+    with pytest.raises(SpurbenchError, match=r"weights not finite after step 3, .*seed 7"):
         finetune(base, subject, settings, SFSL(), 7, tmp_path)
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert state["step"] == 2
+    assert all(value.isfinite().all() for value in state["trained"].values())
+
+
+def test_a_checkpoint_holds_what_is_trained_and_nothing_else(base, subject, tmp_path, monkeypatch):
+    sizes = {}
+    for method in ("full", "lora", "textual_inversion"):
+        settings = SETTINGS.model_copy(update={"method": method, "lora_rank": 2})
+        faulty(monkeypatch, 3, lambda losses: losses._replace(prior=losses.prior * torch.nan))
+        with pytest.raises(SpurbenchError):
+            finetune(base, subject, settings, SFSL(), 0, tmp_path / method)
+        monkeypatch.undo()
+        base.restore()
+        trained = torch.load(tmp_path / method / CHECKPOINT, weights_only=True)["trained"]
+        sizes[method] = sum(value.numel() for value in trained.values())
+        assert {key.split(".")[0] for key in trained} == (
+            {"token"} if method == "textual_inversion" else {"unet", "text_encoder"}
+        )
+        assert all(("lora" in key) == (method == "lora") for key in trained)
+    networks = (base.pipeline.unet, base.pipeline.text_encoder)
+    assert sizes["full"] == sum(p.numel() for net in networks for p in net.parameters())
+    assert sizes["textual_inversion"] == 16
+
+
+@pytest.mark.slow
+def test_a_compiled_unet_is_compiled_once_for_all_classes(base, subject, tmp_path):
+    from torch._dynamo.utils import counters
+
+    settings = SETTINGS.model_copy(update={"compile": True, "steps": 2})
+    plain = SETTINGS.model_copy(update={"steps": 2})
+    _, expected = finetune(base, subject, plain, SFSL(), 0, tmp_path / "plain")
+    base.restore()
+    torch._dynamo.reset()
+    counters.clear()
+    weights, losses = finetune(base, subject, settings, SFSL(), 0, tmp_path / "first")
+    for name, values in losses.items():
+        assert values == pytest.approx(expected[name], rel=1e-3, abs=1e-5)
+    compiled = counters["stats"]["unique_graphs"]
+    assert compiled > 0
+    assert weights["unet"].keys() == base.pipeline.unet.state_dict().keys()
+    base.restore()
+    list(sample(base, "a photo", [1, 2], resolution=32, steps=2, guidance_scale=2, batch_size=2))
+    finetune(base, replace(subject, index=105), settings, SFSL(), 0, tmp_path / "second")
+    assert counters["stats"]["unique_graphs"] == compiled
 
 
 def test_a_token_that_is_not_one_token_is_refused(base, subject, tmp_path):
     with pytest.raises(SpurbenchError, match=r"'zwx' is 3 tokens"):
         finetune(base, subject, SETTINGS.model_copy(update={"token": "zwx"}), SFSL(), 0, tmp_path)
-
-
-def test_cached_posteriors_and_gathered_prompts_give_the_plain_loss(base, subject, tmp_path):
-    """The first step's losses, worked out image by image and prompt by prompt."""
-    from spurbench.runs import derive_seed
-
-    settings = SETTINGS.model_copy(update={"steps": 1})
-    _, losses = finetune(base, subject, settings, SFSL(), 5, tmp_path)
-    base.restore()
-
-    generator = torch.Generator().manual_seed(derive_seed(5, "finetune", 94, 0))
-    which = torch.randint(3, (2,), generator=generator)
-    which_prior = torch.randint(4, (2,), generator=generator)
-    timesteps = torch.randint(1000, (4,), generator=generator)
-    posterior_noise = torch.randn(4, 4, 8, 8, generator=generator)
-    noise = torch.randn(4, 4, 8, 8, generator=generator)
-
-    pipe = base.pipeline
-    chosen = [subject.references[i] for i in which] + [subject.priors[i] for i in which_prior]
-    prompts = [subject.instance_prompt] * 2 + [subject.prior_prompt] * 2
-    errors, psi = [], []
-    with torch.no_grad():
-        for i, (image, prompt) in enumerate(zip(chosen, prompts, strict=True)):
-            pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 127.5 - 1
-            posterior = pipe.vae.encode(pixels).latent_dist
-            latents = (posterior.mean + posterior.std * posterior_noise[i]) * 0.18215
-            alpha_bar = pipe.scheduler.alphas_cumprod[timesteps[i]]
-            noised = alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise[i]
-            ids = pipe.tokenizer(
-                prompt, padding="max_length", max_length=24, return_tensors="pt"
-            ).input_ids
-            prediction = pipe.unet(noised, timesteps[i], pipe.text_encoder(ids)[0]).sample
-            errors.append(((prediction - noise[i]) ** 2).mean().item())
-            clean = (noised - (1 - alpha_bar).sqrt() * prediction) / alpha_bar.sqrt()
-            decoded = pipe.vae.decode(clean / 0.18215).sample
-            source = decoded if i >= 2 else pixels
-            resized = torch.nn.functional.interpolate(
-                (source / 2 + 0.5).clamp(0, 1), (20, 20), mode="bilinear", antialias=True
-            )
-            psi.append((subject.phi(resized) * subject.class_weight)[0])
-    weights = pipe.scheduler.alphas_cumprod[timesteps[2:]]
-    cosines = torch.stack([torch.cosine_similarity(psi[i], psi[i + 2], dim=0) for i in range(2)])
-    assert losses["instance"][0] == pytest.approx(np.mean(errors[:2]), rel=1e-5)
-    assert losses["prior"][0] == pytest.approx(np.mean(errors[2:]), rel=1e-5)
-    assert losses["sfsl"][0] == pytest.approx((weights * cosines).mean().item(), rel=1e-4, abs=1e-6)
 
 
 def test_an_sdxl_base_is_refused(tmp_path):
@@ -338,6 +356,42 @@ def test_guidance_and_prompt_reach_the_model(base):
     ]
     assert not np.array_equal(images_[0], images_[1])
     assert not np.array_equal(images_[1], images_[2])
+
+
+def test_the_prompt_is_encoded_once_and_guidance_takes_one_call(base):
+    calls = []
+    base.pipeline.text_encoder.register_forward_hook(lambda *_: calls.append("text"))
+    base.pipeline.unet.register_forward_hook(
+        lambda module, inputs, output: calls.append(len(inputs[0]))
+    )
+    options = {"resolution": 32, "steps": 2, "guidance_scale": 3.0, "batch_size": 2}
+    list(sample(base, "a photo", [1, 2, 3], **options))
+    # Prompt and empty prompt; then three calls of PNDM's two steps, both halves together.
+    assert calls == ["text", "text", *[4] * 3, *[2] * 3]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_sampling_in_low_precision_comes_near_and_leaves_the_weights(base, precision):
+    options = {"resolution": 32, "steps": 3, "guidance_scale": 3.0, "batch_size": 2}
+    exact = list(sample(base, "a photo", [1, 2], **options))
+    dtypes = set()
+    hook = base.pipeline.unet.conv_in.register_forward_hook(
+        lambda module, inputs, output: dtypes.add(output.dtype)
+    )
+    low = list(sample(base, "a photo", [1, 2], **options, precision=precision))
+    hook.remove()
+    assert dtypes == {getattr(torch, precision)}
+    assert base.pipeline.unet.dtype == base.pipeline.vae.dtype == torch.float32
+    difference = np.abs(np.asarray(exact, int) - np.asarray(low, int))
+    assert 0 < difference.mean() < 2
+    assert not base.pipeline.unet._forward_hooks
+
+
+def test_an_image_that_is_not_finite_is_refused(base):
+    with torch.no_grad():
+        base.pipeline.unet.conv_out.bias[0] = torch.nan
+    with pytest.raises(SpurbenchError, match=r"image 0 of 'a photo' \(seed 1\) is not finite"):
+        list(sample(base, "a photo", [1], resolution=32, steps=2, guidance_scale=1, batch_size=1))
 
 
 def tiny_decoder(folder):

@@ -34,6 +34,8 @@ def test_operations_are_those_of_stable_diffusion(full_size):
     assert costs.encode / TERA == pytest.approx(1.12, abs=0.005)
     assert costs.decode.forward / TERA == pytest.approx(2.51, abs=0.005)
     assert costs.decode.training / TERA == pytest.approx(5.06, abs=0.005)
+    guided = 51 * 2 * costs.unet.forward + costs.decode.forward
+    assert guided / TERA == pytest.approx(84, abs=0.5)
     assert costs.unet.parameters == 859_520_964
     assert costs.text_encoder.parameters == 123_060_480
     assert costs.vae_parameters == 83_653_863
@@ -54,6 +56,7 @@ def test_stages_add_up_to_what_the_recipe_says(full_size):
     assert planned.checkpoint == 12 * stored
 
 
+@pytest.mark.slow
 def test_settings_change_the_plan(full_size):
     _, default = full_size
 
@@ -70,6 +73,10 @@ def test_settings_change_the_plan(full_size):
     assert checkpointed.costs.unet.training == pytest.approx(
         4 / 3 * default.costs.unet.training, rel=0.1
     )
+    assert checkpointed.memory < 24e9 - 4e9  # the setting that docs/performance.md names
+    decoder = with_("sfsl.checkpoint_decoder=true")
+    assert decoder.costs.decode.kept < 0.2 * default.costs.decode.kept
+    assert decoder.costs.unet.kept == default.costs.unet.kept
     base = with_("finetune.method=base", "finetune.prompt=a photo of {feature}")
     assert [stage.name for stage in base.stages] == ["sample", "check"]
 

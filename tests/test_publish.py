@@ -185,7 +185,8 @@ def test_the_card_describes_every_column_and_file(tmp_path):
     for name, digest in manifest["files"].items():
         assert (digest in body) == name.endswith(".parquet")
     assert manifest["content"] in body and "a" * 64 in body  # the panel's weights
-    assert '"learning_rate": 0.001' in body  # the whole recipe
+    rate = read_recipe("mini")[0].finetune.learning_rate
+    assert f'"learning_rate": {rate}' in body  # the whole recipe
     splits = {s["name"]: s["num_examples"] for s in front["dataset_info"][0]["splits"]}
     assert splits == {"real": 3, "generated": 4}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import string
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,16 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from spurbench.diffusion.objective import Subject
+
 
 def toy_pipeline(prediction_type: str = "epsilon") -> StableDiffusionPipeline:
-    """A randomly initialised Stable Diffusion: 32 px, 8 x 8 latents, thousands of parameters."""
+    """A randomly initialised Stable Diffusion: 32 px, 8 x 8 latents, thousands of parameters.
+
+    With ``v_prediction`` it is built as 2.x is: heads by block, linear projections around the
+    attention, and another activation in the text encoder.
+    """
+    second = prediction_type == "v_prediction"
     torch.manual_seed(0)
     letters = [*string.ascii_lowercase, *(c + "</w>" for c in string.ascii_lowercase)]
     merges = [("s", "k"), ("sk", "s</w>")]
@@ -38,6 +46,7 @@ def toy_pipeline(prediction_type: str = "epsilon") -> StableDiffusionPipeline:
             bos_token_id=0,
             eos_token_id=1,
             pad_token_id=1,
+            hidden_act="gelu" if second else "quick_gelu",
         )
     )
     blocks = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4}
@@ -57,7 +66,8 @@ def toy_pipeline(prediction_type: str = "epsilon") -> StableDiffusionPipeline:
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=16,
-        attention_head_dim=2,
+        attention_head_dim=[2, 4] if second else 2,
+        use_linear_projection=second,
         **blocks,
     )
     scheduler = PNDMScheduler(
@@ -85,6 +95,41 @@ def save_toy_pipeline(folder: Path, prediction_type: str = "epsilon") -> Path:
     """Save a toy pipeline to ``folder`` and return it."""
     toy_pipeline(prediction_type).save_pretrained(folder)
     return folder
+
+
+def noise_images(count: int, seed: int, side: int = 32) -> list[Image.Image]:
+    """Images of noise."""
+    rng = np.random.default_rng(seed)
+    return [
+        Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)) for _ in range(count)
+    ]
+
+
+def toy_subject(**changes: object) -> Subject:
+    """A subject of noise, with a small random convolutional network as phi."""
+    torch.manual_seed(1)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 6, 5, stride=4),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(96, 7),
+    ).requires_grad_(False)
+    subject = Subject(
+        index=94,
+        references=noise_images(3, 0),
+        priors=noise_images(4, 1),
+        reference_names=["r0.png", "r1.png", "r2.png"],
+        prior_names=["p0.png", "p1.png", "p2.png", "p3.png"],
+        instance_prompt="a photo of a sks flower",
+        prior_prompt="a photo of a flower",
+        noun="flower",
+        resolution=32,
+        kappa=1.0,
+        phi=network,
+        phi_input=(20, 20),
+        class_weight=torch.linspace(-1, 1, 7),
+    )
+    return replace(subject, **changes)
 
 
 def save_toy_classifier(folder: Path, *, favourite: int | None, seed: int) -> Path:
@@ -135,10 +180,8 @@ def _save_timm(folder: Path, model: torch.nn.Module, config: dict[str, object]) 
 def save_noise_images(folder: Path, count: int, seed: int, side: int = 32) -> Path:
     """Save PNG files of noise."""
     folder.mkdir(parents=True)
-    rng = np.random.default_rng(seed)
-    for i in range(count):
-        pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i}.png")
+    for i, image in enumerate(noise_images(count, seed, side)):
+        image.save(folder / f"{i}.png")
     return folder
 
 

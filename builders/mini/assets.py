@@ -7,12 +7,15 @@ before it. On the same hardware and package versions, the same seed gives the sa
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import multiprocessing
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import numpy as np
@@ -52,6 +55,10 @@ from spurbench.runs import Stage, StageStore, file_sha256
 
 log = logging.getLogger(__name__)
 
+Part = Literal["base", "classifiers"]
+PARTS: tuple[Part, ...] = ("base", "classifiers")
+LISTING = "assets.json"
+
 HEAD = 1000
 """Width of the panel's heads: ImageNet-1k's, of which the world uses ten classes."""
 
@@ -61,8 +68,8 @@ class AssetSettings:
     """The size of everything; the defaults make the committed assets."""
 
     captioned: int = 24_000
-    biased_per_class: int = 1_000
-    unbiased: int = 16_000
+    biased_per_class: int = 1_500
+    unbiased: int = 32_000
     validation_per_class: int = 100
     real_per_class: int = 75
     vae: VAESettings = field(default_factory=VAESettings)
@@ -72,46 +79,142 @@ class AssetSettings:
 
 
 def train_assets(
-    output: Path, work: Path, settings: AssetSettings, seed: int, device: torch.device
+    output: Path,
+    work: Path,
+    settings: AssetSettings,
+    seed: int,
+    device: torch.device,
+    *,
+    parts: Sequence[Part] = PARTS,
+    jobs: int = 1,
 ) -> dict[str, Any]:
-    """Train everything and publish it to ``output`` in one go; returns what was measured."""
-    store = StageStore(work)
+    """Train the assets and publish them to ``output`` in one go.
+
+    Args:
+        output: folder of the assets, replaced as a whole at the end.
+        work: folder of finished and unfinished stages.
+        settings: sizes and numbers.
+        seed: global seed.
+        device: where the models are trained.
+        parts: what to train; a part left out stays as ``output`` has it. The oracle sees scenes
+            through the autoencoder, the new one or the one that stays.
+        jobs: 2 trains the base model in one process and the classifiers in another. Models this
+            small gain little from a second core each. On a CPU the number of threads, the cores
+            shared out among the jobs, decides the last bits of the weights.
+
+    Returns:
+        By part, how it was made and what was measured of its models.
+    """
+    threads = max(1, torch.get_num_threads() // jobs)
+    arguments = (output, StageStore(work), settings, seed, device, parts)
+    if jobs > 1:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(jobs, spawn, _start_job, (threads,)) as pool:
+            for job in [pool.submit(_MAKERS[part], *arguments) for part in parts]:
+                job.result()
+    made = {part: _MAKERS[part](*arguments) for part in parts}
+    listing = json.loads((output / LISTING).read_text()) if set(parts) != set(PARTS) else {}
+    with atomic.folder(output) as folder:
+        for part in PARTS:
+            if part not in made:
+                for name in _FOLDERS[part]:
+                    shutil.copytree(output / name, folder / name)
+                continue
+            trained, measured = made[part]
+            for name, source in trained.items():
+                shutil.copytree(source, folder / name)
+            listing[part] = {
+                "command": "python -m spurbench.builders.mini.assets",
+                "seed": seed,
+                "device": str(device),
+                "threads": threads if device.type == "cpu" else None,
+                "settings": _settings_of(part, settings),
+                "versions": package_versions(),
+                "measured": measured,
+            }
+        if "classifiers" in parts:
+            write_real(folder / "real", settings.real_per_class, seed)
+        listing["files"] = {
+            str(path.relative_to(folder)): file_sha256(path)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+        atomic.write_json(folder / LISTING, listing)
+    return {part: listing[part] for part in parts}
+
+
+def _start_job(threads: int) -> None:
+    torch.set_num_threads(threads)
+    _prepare()
+
+
+def _prepare() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_flush_denormal(True)  # small gradients of a CPU training are slow as denormals
+
+
+def _settings_of(part: Part, settings: AssetSettings) -> dict[str, Any]:
+    of_base = {"captioned", "vae", "base"}
+    return {
+        name: value
+        for name, value in asdict(settings).items()
+        if (name in of_base) == (part == "base")
+    }
+
+
+Trained = tuple[dict[str, Path], dict[str, Any]]
+"""Folders by their name among the assets, and what was measured."""
+
+
+def _make_base(
+    output: Path,
+    store: StageStore,
+    settings: AssetSettings,
+    seed: int,
+    device: torch.device,
+    parts: Sequence[Part],
+) -> Trained:
     scenes = _captioned(store, settings, seed)
     vae = _vae(store, settings, seed, device, scenes)
     base = _base(store, settings, seed, device, scenes, vae)
+    return {"base": base.folder / "pipeline"}, vae.json("measured.json")
+
+
+def _make_classifiers(
+    output: Path,
+    store: StageStore,
+    settings: AssetSettings,
+    seed: int,
+    device: torch.device,
+    parts: Sequence[Part],
+) -> Trained:
     classified = _biased(store, settings, seed)
     panel = {
         name: _panel(store, settings, seed, device, classified, name) for name in settings.panel
     }
+    vae = output / "base" / "vae"
+    if "base" in parts:
+        # By now the other job has the autoencoder, or this one waits for it at the store's lock.
+        scenes = _captioned(store, settings, seed)
+        vae = _vae(store, settings, seed, device, scenes).folder / "vae"
     oracle = _oracle(store, settings, seed, device, vae)
-    measured = {
-        "vae": vae.json("measured.json"),
+    return {
+        **{f"panel/{name}": stage.folder / "classifier" for name, stage in panel.items()},
+        "oracle": oracle.folder / "classifier",
+    }, {
         "panel": {name: stage.json("measured.json") for name, stage in panel.items()},
         "oracle": oracle.json("measured.json"),
     }
-    with atomic.folder(output) as folder:
-        shutil.copytree(base.folder / "pipeline", folder / "base")
-        for name, stage in panel.items():
-            shutil.copytree(stage.folder / "classifier", folder / "panel" / name)
-        shutil.copytree(oracle.folder / "classifier", folder / "oracle")
-        write_real(folder / "real", settings.real_per_class, seed)
-        atomic.write_json(
-            folder / "assets.json",
-            {
-                "command": "python -m spurbench.builders.mini.assets",
-                "seed": seed,
-                "device": str(device),
-                "settings": asdict(settings),
-                "versions": package_versions(),
-                "measured": measured,
-                "files": {
-                    str(path.relative_to(folder)): file_sha256(path)
-                    for path in sorted(folder.rglob("*"))
-                    if path.is_file()
-                },
-            },
-        )
-    return measured
+
+
+_MAKERS: dict[Part, Callable[..., Trained]] = {
+    "base": _make_base,
+    "classifiers": _make_classifiers,
+}
+_FOLDERS: dict[Part, tuple[str, ...]] = {
+    "base": ("base",),
+    "classifiers": ("panel", "oracle", "real"),
+}
 
 
 def _captioned(store: StageStore, settings: AssetSettings, seed: int) -> Stage:
@@ -222,7 +325,13 @@ def _panel(
             device=device,
             work=folder,
         )
-        save_classifier(folder / "classifier", model, settings.panel[name], HEAD)
+        save_classifier(
+            folder / "classifier",
+            model,
+            settings.panel[name],
+            HEAD,
+            training_data="mini, biased",
+        )
         correct = {
             split: predict(model, pixels[split], device).argmax(1).numpy() == labels[split]
             for split in ("validation", "real")
@@ -247,7 +356,7 @@ def _panel(
 
 
 def _oracle(
-    store: StageStore, settings: AssetSettings, seed: int, device: torch.device, vae_stage: Stage
+    store: StageStore, settings: AssetSettings, seed: int, device: torch.device, vae_folder: Path
 ) -> Stage:
     from diffusers import AutoencoderKL
 
@@ -255,7 +364,8 @@ def _oracle(
     scenes = [unbiased(seed, "train", i) for i in range(settings.unbiased)]
 
     def make(folder: Path) -> None:
-        vae = AutoencoderKL.from_pretrained(vae_stage.folder / "vae").to(device).eval()
+        vae = AutoencoderKL.from_pretrained(vae_folder, torch_dtype=torch.float32)
+        vae = vae.to(device).eval()
         pixels = render_all(scenes, "unbiased scenes")
         truth = np.stack([labels.of(scene) for scene in scenes])
         # Half as rendered, half through the autoencoder, as generated images will look.
@@ -288,7 +398,7 @@ def _oracle(
 
     inputs = {
         "seed": seed,
-        "vae": vae_stage.fingerprint,
+        "vae": file_sha256(vae_folder / "diffusion_pytorch_model.safetensors"),
         "count": len(scenes),
         "world": _digest(scenes),
         "settings": asdict(settings.oracle),
@@ -329,12 +439,30 @@ def _validation_scenes(seed: int, count: int) -> np.ndarray:
 )
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True)
-def main(output: Path, work: Path, seed: int, device: str) -> None:
+@click.option("--jobs", type=click.IntRange(1, 2), default=2, show_default=True, help="Processes.")
+@click.option(
+    "--part",
+    "parts",
+    type=click.Choice(PARTS),
+    multiple=True,
+    help="Train this part only and leave the other as it is. [default: both]",
+)
+def main(
+    output: Path, work: Path, seed: int, device: str, jobs: int, parts: tuple[Part, ...]
+) -> None:
     """Train the mini world's base model, panel and oracle; resumes where it stopped."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_flush_denormal(True)  # small gradients of a CPU training are slow as denormals
-    measured = train_assets(output, work, AssetSettings(), seed, choose_device(device))
-    click.echo(measured)
+    _prepare()
+    made = train_assets(
+        output,
+        work,
+        AssetSettings(),
+        seed,
+        choose_device(device),
+        parts=parts or PARTS,
+        jobs=jobs,
+    )
+    for part, entry in made.items():
+        click.echo(f"{part}: {json.dumps(entry['measured'])}")
 
 
 if __name__ == "__main__":

@@ -27,12 +27,12 @@ RARE_TOKEN = "sks"
 class BaseSettings:
     """How the base model is trained."""
 
-    block_out_channels: tuple[int, ...] = (64, 128)
+    block_out_channels: tuple[int, ...] = (32, 96, 128)
     attention_heads: int = 4
     text_width: int = 96
     text_layers: int = 2
     max_tokens: int = 16
-    steps: int = 8000
+    steps: int = 7000
     batch_size: int = 32
     learning_rate: float = 1e-3
     caption_dropout: float = 0.1  # empty captions, for classifier-free guidance
@@ -89,14 +89,14 @@ def make_pipeline(vae: Any, tokenizer: Any, settings: BaseSettings) -> Any:
         )
     )
     unet = UNet2DConditionModel(
-        sample_size=16,
+        sample_size=vae.config.sample_size // 2 ** (len(vae.config.block_out_channels) - 1),
         in_channels=vae.config.latent_channels,
         out_channels=vae.config.latent_channels,
         block_out_channels=settings.block_out_channels,
         layers_per_block=1,
-        # Attention only where the map is small: it is what a CPU pays for.
-        down_block_types=("DownBlock2D",) * (levels - 1) + ("CrossAttnDownBlock2D",),
-        up_block_types=("CrossAttnUpBlock2D",) + ("UpBlock2D",) * (levels - 1),
+        # The first level is narrow and has no attention: at 16 x 16 it is what a CPU pays for.
+        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1),
+        up_block_types=("CrossAttnUpBlock2D",) * (levels - 1) + ("UpBlock2D",),
         cross_attention_dim=settings.text_width,
         attention_head_dim=settings.attention_heads,
         norm_num_groups=16,
@@ -134,7 +134,7 @@ def train_base(
 
     Args:
         pipeline: from :func:`make_pipeline`.
-        posteriors: means and standard deviations of the scenes' latents, each (N, C, 16, 16).
+        posteriors: means and standard deviations of the scenes' latents, each (N, C, h, w).
         captions: of the scenes.
         settings: optimisation.
         seed: global seed.

@@ -25,7 +25,7 @@ class VAESettings:
 
     block_out_channels: tuple[int, ...] = (16, 32, 64)
     latent_channels: int = 4
-    steps: int = 6000
+    steps: int = 5000
     batch_size: int = 8
     learning_rate: float = 2.5e-3
     gradient_weight: float = 0.25  # of the L1 between image gradients, which keeps edges sharp
@@ -99,7 +99,7 @@ def train_vae(
 
 @torch.inference_mode()
 def encode_all(vae: Any, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Means and standard deviations of the posteriors, each (N, C, 16, 16) on the CPU."""
+    """Means and standard deviations of the posteriors, each (N, C, h, w) on the CPU."""
     parts = [
         vae.encode(to_model(pixels[i : i + 128]).to(vae.device)).latent_dist
         for i in range(0, len(pixels), 128)

@@ -7,6 +7,7 @@ two scenes are never equal.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,17 +68,18 @@ def render(scene: Scene) -> np.ndarray:
     side = SIZE * SUPERSAMPLING
     canvas = _background(rng, side)
     _clutter(canvas, rng, count=int(rng.integers(0, 4)))
+    feature: Pen | None = None
     if scene.subfamily is not None:
         wide = scene.kind == "wall"
         scale = rng.uniform(*scene.feature_scale) * (0.44 if wide else 0.36) * side
         spread = max(0.04, 0.42 - scale / side) * (1.2 if wide else 1.0)
-        pen = _pen(canvas, rng, scale, spread, tilt=0.08)
-        KINDS[SUBFAMILY_KIND[scene.subfamily]][scene.subfamily](pen, rng)
+        feature = _pen(canvas, rng, scale, spread, tilt=0.08)
+        KINDS[SUBFAMILY_KIND[scene.subfamily]][scene.subfamily](feature, rng)
     if scene.object is not None:
         scale = rng.uniform(*scene.object_scale) * 0.27 * side
         tilt = 0.06 if scene.object == "flagpole" else 0.2
-        pen = _pen(canvas, rng, scale, max(0.05, 0.45 - scale / side), tilt)
-        OBJECTS[scene.object](pen, rng)
+        pens = [_pen(canvas, rng, scale, max(0.05, 0.45 - scale / side), tilt) for _ in range(8)]
+        OBJECTS[scene.object](_beside(pens, feature), rng)
     if rng.random() < 0.3:
         _clutter(canvas, rng, count=1, foreground=True)
     return _light(canvas, rng)
@@ -88,6 +90,22 @@ def _pen(
 ) -> Pen:
     x, y = (canvas.width * (0.5 + rng.uniform(-spread, spread)) for _ in range(2))
     return Pen(canvas, x, y, scale, rng.uniform(-tilt, tilt), bool(rng.random() < 0.5))
+
+
+def _beside(pens: Sequence[Pen], feature: Pen | None) -> Pen:
+    """The first place from which an object leaves some of the feature to be seen.
+
+    In front of a much larger feature that is any place; else it must be off the feature's centre by
+    its half width, or as far as the places offer: a scene that hides what it is labelled with would
+    be a wrong label.
+    """
+    if feature is None or pens[0].size < 0.7 * feature.size:
+        return pens[0]
+    away = [math.hypot(pen.x - feature.x, pen.y - feature.y) for pen in pens]
+    return next(
+        (pen for pen, far in zip(pens, away, strict=True) if far >= 0.9 * feature.size),
+        pens[int(np.argmax(away))],
+    )
 
 
 _SKIES: list[Colour] = [

@@ -27,6 +27,21 @@ def denoising_loss(prediction: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(prediction.float(), target.float())
 
 
+def noised_latents(latents: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
+    """z_t = sqrt(alpha_bar_t) z_0 + sqrt(1 - alpha_bar_t) eps (Ho et al. 2020, eq. 4).
+
+    Not the scheduler's ``add_noise``: bases come with schedulers for sampling, and those of the
+    Euler family add noise of variance sigma_t to unscaled latents instead.
+
+    Args:
+        latents: clean z_0, (N, C, H, W).
+        noise: eps, the same shape.
+        alpha_bar: cumulative product of alphas at each sample's timestep, (N,).
+    """
+    signal, sigma = _signal_and_sigma(alpha_bar, latents)
+    return signal * latents + sigma * noise
+
+
 def prediction_target(
     latents: Tensor, noise: Tensor, alpha_bar: Tensor, prediction_type: str
 ) -> Tensor:

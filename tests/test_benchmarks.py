@@ -1,0 +1,83 @@
+"""The benchmarks run and say what they should; how fast anything is, no test says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import click
+import pytest
+import torch
+
+from benchmarks.finetune import measure, run_peer, table, variants
+from benchmarks.models import set_up
+from spurbench.recipe import SFSL, Finetune
+
+STAND_IN = """
+import json, pathlib, sys, time
+options = dict(zip(sys.argv[1::1], [*sys.argv[2:], None]))
+time.sleep(1.5 * int(options["--max_train_steps"]))  # else start-up hides the steps
+folder = pathlib.Path(options["--output_dir"])
+folder.mkdir(exist_ok=True)
+index = json.loads((pathlib.Path(options["--pretrained_model_name_or_path"]) /
+                    "model_index.json").read_text())
+count = len(list(pathlib.Path(options["--class_data_dir"]).iterdir()))
+with (folder / "calls.jsonl").open("a") as file:
+    file.write(json.dumps([sys.argv[1:], index["_class_name"], count]) + "\\n")
+"""
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    toy = set_up("toy", folder / "pipeline", torch.device("cpu"))
+    changed = {
+        name: getattr(toy.recipe, name).model_copy(update={"precision": "float32"})
+        for name in ("finetune", "sample")
+    }
+
+    return replace(toy, recipe=toy.recipe.model_copy(update=changed)), folder
+
+
+def test_every_variant_is_made_of_recipe_settings(setup):
+    resolution = setup[0].recipe.base.resolution
+    for name, options in variants(resolution).items():
+        SFSL(**options.get("sfsl", {}))
+        Finetune(**options.get("finetune", {}))
+        assert set(options) <= {"kappa", "tiny", "sfsl", "finetune"}, name
+
+
+def test_a_round_measures_the_library_and_a_peer_on_the_same_settings(setup, tmp_path):
+    toy, folder = setup
+    script = tmp_path / "train_dreambooth.py"
+    script.write_text(STAND_IN)
+    document = measure(toy, folder, 1, 1, 1, ("no SFSL", "SFSL"), "2", 1, script)
+    assert list(document["variants"]) == ["no SFSL", "SFSL"]
+    plain, full = (document["variants"][name] for name in ("no SFSL", "SFSL"))
+    assert plain["seconds"]["median"] > 0
+    assert full["tflop"] > plain["tflop"] > 0
+    assert document["images_per_second"]["2"]["median"] > 0
+    assert document["peer"]["script"] == "train_dreambooth.py"
+    assert "ratio" in document["peer"]
+    lines = (folder / "peer" / "calls.jsonl").read_text().splitlines()
+    calls = [json.loads(line) for line in lines]
+    lengths = []
+    for arguments, kind, count in calls:
+        assert kind == "StableDiffusionPipeline"
+        assert {"--with_prior_preservation", "--train_text_encoder"} <= set(arguments)
+        options = dict(zip(arguments, [*arguments[1:], None], strict=True))
+        assert int(options["--num_class_images"]) == count  # so that none is made
+        assert float(options["--learning_rate"]) == toy.recipe.finetune.learning_rate
+        assert options["--resolution"] == "64"
+        assert (options["--train_batch_size"], options["--mixed_precision"]) == ("1", "no")
+        lengths.append(int(options["--max_train_steps"]))
+    assert lengths == [1, 2]
+    assert len(table(document)) == 3
+
+
+def test_a_peer_that_fails_is_said_with_its_last_words(setup, tmp_path):
+    toy, folder = setup
+    script = tmp_path / "broken.py"
+    script.write_text("import sys; sys.exit('no such argument')")
+    with pytest.raises(click.ClickException, match="ended with 1:\nno such argument"):
+        run_peer(script, toy, folder, 1)
