@@ -1,1 +1,1 @@
-"""Speed, memory and error, measured: ``python -m benchmarks.finetune``, ``... .sfsl_error``."""
+"""Speed, memory and error, measured: ``python -m benchmarks.NAME``, one for each module here."""
