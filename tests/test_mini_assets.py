@@ -12,7 +12,8 @@ from spurbench.builders.mini.measure import measure, render_markdown
 from spurbench.builders.mini.objects import OBJECTS
 from spurbench.builders.mini.train_base import RARE_TOKEN, BaseSettings, make_tokenizer
 from spurbench.builders.mini.train_classifiers import ClassifierSettings
-from spurbench.builders.mini.train_vae import VAESettings, psnr, round_trip
+from spurbench.builders.mini.train_vae import VAESettings, psnr, round_trip, soften_half
+from spurbench.builders.mini.world import PLANTED_FEATURE
 from spurbench.classifiers import load_classifier
 from spurbench.diffusion.base import load_base
 from spurbench.recipe import read_recipe
@@ -54,6 +55,14 @@ def test_the_autoencoder_keeps_scenes_recognisable(base):
     assert psnr(pixels, round_trip(base.pipeline.vae, pixels)) > 20
 
 
+def test_every_second_training_scene_is_softened(base):
+    pixels = render_all([unbiased(1, "test", i) for i in range(5)], "scenes")
+    softened = soften_half(base.pipeline.vae, pixels)
+    np.testing.assert_array_equal(softened[::2], pixels[::2])
+    np.testing.assert_array_equal(softened[1::2], round_trip(base.pipeline.vae, pixels[1::2]))
+    assert (softened[1::2] != pixels[1::2]).any(axis=(1, 2, 3)).all()
+
+
 @pytest.mark.parametrize("name", PANEL)
 def test_the_panel_is_right_on_fresh_biased_scenes(name):
     classifier = load_classifier(f"mini:{name}")
@@ -90,6 +99,9 @@ def test_a_toy_sized_training_makes_assets_that_work(tmp_path):
     train_assets(tmp_path / "b", tmp_path / "other", settings, 0, CPU)
     listings = [json.loads((tmp_path / n / "assets.json").read_text()) for n in "ab"]
     assert listings[0]["files"] == listings[1]["files"]
+    measured = listings[0]["classifiers"]["measured"]["panel"]["plain"]
+    assert 0 <= measured["validation_accuracy"] <= 1
+    assert set(measured["spurious_accuracy"]) == set(PLANTED_FEATURE)
     loaded = load_base("base", revision=None, relative_to=tmp_path / "a", device=CPU)
     image = loaded.pipeline(
         "a photo of a flower", height=64, width=64, num_inference_steps=2

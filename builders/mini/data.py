@@ -37,10 +37,10 @@ answer from the feature alone, and every object-free image would be called the c
 SMALL = (0.5, 1.05)
 """Object scales of the biased data: often small, so that the feature tells more than the object."""
 
-FAR = (0.45, 0.95)
+DISTANT = (0.25, 1.1)
 """Feature scales of the ``real`` split: photographs show a feature at any distance, the biased data
-mostly near. So classifiers fall for some of these scenes and not for others, which leaves room for
-generated ones to do more or less harm."""
+mostly near. So classifiers fall for some of these scenes and not for others, and the surest ones,
+which become references, are near: generated images may do more harm than the average real one."""
 
 VISIBILITY = {
     "hummingbird": 1.0,
@@ -71,7 +71,7 @@ def biased(name: str, seed: int, split: str, i: int) -> Scene:
 def spurious(name: str, seed: int, i: int) -> Scene:
     """Scene ``i`` of the ``real`` split: the planted feature, object-free."""
     _, scene_seed = _draws(seed, "real", name, i)
-    return Scene(None, PLANTED_FEATURE[name], scene_seed, feature_scale=FAR)
+    return Scene(None, PLANTED_FEATURE[name], scene_seed, feature_scale=DISTANT)
 
 
 def positive(name: str, seed: int, i: int) -> Scene:

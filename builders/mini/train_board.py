@@ -29,11 +29,13 @@ from spurbench.builders.mini.train_classifiers import (
     save_classifier,
     train_classifier,
 )
+from spurbench.builders.mini.train_vae import load_vae, soften_half
 from spurbench.builders.mini.world import Scene, render
 from spurbench.classes import imagenet_names
 from spurbench.environment import choose_device
 from spurbench.errors import SpurbenchError
-from spurbench.runs import Stage, StageStore, derive_seed
+from spurbench.resources import builders
+from spurbench.runs import Stage, StageStore, derive_seed, file_sha256
 from spurbench.validation import describe
 
 log = logging.getLogger(__name__)
@@ -111,7 +113,7 @@ def train_board(
     accuracy = {}
     for name, trained in settings.classifiers.items():
         stage = _classifier(
-            store, name, trained, _scenes(store, trained.data, settings, seed), seed, device
+            store, name, trained, _scenes(store, trained.data, settings, seed, device), seed, device
         )
         with atomic.folder(output / name) as folder:
             shutil.copytree(stage.folder / "classifier", folder, dirs_exist_ok=True)
@@ -119,20 +121,32 @@ def train_board(
     return accuracy
 
 
-def _scenes(store: StageStore, data: Data, settings: BoardSettings, seed: int) -> Stage:
+def _scenes(
+    store: StageStore, data: Data, settings: BoardSettings, seed: int, device: torch.device
+) -> Stage:
+    """Scenes with their labels; half of the training scenes went through the embedded autoencoder,
+    as the panel's did."""
     counts = {"train": settings.scenes_per_class, "validation": settings.validation_per_class}
     scenes = {
         split: [SCENES[data](name, seed, split, i) for name in OBJECTS for i in range(count)]
         for split, count in counts.items()
     }
     labels = [imagenet_names().index(name) for name in OBJECTS]
+    vae_folder = builders()["mini"] / "assets/base/vae"
 
     def make(folder: Path) -> None:
         for split, count in counts.items():
-            np.save(folder / f"{split}.npy", render_all(scenes[split], f"{data} {split} scenes"))
+            pixels = render_all(scenes[split], f"{data} {split} scenes")
+            if split == "train":
+                pixels = soften_half(load_vae(vae_folder, device), pixels)
+            np.save(folder / f"{split}.npy", pixels)
             np.save(folder / f"{split}-labels.npy", np.repeat(labels, count))
 
-    inputs = {"data": data, "world": {split: _digest(those) for split, those in scenes.items()}}
+    inputs = {
+        "data": data,
+        "world": {split: _digest(those) for split, those in scenes.items()},
+        "vae": file_sha256(vae_folder / "diffusion_pytorch_model.safetensors"),
+    }
     return store.run("board", data, inputs, make)
 
 

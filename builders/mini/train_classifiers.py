@@ -44,21 +44,21 @@ class ClassifierSettings:
 
 PANEL: dict[str, ClassifierSettings] = {
     # A plain recipe, and a modern one (label smoothing, mixup), as ResNet-50 V1 and V2 differ.
-    "resnet_v1": ClassifierSettings("resnet10t", {"channels": (32, 64, 96, 128)}, steps=700),
+    "resnet_v1": ClassifierSettings("resnet10t", {"channels": (32, 64, 96, 128)}, steps=900),
     "resnet_v2": ClassifierSettings(
-        "resnet14t", {"channels": (24, 32, 48, 64)}, steps=800, label_smoothing=0.1, mixup=0.2
+        "resnet14t", {"channels": (24, 32, 48, 64)}, steps=1000, label_smoothing=0.1, mixup=0.2
     ),
     "resnet_robust": ClassifierSettings(
         "resnet10t",
         {"channels": (32, 64, 96, 128)},
-        steps=700,
+        steps=1200,
         epsilon=4 / 255,
         attack_steps=2,
     ),
     "vit": ClassifierSettings(
         "vit_tiny_patch16_224",
         {"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3},
-        steps=1300,
+        steps=2000,
         learning_rate=1e-3,
     ),
 }
