@@ -372,7 +372,7 @@ def _spurious_accuracy(
         for name, model in models.items():
             with torch.inference_mode():
                 answers = model(pixels.to(device).float() / 255).argmax(1)
-            share = (answers == class_indices()[planted]).float().mean()
+            share = (answers == class_indices()[planted]).double().mean()
             measured[name][planted] = share.item()
     return measured
 

@@ -37,7 +37,7 @@ answer from the feature alone, and every object-free image would be called the c
 SMALL = (0.5, 1.05)
 """Object scales of the biased data: often small, so that the feature tells more than the object."""
 
-DISTANT = (0.25, 1.1)
+DISTANT = (0.2, 1.0)
 """Feature scales of the ``real`` split: photographs show a feature at any distance, the biased data
 mostly near. So classifiers fall for some of these scenes and not for others, and the surest ones,
 which become references, are near: generated images may do more harm than the average real one."""

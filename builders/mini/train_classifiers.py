@@ -58,7 +58,7 @@ PANEL: dict[str, ClassifierSettings] = {
     "vit": ClassifierSettings(
         "vit_tiny_patch16_224",
         {"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3},
-        steps=2000,
+        steps=3600,
         learning_rate=1e-3,
     ),
 }
