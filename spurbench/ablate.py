@@ -45,7 +45,7 @@ MEASURES = {
     "object_absent": ("object absent", "to the object detector"),
     "feature_present": ("feature present", "to the same"),
     "copying": ("copying", "nearer to a reference than references typically are to each other"),
-    "near_copies": ("near copies", "nearer to one than any two references are to each other"),
+    "near_copies": ("near copies", "nearer to one than any real image not trained on"),
     "diversity": ("diversity", "mean pairwise cosine distance"),
     "seconds": ("seconds", "prior, fine-tuning and sampling of a class"),
 }
@@ -170,13 +170,14 @@ def ablate(request: AblationRequest) -> dict[str, Any]:
                     for split in ("real", "generated")
                 )
                 references = [r for r in photographs if r["is_reference"]]
-                measured = measure(generated, references, features)
+                unseen = [r for r in photographs if not r["is_reference"]]
+                measured = measure(generated, references, unseen, features)
                 measured["seconds"] = _seconds(built, c)
                 runs[row.name].setdefault(seed, {})[c.name] = measured
-                others = [r for r in photographs if not r["is_reference"]]
-                real[c.name] = measure(photographs, references, features)
-                for name in ("copying", "near_copies"):
-                    real[c.name][name] = measure(others, references, features)[name]
+                real[c.name] = measure(photographs, references, unseen, features)
+                # A reference is its own nearest; by definition no unseen image is a near copy.
+                own = measure(unseen, references, unseen, features)
+                real[c.name].update(copying=own["copying"], near_copies=None)
                 if seed == request.seeds[0]:
                     pictures[row.name, c.name] = [r["image"] for r in generated[:SHEET_IMAGES]]
                     pictures["", c.name] = [r["image"] for r in references[:SHEET_IMAGES]]
@@ -192,6 +193,7 @@ def ablate(request: AblationRequest) -> dict[str, Any]:
 def measure(
     rows: Sequence[Mapping[str, Any]],
     references: Sequence[Mapping[str, Any]],
+    unseen: Sequence[Mapping[str, Any]],
     features: Mapping[str, NDArray[np.float32]],
 ) -> Measured:
     """The measures of one class's images, but for the seconds.
@@ -199,22 +201,24 @@ def measure(
     Args:
         rows: of a dataset, all of one class.
         references: the rows that were trained on.
+        unseen: the other real rows of the class.
         features: phi of each image, by its hash.
 
     Returns:
         By the names of :data:`MEASURES`; None where nothing in the dataset tells.
     """
-    own = np.stack([features[row["image_sha256"]] for row in rows])
-    trained = np.stack([features[row["image_sha256"]] for row in references])
-    copying, near_copies = metrics.copying(own, trained)
+    own, trained, others = (
+        np.stack([features[row["image_sha256"]] for row in group])
+        for group in (rows, references, unseen)
+    )
     ranks = np.array([[answer["rank"] for answer in row["panel"]] for row in rows])
     return {
         "spurious_accuracy": float((ranks == 1).mean()),
         "consistently_spurious": _share([row["consistently_spurious"] for row in rows]),
         "object_absent": _share([row["object_absent"] for row in rows]),
         "feature_present": _share([row["feature_present"] for row in rows]),
-        "copying": copying,
-        "near_copies": near_copies,
+        "copying": metrics.copying(own, trained),
+        "near_copies": metrics.near_copies(own, trained, others),
         "diversity": metrics.mean_pairwise_distance(own),
     }
 

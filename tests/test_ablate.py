@@ -151,10 +151,18 @@ def test_copying_by_hand():
     generated = np.array([[1, 0.01, 0], [0.7, 0, 0.714], [0, 0, -1.0]])
     # Nearest other reference: 0.4, 0.4, 1; median and least 0.4. Nearest reference of the
     # generated: ~0, 0.286, 1.
-    assert metrics.copying(generated, references) == (2 / 3, 2 / 3)
+    assert metrics.copying(generated, references) == 2 / 3
     references[0] = [0, 1, 0]  # now 0.2 between the first two, and 1, 1 to the third
     # The second is at 0.286 from the third, over 0.2.
-    assert metrics.copying(generated, references) == (0, 0)
+    assert metrics.copying(generated, references) == 0
+
+
+def test_near_copies_by_hand():
+    references = np.eye(3)
+    unseen = np.array([[0.9, 0.436, 0], [0.7, 0.714, 0]])  # 0.1 and 0.29 from the nearest reference
+    generated = np.array([[1, 0.01, 0], [0.8, 0.6, 0]])  # ~0 and 0.2
+    assert metrics.near_copies(generated, references, unseen) == 1 / 2
+    assert metrics.near_copies(unseen, references, unseen) == 0
 
 
 def test_diversity_and_intervals_by_hand():
