@@ -150,11 +150,11 @@ class SFSL(_Section):
         default=1.0, description="for classes to which classes.toml gives none"
     )
     gradient: SFSLGradient = Field(
-        default="prior",
-        description="prior: +cos(psi(reference), psi(x0-hat of the prior branch)); "
+        default="attract",
+        description="attract: 1 - cos(psi(x0-hat of the instance branch), psi(reference)); "
+        "prior: +cos(psi(reference), psi(x0-hat of the prior branch)); "
         "instance: +cos(psi(x0-hat of the instance branch), psi(prior image)); "
-        "both: +cos between the two x0-hats; "
-        "attract: 1 - cos(psi(x0-hat of the instance branch), psi(reference))",
+        "both: +cos between the two x0-hats. Chosen by the ablation in docs/mini-world.md",
     )
     timestep_weighting: Literal["uniform", "alpha_bar"] = Field(
         default="alpha_bar",
