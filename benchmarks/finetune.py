@@ -47,7 +47,7 @@ def variants(resolution: int) -> dict[str, dict[str, Any]]:
         "SFSL, decode_resolution halved": {"sfsl": {"decode_resolution": resolution // 2}},
         "SFSL, checkpoint_decoder": {"sfsl": {"checkpoint_decoder": True}},
         "SFSL, gradient_checkpointing": {"finetune": {"gradient_checkpointing": True}},
-        "SFSL, every 4": {"sfsl": {"every": 4}},
+        "SFSL, every 2": {"sfsl": {"every": 2}},
         "SFSL, max_timestep 0.5": {"sfsl": {"max_timestep": 0.5}},
         "SFSL, tiny decoder": {"tiny": True},
     }

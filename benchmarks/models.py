@@ -53,6 +53,10 @@ class Setup:
     subject: Subject
 
 
+EXACT = ("sfsl.max_timestep=1.0", "sfsl.every=1")
+"""The loss without shortcuts, from which what is compared starts, whatever the recipe itself takes."""
+
+
 def set_up(size: str, folder: Path, device: torch.device) -> Setup:
     """A base of random weights (``mini``: the embedded one's), saved to ``folder`` and loaded.
 
@@ -62,7 +66,7 @@ def set_up(size: str, folder: Path, device: torch.device) -> Setup:
         folder: is left with a pipeline in diffusers' layout, for a peer to load.
         device: where to measure.
     """
-    recipe, _, home = read_recipe("mini" if size == "mini" else "sd15")
+    recipe, _, home = read_recipe("mini" if size == "mini" else "sd15", EXACT)
     if size == "mini":
         source = home / recipe.base.model
         configs = _configs(source)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.models import set_up
+from benchmarks.models import EXACT
 from benchmarks.report import publish, surroundings
 from spurbench import panel
 from spurbench.diffusion.objective import Objective, Subject
@@ -52,7 +53,7 @@ def main(wanted: str, steps: int, device: str, output: Path | None) -> None:
     chosen = choose_device(device)
     with tempfile.TemporaryDirectory() as temporary:
         setup = set_up("mini", Path(temporary), chosen)
-    recipe, registry, home = read_recipe("mini")
+    recipe, registry, home = read_recipe("mini", EXACT)
     (spurious_class,) = registry.select(wanted)
     phi = panel.load_member(recipe.panel.phi, relative_to=home, device=chosen)
     records = [
