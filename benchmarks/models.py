@@ -54,7 +54,7 @@ class Setup:
 
 
 EXACT = ("sfsl.max_timestep=1.0", "sfsl.every=1")
-"""The loss without shortcuts, from which what is compared starts, whatever the recipe itself takes."""
+"""The loss without shortcuts: what is compared starts from it, whatever the recipe itself takes."""
 
 
 def set_up(size: str, folder: Path, device: torch.device) -> Setup:

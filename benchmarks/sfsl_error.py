@@ -17,8 +17,7 @@ import click
 import torch
 from torch import Tensor
 
-from benchmarks.models import set_up
-from benchmarks.models import EXACT
+from benchmarks.models import EXACT, set_up
 from benchmarks.report import publish, surroundings
 from spurbench import panel
 from spurbench.diffusion.objective import Objective, Subject
