@@ -176,8 +176,10 @@ def ablate(request: AblationRequest) -> dict[str, Any]:
                 runs[row.name].setdefault(seed, {})[c.name] = measured
                 real[c.name] = measure(photographs, references, unseen, features)
                 # A reference is its own nearest; by definition no unseen image is a near copy.
-                own = measure(unseen, references, unseen, features)
-                real[c.name].update(copying=own["copying"], near_copies=None)
+                real[c.name]["copying"] = metrics.copying(
+                    _of(unseen, features), _of(references, features)
+                )
+                real[c.name]["near_copies"] = None
                 if seed == request.seeds[0]:
                     pictures[row.name, c.name] = [r["image"] for r in generated[:SHEET_IMAGES]]
                     pictures["", c.name] = [r["image"] for r in references[:SHEET_IMAGES]]
@@ -207,10 +209,7 @@ def measure(
     Returns:
         By the names of :data:`MEASURES`; None where nothing in the dataset tells.
     """
-    own, trained, others = (
-        np.stack([features[row["image_sha256"]] for row in group])
-        for group in (rows, references, unseen)
-    )
+    own, trained, others = (_of(group, features) for group in (rows, references, unseen))
     ranks = np.array([[answer["rank"] for answer in row["panel"]] for row in rows])
     return {
         "spurious_accuracy": float((ranks == 1).mean()),
@@ -221,6 +220,12 @@ def measure(
         "near_copies": metrics.near_copies(own, trained, others),
         "diversity": metrics.mean_pairwise_distance(own),
     }
+
+
+def _of(
+    rows: Sequence[Mapping[str, Any]], features: Mapping[str, NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    return np.stack([features[row["image_sha256"]] for row in rows])
 
 
 def _build(request: AblationRequest, recipe: Recipe, folder: Path, row: Row, seed: int) -> Built:

@@ -28,9 +28,10 @@ from spurbench.builders.mini.data import (
     caption_words,
     captioned,
     render_all,
-    spurious,
     unbiased,
 )
+from spurbench.builders.mini.labelled import digest, labelled_scenes, load_labelled
+from spurbench.builders.mini.measure import spurious_accuracy
 from spurbench.builders.mini.objects import OBJECTS
 from spurbench.builders.mini.preview import write_real
 from spurbench.builders.mini.train_base import (
@@ -55,8 +56,8 @@ from spurbench.builders.mini.train_vae import (
     round_trip,
     soften_half,
     train_vae,
+    weights_sha256,
 )
-from spurbench.builders.mini.world import PLANTED_FEATURE, Scene, render
 from spurbench.classes import imagenet_names
 from spurbench.classifiers import load_classifier
 from spurbench.environment import choose_device, package_versions
@@ -206,7 +207,6 @@ def _make_classifiers(
     panel = {
         name: _panel(store, settings, seed, device, classified, name) for name in settings.panel
     }
-    spurious_accuracy = _spurious_accuracy(panel, settings, seed, device)
     oracle = _oracle(store, settings, seed, device, vae)
     return {
         **{f"panel/{name}": stage.folder / "classifier" for name, stage in panel.items()},
@@ -215,7 +215,11 @@ def _make_classifiers(
         "panel": {
             name: {
                 **stage.json("measured.json"),
-                "spurious_accuracy": spurious_accuracy[name],
+                "spurious_accuracy": spurious_accuracy(
+                    load_classifier(str(stage.folder / "classifier"), device=device),
+                    settings.real_per_class,
+                    seed,
+                ),
             }
             for name, stage in panel.items()
         },
@@ -243,7 +247,7 @@ def _captioned(store: StageStore, settings: AssetSettings, seed: int) -> Stage:
         atomic.write_json(folder / "captions.json", [caption for _, caption in pairs])
 
     captions = hashlib.sha256("\n".join(caption for _, caption in pairs).encode()).hexdigest()
-    inputs = {"captions": captions, "world": _digest([scene for scene, _ in pairs])}
+    inputs = {"captions": captions, "world": digest([scene for scene, _ in pairs])}
     return store.run("mini", "captioned", inputs, make)
 
 
@@ -295,25 +299,12 @@ def _biased(
     store: StageStore, settings: AssetSettings, seed: int, device: torch.device, vae_folder: Path
 ) -> Stage:
     """The panel's training and validation scenes with their labels."""
-    index = class_indices()
     counts = {"train": settings.biased_per_class, "validation": settings.validation_per_class}
     scenes = {
         split: [biased(name, seed, split, i) for name in OBJECTS for i in range(count)]
         for split, count in counts.items()
     }
-
-    def make(folder: Path) -> None:
-        vae = load_vae(vae_folder, device)
-        for split, count in counts.items():
-            pixels = render_all(scenes[split], f"biased {split} scenes")
-            if split == "train":
-                pixels = soften_half(vae, pixels)
-            np.save(folder / f"{split}.npy", pixels)
-            np.save(folder / f"{split}-labels.npy", np.repeat([index[n] for n in OBJECTS], count))
-
-    world = {split: _digest(those) for split, those in scenes.items()}
-    inputs = {"counts": counts, "world": world, "vae": _weights_of(vae_folder)}
-    return store.run("mini", "biased", inputs, make)
+    return labelled_scenes(store, "mini", "biased", scenes, vae_folder, device, counts=counts)
 
 
 def _panel(
@@ -325,8 +316,7 @@ def _panel(
     name: str,
 ) -> Stage:
     def make(folder: Path) -> None:
-        pixels = {s: np.load(scenes.folder / f"{s}.npy") for s in ("train", "validation")}
-        labels = {s: np.load(scenes.folder / f"{s}-labels.npy") for s in pixels}
+        pixels, labels = load_labelled(scenes)
         model = train_classifier(
             name,
             pixels["train"],
@@ -355,26 +345,6 @@ def _panel(
         "settings": asdict(settings.panel[name]),
     }
     return store.run("mini", f"panel-{name}", inputs, make)
-
-
-def _spurious_accuracy(
-    panel: dict[str, Stage], settings: AssetSettings, seed: int, device: torch.device
-) -> dict[str, dict[str, float]]:
-    """Each classifier's spurious accuracy by class on the ``real`` split."""
-    models = {
-        name: load_classifier(str(stage.folder / "classifier"), device=device)
-        for name, stage in panel.items()
-    }
-    measured: dict[str, dict[str, float]] = {name: {} for name in panel}
-    for planted in PLANTED_FEATURE:
-        scenes = [spurious(planted, seed, i) for i in range(settings.real_per_class)]
-        pixels = torch.from_numpy(render_all(scenes, planted)).permute(0, 3, 1, 2)
-        for name, model in models.items():
-            with torch.inference_mode():
-                answers = model(pixels.to(device).float() / 255).argmax(1)
-            share = (answers == class_indices()[planted]).double().mean()
-            measured[name][planted] = share.item()
-    return measured
 
 
 def _oracle(
@@ -413,16 +383,12 @@ def _oracle(
 
     inputs = {
         "seed": seed,
-        "vae": _weights_of(vae_folder),
+        "vae": weights_sha256(vae_folder),
         "count": len(scenes),
-        "world": _digest(scenes),
+        "world": digest(scenes),
         "settings": asdict(settings.oracle),
     }
     return store.run("mini", "oracle", inputs, make)
-
-
-def _weights_of(vae_folder: Path) -> str:
-    return file_sha256(vae_folder / "diffusion_pytorch_model.safetensors")
 
 
 def class_indices() -> dict[str, int]:
@@ -437,14 +403,6 @@ def _heads(names: tuple[str, ...]) -> dict[str, list[int]]:
     for column, name in enumerate(names):
         heads.setdefault(name.partition(":")[0], []).append(column)
     return heads
-
-
-def _digest(scenes: Sequence[Scene]) -> str:
-    """What a data set's scenes are: all their truths, and some of their pixels."""
-    digest = hashlib.sha256(repr(scenes).encode())
-    some = scenes[:: max(1, len(scenes) // 64)]
-    digest.update(np.stack([render(scene) for scene in some]).tobytes())
-    return digest.hexdigest()
 
 
 def _validation_scenes(seed: int, count: int) -> np.ndarray:

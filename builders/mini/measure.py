@@ -22,6 +22,7 @@ from spurbench.builders.mini.data import (
     unbiased,
 )
 from spurbench.builders.mini.features import KINDS
+from spurbench.builders.mini.labelled import object_labels
 from spurbench.builders.mini.objects import OBJECTS
 from spurbench.builders.mini.train_classifiers import PANEL
 from spurbench.builders.mini.train_vae import psnr, round_trip
@@ -111,25 +112,8 @@ def _classifier(
     name: str, scenes: int, attacked: int, device: torch.device, seed: int
 ) -> dict[str, Any]:
     classifier = load_classifier(f"mini:{name}", device=device)
-    names = imagenet_names()
-
-    def answers(of: Sequence[Scene], wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
-        pixels = _pixels(render_all(of, name), device)
-        with torch.inference_mode():
-            logits = torch.cat([classifier(part) for part in pixels.split(256)])
-        right: NDArray[np.bool_] = logits.argmax(1).cpu().numpy() == wanted
-        return right
-
     validation = [biased(c, seed, "measure", i) for i in range(scenes) for c in OBJECTS]
-    wanted = np.array([names.index(c) for _ in range(scenes) for c in OBJECTS])
-    spurious_accuracy = {
-        c: float(
-            answers(
-                [spurious(c, seed, i) for i in range(scenes)], np.full(scenes, names.index(c))
-            ).mean()
-        )
-        for c in PLANTED_FEATURE
-    }
+    wanted = object_labels(validation)
     config = json.loads((builders()["mini"] / f"assets/panel/{name}/config.json").read_text())
     epsilon = config["training"]["epsilon"]
     robust = None
@@ -137,11 +121,31 @@ def _classifier(
         log.info("attacking %s with AutoAttack, eps %.4f, %d images", name, epsilon, attacked)
         robust = _robust_accuracy(classifier, validation[:attacked], wanted[:attacked], epsilon)
     return {
-        "validation_accuracy": float(answers(validation, wanted).mean()),
-        "spurious_accuracy": spurious_accuracy,
+        "validation_accuracy": _accuracy(classifier, validation, wanted),
+        "spurious_accuracy": spurious_accuracy(classifier, scenes, seed),
         "epsilon": epsilon,
         "robust_accuracy": robust,
     }
+
+
+def spurious_accuracy(classifier: Classifier, scenes: int, seed: int) -> dict[str, float]:
+    """By class, the share of so many scenes of the ``real`` split that are called the class."""
+    names = imagenet_names()
+    return {
+        planted: _accuracy(
+            classifier,
+            [spurious(planted, seed, i) for i in range(scenes)],
+            np.full(scenes, names.index(planted)),
+        )
+        for planted in PLANTED_FEATURE
+    }
+
+
+def _accuracy(classifier: Classifier, scenes: Sequence[Scene], wanted: NDArray[np.int64]) -> float:
+    pixels = _pixels(render_all(scenes, classifier.info.name), classifier.device)
+    with torch.inference_mode():
+        logits = torch.cat([classifier(part) for part in pixels.split(256)])
+    return float((logits.argmax(1).cpu().numpy() == wanted).mean())
 
 
 def _robust_accuracy(

@@ -6,7 +6,6 @@ stored and resumed; each classifier ends up as a folder that ``spurbench eval`` 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 import tomllib
@@ -21,7 +20,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from spurbench import atomic
-from spurbench.builders.mini.data import SUBFAMILIES, biased, render_all
+from spurbench.builders.mini.data import SUBFAMILIES, biased
+from spurbench.builders.mini.labelled import labelled_scenes, load_labelled
 from spurbench.builders.mini.objects import OBJECTS
 from spurbench.builders.mini.train_classifiers import (
     ClassifierSettings,
@@ -29,13 +29,11 @@ from spurbench.builders.mini.train_classifiers import (
     save_classifier,
     train_classifier,
 )
-from spurbench.builders.mini.train_vae import load_vae, soften_half
-from spurbench.builders.mini.world import Scene, render
-from spurbench.classes import imagenet_names
+from spurbench.builders.mini.world import Scene
 from spurbench.environment import choose_device
 from spurbench.errors import SpurbenchError
 from spurbench.resources import builders
-from spurbench.runs import Stage, StageStore, derive_seed, file_sha256
+from spurbench.runs import Stage, StageStore, derive_seed
 from spurbench.validation import describe
 
 log = logging.getLogger(__name__)
@@ -131,33 +129,15 @@ def _scenes(
         split: [SCENES[data](name, seed, split, i) for name in OBJECTS for i in range(count)]
         for split, count in counts.items()
     }
-    labels = [imagenet_names().index(name) for name in OBJECTS]
     vae_folder = builders()["mini"] / "assets/base/vae"
-
-    def make(folder: Path) -> None:
-        for split, count in counts.items():
-            pixels = render_all(scenes[split], f"{data} {split} scenes")
-            if split == "train":
-                pixels = soften_half(load_vae(vae_folder, device), pixels)
-            np.save(folder / f"{split}.npy", pixels)
-            np.save(folder / f"{split}-labels.npy", np.repeat(labels, count))
-
-    inputs = {
-        "data": data,
-        "world": {split: _digest(those) for split, those in scenes.items()},
-        "vae": file_sha256(vae_folder / "diffusion_pytorch_model.safetensors"),
-    }
-    return store.run("board", data, inputs, make)
+    return labelled_scenes(store, "board", data, scenes, vae_folder, device, data=data)
 
 
 def _classifier(
     store: StageStore, name: str, trained: Trained, scenes: Stage, seed: int, device: torch.device
 ) -> Stage:
     def make(folder: Path) -> None:
-        pixels, labels = (
-            {split: np.load(scenes.folder / f"{split}{suffix}.npy") for split in SPLITS}
-            for suffix in ("", "-labels")
-        )
+        pixels, labels = load_labelled(scenes)
         model = train_classifier(
             name,
             pixels["train"],
@@ -182,14 +162,6 @@ def _classifier(
 
     inputs = {"seed": seed, "scenes": scenes.fingerprint, "settings": asdict(trained.training)}
     return store.run("board", name, inputs, make)
-
-
-def _digest(scenes: list[Scene]) -> str:
-    """What scenes are: all their truths, and some of their pixels."""
-    digest = hashlib.sha256(repr(scenes).encode())
-    some = scenes[:: max(1, len(scenes) // 64)]
-    digest.update(np.stack([render(scene) for scene in some]).tobytes())
-    return digest.hexdigest()
 
 
 @click.command()

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from spurbench.builders.mini.checkpoint import load_checkpoint, save_checkpoint
-from spurbench.runs import derive_seed
+from spurbench.runs import derive_seed, file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +103,11 @@ def load_vae(folder: Path, device: torch.device) -> Any:
 
     vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
     return vae.to(device).eval()
+
+
+def weights_sha256(folder: Path) -> str:
+    """Hash of a stored autoencoder's weights."""
+    return file_sha256(folder / "diffusion_pytorch_model.safetensors")
 
 
 @torch.inference_mode()
