@@ -72,8 +72,6 @@ def watch(first: int, last: int, device: torch.device) -> Iterator[list[float]]:
 
 def run(setup: Setup, options: dict[str, Any], steps: int, warm_up: int, folder: Path) -> Any:
     """Fine-tune once: seconds a step, and peak bytes on a GPU."""
-    from diffusers import AutoencoderTiny
-
     device, recipe = setup.base.device, setup.recipe
     setup.base.restore()
     setup.base.pipeline.unet.disable_gradient_checkpointing()
@@ -90,9 +88,7 @@ def run(setup: Setup, options: dict[str, Any], steps: int, warm_up: int, folder:
     subject = setup.subject
     if "kappa" in options:
         subject = replace(subject, kappa=options["kappa"])
-    decoder = None
-    if options.get("tiny"):
-        decoder = AutoencoderTiny().to(device).requires_grad_(False).eval()
+    decoder = setup.tiny_decoder if options.get("tiny") else None
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with watch(warm_up, warm_up + steps, device) as times:
@@ -209,9 +205,7 @@ def main(
                 name: getattr(setup.recipe, name).model_copy(update={"precision": precision})
                 for name in ("finetune", "sample")
             }
-            setup = Setup(
-                setup.recipe.model_copy(update=changed), setup.configs, setup.base, setup.subject
-            )
+            setup = replace(setup, recipe=setup.recipe.model_copy(update=changed))
         document = measure(setup, folder, steps, warm_up, rounds, only, batches, sample_steps, peer)
     document["size"] = size
     output = output or Path(__file__).parent / "results" / f"finetune-{size}-{chosen.type}.json"

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from spurbench.diffusion.base import TextToImage, load_base
+from spurbench.diffusion.base import TextToImage, load_base, load_decoder
 from spurbench.diffusion.objective import Subject
 from spurbench.recipe import Recipe, read_recipe
 from spurbench.resources import builder_folder
@@ -45,16 +45,21 @@ class Setup:
         configs: of the networks, for counting operations.
         base: the model.
         subject: images of noise; time does not depend on them.
+        tiny_decoder: an ``AutoencoderTiny`` for its latents.
     """
 
     recipe: Recipe
     configs: dict[str, dict[str, Any]]
     base: TextToImage
     subject: Subject
+    tiny_decoder: Any
 
 
 EXACT = ("sfsl.max_timestep=1.0", "sfsl.every=1")
 """The loss without shortcuts: what is compared starts from it, whatever the recipe itself takes."""
+
+TINY_DECODER = "assets/tiny_decoder"
+"""The embedded base's, from its recipe's folder."""
 
 
 def set_up(size: str, folder: Path, device: torch.device) -> Setup:
@@ -66,12 +71,15 @@ def set_up(size: str, folder: Path, device: torch.device) -> Setup:
         folder: is left with a pipeline in diffusers' layout, for a peer to load.
         device: where to measure.
     """
+    from diffusers import AutoencoderTiny
+
     recipe, _, home = read_recipe("mini" if size == "mini" else "sd15", EXACT)
     if size == "mini":
         source = home / recipe.base.model
         configs = _configs(source)
         base = load_base(str(source), revision=None, relative_to=home, device=device)
         base.pipeline.save_pretrained(folder)
+        tiny, _ = load_decoder(TINY_DECODER, relative_to=home, device=device)
     else:
         configs = _configs(home / str(recipe.base.architecture))
         if size == "toy":
@@ -81,7 +89,8 @@ def set_up(size: str, folder: Path, device: torch.device) -> Setup:
             )
         _pipeline(configs).save_pretrained(folder)
         base = load_base(str(folder), revision=None, relative_to=folder, device=device)
-    return Setup(recipe, configs, base, _subject(recipe, device))
+        tiny = AutoencoderTiny().to(device).requires_grad_(False).eval()  # TAESD's architecture
+    return Setup(recipe, configs, base, _subject(recipe, device), tiny)
 
 
 def _configs(folder: Path) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ import click
 import torch
 from torch import Tensor
 
-from benchmarks.models import EXACT, set_up
+from benchmarks.models import EXACT, TINY_DECODER, set_up
 from benchmarks.report import publish, surroundings
 from spurbench import panel
 from spurbench.diffusion.objective import Objective, Subject
@@ -37,6 +37,7 @@ def shortcuts(resolution: int) -> dict[str, dict[str, Any]]:
         "every 4": {"every": 4},
         "max_timestep 0.5": {"max_timestep": 0.5},
         "max_timestep 0.25": {"max_timestep": 0.25},
+        "tiny decoder": {"decoder": TINY_DECODER},
     }
 
 
@@ -91,7 +92,8 @@ def main(wanted: str, steps: int, device: str, output: Path | None) -> None:
 
     def evaluate(options: dict[str, Any]) -> tuple[list[float], list[Tensor]]:
         sfsl = recipe.sfsl.model_copy(update=options)
-        objective = Objective(setup.base, subject, recipe.finetune, sfsl)
+        decoder = setup.tiny_decoder if sfsl.decoder else None
+        objective = Objective(setup.base, subject, recipe.finetune, sfsl, decoder)
         values, gradients = [], []
         for step in range(steps):
             term = sfsl.every * objective(objective.draw(0, step)).sfsl

@@ -12,10 +12,11 @@ from spurbench.builders.mini.measure import measure, render_markdown
 from spurbench.builders.mini.objects import OBJECTS
 from spurbench.builders.mini.train_base import RARE_TOKEN, BaseSettings, make_tokenizer
 from spurbench.builders.mini.train_classifiers import ClassifierSettings
-from spurbench.builders.mini.train_vae import VAESettings, psnr, round_trip, soften_half
+from spurbench.builders.mini.train_decoder import DecoderSettings, likeness_db
+from spurbench.builders.mini.train_vae import VAESettings, psnr, round_trip, soften_half, to_model
 from spurbench.builders.mini.world import PLANTED_FEATURE
 from spurbench.classifiers import load_classifier
-from spurbench.diffusion.base import load_base
+from spurbench.diffusion.base import load_base, load_decoder
 from spurbench.recipe import read_recipe
 from spurbench.resources import builders
 from spurbench.runs import file_sha256
@@ -55,6 +56,18 @@ def test_the_autoencoder_keeps_scenes_recognisable(base):
     assert psnr(pixels, round_trip(base.pipeline.vae, pixels)) > 20
 
 
+def test_the_tiny_decoder_paints_what_the_autoencoder_does(base):
+    tiny, _ = load_decoder("assets/tiny_decoder", relative_to=ASSETS.parent, device=CPU)
+    pixels = render_all([unbiased(1, "test", i) for i in range(32)], "scenes")
+    vae = base.pipeline.vae
+    assert likeness_db(tiny, vae, pixels) > 25
+    # The autoencoder's latents, not its own kind of them: pictures that it encodes come out, too.
+    with torch.inference_mode():
+        latents = tiny.encode(to_model(pixels)).latents
+        wanted = vae.config.scaling_factor * vae.encode(to_model(pixels)).latent_dist.mean
+    assert torch.corrcoef(torch.stack([latents.flatten(), wanted.flatten()]))[0, 1] > 0.95
+
+
 def test_every_second_training_scene_is_softened(base):
     pixels = render_all([unbiased(1, "test", i) for i in range(5)], "scenes")
     softened = soften_half(base.pipeline.vae, pixels)
@@ -86,6 +99,7 @@ def test_a_toy_sized_training_makes_assets_that_work(tmp_path):
         validation_per_class=1,
         real_per_class=1,
         vae=VAESettings(block_out_channels=(8, 8, 8), **small),
+        decoder=DecoderSettings(**small),
         base=BaseSettings(block_out_channels=(16, 16), text_width=16, text_layers=1, **small),
         panel={
             "plain": classifier,
@@ -107,6 +121,7 @@ def test_a_toy_sized_training_makes_assets_that_work(tmp_path):
         "a photo of a flower", height=64, width=64, num_inference_steps=2
     ).images[0]
     assert image.size == (64, 64)
+    load_decoder("tiny_decoder", relative_to=tmp_path / "a", device=CPU)
     assert load_classifier(str(tmp_path / "a" / "panel" / "robust")).info.head == "imagenet-1k"
 
 

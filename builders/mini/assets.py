@@ -48,6 +48,7 @@ from spurbench.builders.mini.train_classifiers import (
     save_classifier,
     train_classifier,
 )
+from spurbench.builders.mini.train_decoder import DecoderSettings, likeness_db, train_decoder
 from spurbench.builders.mini.train_vae import (
     VAESettings,
     encode_all,
@@ -84,6 +85,7 @@ class AssetSettings:
     real_per_class: int = 75
     vae: VAESettings = field(default_factory=VAESettings)
     base: BaseSettings = field(default_factory=BaseSettings)
+    decoder: DecoderSettings = field(default_factory=DecoderSettings)
     panel: dict[str, ClassifierSettings] = field(default_factory=lambda: dict(PANEL))
     oracle: ClassifierSettings = ORACLE
 
@@ -164,7 +166,7 @@ def _prepare() -> None:
 
 
 def _settings_of(part: Part, settings: AssetSettings) -> dict[str, Any]:
-    of_base = {"captioned", "vae", "base"}
+    of_base = {"captioned", "vae", "base", "decoder"}
     return {
         name: value
         for name, value in asdict(settings).items()
@@ -187,7 +189,11 @@ def _make_base(
     scenes = _captioned(store, settings, seed)
     vae = _vae(store, settings, seed, device, scenes)
     base = _base(store, settings, seed, device, scenes, vae)
-    return {"base": base.folder / "pipeline"}, vae.json("measured.json")
+    decoder = _decoder(store, settings, seed, device, scenes, vae)
+    return {
+        "base": base.folder / "pipeline",
+        "tiny_decoder": decoder.folder / "tiny",
+    }, vae.json("measured.json") | {"tiny_decoder": decoder.json("measured.json")}
 
 
 def _make_classifiers(
@@ -232,7 +238,7 @@ _MAKERS: dict[Part, Callable[..., Trained]] = {
     "classifiers": _make_classifiers,
 }
 _FOLDERS: dict[Part, tuple[str, ...]] = {
-    "base": ("base",),
+    "base": ("base", "tiny_decoder"),
     "classifiers": ("panel", "oracle", "real"),
 }
 
@@ -293,6 +299,28 @@ def _base(
 
     inputs = {"seed": seed, "vae": vae_stage.fingerprint, "settings": asdict(settings.base)}
     return store.run("mini", "base", inputs, make)
+
+
+def _decoder(
+    store: StageStore,
+    settings: AssetSettings,
+    seed: int,
+    device: torch.device,
+    scenes: Stage,
+    vae_stage: Stage,
+) -> Stage:
+    def make(folder: Path) -> None:
+        vae = load_vae(vae_stage.folder / "vae", device).requires_grad_(False)
+        pixels = np.load(scenes.folder / "scenes.npy", mmap_mode="r")
+        tiny = train_decoder(vae, pixels, settings.decoder, seed, device, folder)
+        tiny.save_pretrained(folder / "tiny")
+        held_out = _validation_scenes(seed, 512)
+        atomic.write_json(
+            folder / "measured.json", {"likeness_db": likeness_db(tiny, vae, held_out)}
+        )
+
+    inputs = {"seed": seed, "vae": vae_stage.fingerprint, "settings": asdict(settings.decoder)}
+    return store.run("mini", "tiny-decoder", inputs, make)
 
 
 def _biased(

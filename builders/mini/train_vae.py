@@ -77,7 +77,7 @@ def train_vae(
         noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
         decoded = vae.decode(posterior.mean + posterior.std * noise).sample
         loss_pixels = F.l1_loss(decoded, images)
-        loss_edges = _edges_l1(decoded, images)
+        loss_edges = edges_l1(decoded, images)
         loss_kl = posterior.kl().mean() / posterior.mean[0].numel()
         loss = loss_pixels + settings.gradient_weight * loss_edges + settings.kl_weight * loss_kl
         optimizer.zero_grad()
@@ -154,6 +154,7 @@ def to_model(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _edges_l1(a: Tensor, b: Tensor) -> Tensor:
+def edges_l1(a: Tensor, b: Tensor) -> Tensor:
+    """L1 between the horizontal and vertical differences of neighbouring pixels."""
     difference = a - b
     return difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
