@@ -89,7 +89,7 @@ def test_the_panel_is_right_on_fresh_biased_scenes(name):
 
 
 def test_a_toy_sized_training_makes_assets_that_work(tmp_path):
-    """`make assets` from nothing, everything tiny; two runs give the same bits."""
+    """`make assets` from nothing, everything tiny; two runs give the same bits, as do parts."""
     small = {"steps": 3, "batch_size": 4, "checkpoint_every": 2}
     classifier = ClassifierSettings("resnet10t", {"channels": [8, 8, 8, 8]}, **small)
     settings = AssetSettings(
@@ -113,6 +113,8 @@ def test_a_toy_sized_training_makes_assets_that_work(tmp_path):
     train_assets(tmp_path / "b", tmp_path / "other", settings, 0, CPU)
     listings = [json.loads((tmp_path / n / "assets.json").read_text()) for n in "ab"]
     assert listings[0]["files"] == listings[1]["files"]
+    train_assets(tmp_path / "b", tmp_path / "third", settings, 0, CPU, parts=["classifiers"])
+    assert json.loads((tmp_path / "b" / "assets.json").read_text())["files"] == listings[0]["files"]
     measured = listings[0]["classifiers"]["measured"]["panel"]["plain"]
     assert 0 <= measured["validation_accuracy"] <= 1
     assert set(measured["spurious_accuracy"]) == set(PLANTED_FEATURE)

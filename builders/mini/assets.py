@@ -206,9 +206,10 @@ def _make_classifiers(
 ) -> Trained:
     vae = output / "base" / "vae"
     if "base" in parts:
-        # The other job makes these; this one waits for them at the store's lock.
+        # The other job makes these; this one waits for them at the store's lock. In float16, so
+        # that classifiers trained alone, beside a base model that stays, get the same bits.
         scenes = _captioned(store, settings, seed)
-        vae = _vae(store, settings, seed, device, scenes).folder / "vae"
+        vae = _vae(store, settings, seed, device, scenes).folder / "published"
     classified = _biased(store, settings, seed, device, vae)
     panel = {
         name: _panel(store, settings, seed, device, classified, name) for name in settings.panel
@@ -268,6 +269,7 @@ def _vae(
         atomic.write_json(
             folder / "measured.json", {"psnr_db": psnr(held_out, round_trip(vae, held_out))}
         )
+        vae.half().save_pretrained(folder / "published")  # as the base model holds it
 
     inputs = {"seed": seed, "scenes": scenes.fingerprint, "settings": asdict(settings.vae)}
     return store.run("mini", "vae", inputs, make)
