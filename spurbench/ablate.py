@@ -12,6 +12,7 @@ import logging
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from spurbench.classes import SpuriousClass
 from spurbench.classifiers import Classifier, transform
 from spurbench.environment import package_versions
 from spurbench.errors import SpurbenchError
-from spurbench.images import decode_rgb
+from spurbench.images import ImageRecord, decode_rgb
 from spurbench.publish import read_rows
 from spurbench.recipe import Recipe, read_recipe
 from spurbench.resources import builder_folder
@@ -48,6 +49,13 @@ MEASURES = {
     "near_copies": ("near copies", "nearer to one than any real image not trained on"),
     "diversity": ("diversity", "mean pairwise cosine distance"),
     "seconds": ("seconds", "prior, fine-tuning and sampling of a class"),
+}
+
+#: what part a classifier had in the images -> how the tables call such classifiers.
+PARTS = {
+    "phi": "phi of the similarity loss",
+    "panel": "rest of the panel, which chose the references",
+    "unseen": "no part in the images",
 }
 
 Measured = dict[str, float | None]
@@ -95,6 +103,8 @@ class AblationRequest:
         seeds: global seeds, each a build of every row.
         output: folder of datasets and results.
         device: where the models run.
+        unseen: classifiers that had no part in the images and are measured on them too, as in
+            :func:`spurbench.panel.load_member`.
     """
 
     recipe: str
@@ -105,6 +115,7 @@ class AblationRequest:
     seeds: Sequence[int]
     output: Path
     device: torch.device
+    unseen: Sequence[str] = ()
 
 
 def read_plan(recipe: str, wanted: Sequence[str] = ()) -> Plan:
@@ -143,7 +154,9 @@ def ablate(request: AblationRequest) -> dict[str, Any]:
         The content of ``ablation.json``.
 
     Raises:
-        SpurbenchError: if a class of a row can't be built; what is finished is kept.
+        SpurbenchError: if a class of a row can't be built, where what is finished is kept; a row
+            has another panel than the baseline; or an unseen classifier can't be loaded, or is of
+            the panel.
     """
     # No measure needs image quality, and its weights would be asked for at every build.
     variants = {
@@ -153,7 +166,16 @@ def ablate(request: AblationRequest) -> dict[str, Any]:
         for row in request.plan.rows
     }
     recipe, _, folder = variants[request.plan.baseline]
+    for name, (variant, _, _) in variants.items():
+        if variant.panel.classifiers != recipe.panel.classifiers:
+            raise SpurbenchError(
+                f"row {name} has another panel than the baseline, {request.plan.baseline}; their "
+                "numbers can't be compared"
+            )
     phi = panel.load_member(recipe.panel.phi, relative_to=folder, device=request.device)
+    unseen = _load_unseen(request, recipe, folder, phi)
+    fooled: dict[str, dict[int, dict[str, float]]] = {row.name: {} for row in request.plan.rows}
+    fooled_by_real: dict[str, float] = {}
     runs: dict[str, dict[int, dict[str, Measured]]] = {row.name: {} for row in request.plan.rows}
     real: dict[str, Measured] = {}
     pictures: dict[tuple[str, str], list[bytes]] = {}
@@ -164,26 +186,29 @@ def ablate(request: AblationRequest) -> dict[str, Any]:
             built = _build(request, variants[row.name][0], folder, row, seed)
             splits = read_rows(built.output)
             features = _features(phi, [r for rows in splits.values() for r in rows])
+            fooled[row.name][seed] = fooled_classifiers(splits["generated"], unseen)
+            if not fooled_by_real:
+                fooled_by_real = fooled_classifiers(splits["real"], unseen)
             for c in request.classes:
                 photographs, generated = (
                     [r for r in splits[split] if r["class_index"] == c.index]
                     for split in ("real", "generated")
                 )
                 references = [r for r in photographs if r["is_reference"]]
-                unseen = [r for r in photographs if not r["is_reference"]]
-                measured = measure(generated, references, unseen, features)
+                others = [r for r in photographs if not r["is_reference"]]
+                measured = measure(generated, references, others, features)
                 measured["seconds"] = _seconds(built, c)
                 runs[row.name].setdefault(seed, {})[c.name] = measured
-                real[c.name] = measure(photographs, references, unseen, features)
+                real[c.name] = measure(photographs, references, others, features)
                 # A reference is its own nearest; by definition no unseen image is a near copy.
                 real[c.name]["copying"] = metrics.copying(
-                    _of(unseen, features), _of(references, features)
+                    _of(others, features), _of(references, features)
                 )
                 real[c.name]["near_copies"] = None
                 if seed == request.seeds[0]:
                     pictures[row.name, c.name] = [r["image"] for r in generated[:SHEET_IMAGES]]
                     pictures["", c.name] = [r["image"] for r in references[:SHEET_IMAGES]]
-        document = _document(request, phi, runs, real)
+        document = _document(request, phi, unseen, runs, fooled, real, fooled_by_real)
         atomic.write_json(request.output / "ablation.json", document)
         atomic.write_text(request.output / "ablation.md", render_markdown(document))
         atomic.write_bytes(request.output / "ablation.png", render_plot(document))
@@ -195,7 +220,7 @@ def ablate(request: AblationRequest) -> dict[str, Any]:
 def measure(
     rows: Sequence[Mapping[str, Any]],
     references: Sequence[Mapping[str, Any]],
-    unseen: Sequence[Mapping[str, Any]],
+    others: Sequence[Mapping[str, Any]],
     features: Mapping[str, NDArray[np.float32]],
 ) -> Measured:
     """The measures of one class's images, but for the seconds.
@@ -203,13 +228,13 @@ def measure(
     Args:
         rows: of a dataset, all of one class.
         references: the rows that were trained on.
-        unseen: the other real rows of the class.
+        others: the real rows of the class that were not.
         features: phi of each image, by its hash.
 
     Returns:
         By the names of :data:`MEASURES`; None where nothing in the dataset tells.
     """
-    own, trained, others = (_of(group, features) for group in (rows, references, unseen))
+    own, trained, untrained = (_of(group, features) for group in (rows, references, others))
     ranks = np.array([[answer["rank"] for answer in row["panel"]] for row in rows])
     return {
         "spurious_accuracy": float((ranks == 1).mean()),
@@ -217,9 +242,66 @@ def measure(
         "object_absent": _share([row["object_absent"] for row in rows]),
         "feature_present": _share([row["feature_present"] for row in rows]),
         "copying": metrics.copying(own, trained),
-        "near_copies": metrics.near_copies(own, trained, others),
+        "near_copies": metrics.near_copies(own, trained, untrained),
         "diversity": metrics.mean_pairwise_distance(own),
     }
+
+
+def fooled_classifiers(
+    rows: Sequence[Mapping[str, Any]], unseen: Sequence[Classifier]
+) -> dict[str, float]:
+    """Each classifier's spurious accuracy, the mean over the classes of the rows.
+
+    Args:
+        rows: of one split of a dataset; they hold the panel's answers.
+        unseen: classifiers that are asked now.
+
+    Returns:
+        By the classifiers' names, the panel first.
+    """
+    images = [
+        ImageRecord(
+            row["file_name"],
+            row["class_index"],
+            row["source"],
+            row["image_sha256"],
+            partial(row.__getitem__, "image"),
+        )
+        for row in rows
+    ]
+    asked = panel.ask(unseen, images) if unseen else [[] for _ in images]
+    right: dict[str, dict[int, list[bool]]] = {}
+    for row, answers in zip(rows, asked, strict=True):
+        ranks = {answer["classifier"]: answer["rank"] for answer in row["panel"]}
+        ranks |= {answer.classifier: answer.rank for answer in answers}
+        for name, rank in ranks.items():
+            right.setdefault(name, {}).setdefault(row["class_index"], []).append(rank == 1)
+    return {
+        name: metrics.macro_mean([np.array(those) for those in classes.values()])
+        for name, classes in right.items()
+    }
+
+
+def _load_unseen(
+    request: AblationRequest, recipe: Recipe, folder: Path, phi: Classifier
+) -> tuple[Classifier, ...]:
+    unseen = panel.load_panel(request.unseen, relative_to=Path(), device=request.device)
+    if not unseen:
+        return ()
+    members = panel.load_panel(recipe.panel.classifiers, relative_to=folder, device=request.device)
+    taken = {classifier.info.name for classifier in (phi, *members)}
+    weights = {classifier.info.weights_sha256 for classifier in (phi, *members)}
+    for classifier in unseen:
+        name = classifier.info.name
+        if classifier.info.weights_sha256 in weights:
+            raise SpurbenchError(
+                f"{name} is of the recipe's panel; --unseen takes classifiers that had no part in "
+                "the images"
+            )
+        if name in taken:
+            raise SpurbenchError(f"two classifiers are called {name}; rename the folder of one")
+        taken.add(name)
+    return unseen
 
 
 def _of(
@@ -280,9 +362,18 @@ def _share(values: Sequence[bool | None]) -> float | None:
 def _document(
     request: AblationRequest,
     phi: Classifier,
+    unseen: Sequence[Classifier],
     runs: Mapping[str, Mapping[int, Mapping[str, Measured]]],
+    fooled: Mapping[str, Mapping[int, Mapping[str, float]]],
     real: Mapping[str, Measured],
+    fooled_by_real: Mapping[str, float],
 ) -> dict[str, Any]:
+    unseen_names = {classifier.info.name for classifier in unseen}
+    part_of = {
+        name: "phi" if name == phi.info.name else "unseen" if name in unseen_names else "panel"
+        for name in fooled_by_real
+    }
+    fooled_baseline = list(fooled[request.plan.baseline].values())
     baseline = [_mean(classes) for classes in runs[request.plan.baseline].values()]
     rows = []
     for row in request.plan.rows:
@@ -291,6 +382,7 @@ def _document(
             c.name: _mean({str(seed): classes[c.name] for seed, classes in runs[row.name].items()})
             for c in request.classes
         }
+        fooled_by_seed = list(fooled[row.name].values())
         rows.append(
             {
                 **row.model_dump(mode="json"),
@@ -304,6 +396,11 @@ def _document(
                     )
                     for name in MEASURES
                 },
+                "classifiers": _against(fooled_by_seed, fooled_baseline),
+                "parts": _against(
+                    [_by_part(shares, part_of) for shares in fooled_by_seed],
+                    [_by_part(shares, part_of) for shares in fooled_baseline],
+                ),
                 "classes": by_class,
                 "seeds": {str(seed): classes for seed, classes in runs[row.name].items()},
             }
@@ -316,9 +413,40 @@ def _document(
         "seeds": list(request.seeds),
         "device": str(request.device),
         "feature_space": f"penultimate features of {phi.info.name}, cosine distance",
+        "classifiers": part_of,
+        "unseen": panel.fingerprint(unseen),
         "versions": package_versions(),
-        "real": {"classes": dict(real), "mean": _mean(real)},
+        "real": {
+            "classes": dict(real),
+            "mean": _mean(real),
+            "classifiers": dict(fooled_by_real),
+            "parts": _by_part(fooled_by_real, part_of),
+        },
         "rows": rows,
+    }
+
+
+def _by_part(shares: Mapping[str, float], part_of: Mapping[str, str]) -> dict[str, float]:
+    """Means over the classifiers of each part that has any."""
+    groups = {
+        part: [share for name, share in shares.items() if part_of[name] == part] for part in PARTS
+    }
+    return {part: float(np.mean(group)) for part, group in groups.items() if group}
+
+
+def _against(
+    by_seed: Sequence[Mapping[str, float]], baseline: Sequence[Mapping[str, float]]
+) -> dict[str, Any]:
+    """Spurious accuracy of a row, and its difference to the baseline, by the mappings' names."""
+    return {
+        name: {
+            "seeds": [shares[name] for shares in by_seed],
+            "spurious_accuracy": _summary([shares[name] for shares in by_seed]),
+            "against_baseline": _summary(
+                [a[name] - b[name] for a, b in zip(by_seed, baseline, strict=False)]
+            ),
+        }
+        for name in by_seed[0]
     }
 
 
@@ -396,8 +524,45 @@ def render_markdown(document: Mapping[str, Any]) -> str:
         f"{markdown.escape(document['feature_space'])}. `against baseline`: difference in spurious "
         f"accuracy to row `{document['baseline']}`, paired by seed. `classes`: in how many the "
         "spurious accuracy is at or above that of the real images.\n\n"
-        f"{table}\n{legend}\n{per_class}"
+        f"{table}\n{legend}\n{per_class}\n{_classifier_table(document)}"
     )
+
+
+def _classifier_table(document: Mapping[str, Any]) -> str:
+    """Which classifiers are fooled; then, by their part in the images, against the baseline."""
+    part_of = document["classifiers"]
+    names = sorted(part_of, key=lambda name: list(PARTS).index(part_of[name]))
+    parts = [part for part in PARTS if part in part_of.values()]
+    real = document["real"]
+    rows = [
+        [
+            "real images",
+            *(_cell("spurious_accuracy", real["classifiers"][name]) for name in names),
+            *("" for _ in parts),
+        ]
+    ]
+    for row in document["rows"]:
+        differences = [
+            ""
+            if row["name"] == document["baseline"]
+            else _interval("spurious_accuracy", row["parts"][part]["against_baseline"])
+            for part in parts
+        ]
+        means = [row["classifiers"][name]["spurious_accuracy"]["mean"] for name in names]
+        rows.append(
+            [
+                markdown.escape(row["description"]),
+                *(_cell("spurious_accuracy", mean) for mean in means),
+                *differences,
+            ]
+        )
+    header = [
+        "spurious accuracy",
+        *(f"{markdown.escape(name)} ({part_of[name]})" for name in names),
+        *(f"{part}, against baseline" for part in parts),
+    ]
+    table = markdown.table(header, markdown.first_left(len(header)), rows)
+    return f"{table}\n" + "".join(f"- {part}: {PARTS[part]}\n" for part in parts)
 
 
 def _cell(name: str, value: float | None) -> str:

@@ -229,6 +229,12 @@ def build(
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of datasets and tables. [default: out/ablation-RECIPE]",
 )
+@click.option(
+    "--unseen",
+    multiple=True,
+    metavar="SPEC",
+    help="Measure a classifier that had no part in the images too; as --model of eval; repeatable.",
+)
 @device_option
 def ablate(
     recipe: str,
@@ -238,6 +244,7 @@ def ablate(
     data: Path | None,
     overrides: tuple[str, ...],
     output: Path | None,
+    unseen: tuple[str, ...],
     device: str,
 ) -> None:
     """Compare variations of a recipe over several seeds: table, plot, samples.
@@ -260,6 +267,7 @@ def ablate(
         seeds=range(seeds),
         output=output or Path("out") / f"ablation-{base.name}",
         device=choose_device(device),
+        unseen=unseen,
     )
     click.echo(
         f"Recipe {base.name}: {len(request.plan.rows)} rows, {seeds} seeds, "

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toy import toy_recipe
+from toy import save_toy_classifier, toy_recipe
 
 from spurbench import ablate as ablation
 from spurbench import metrics
-from spurbench.ablate import AblationRequest, ablate, read_plan
+from spurbench.ablate import AblationRequest, Row, ablate, fooled_classifiers, read_plan
+from spurbench.classifiers import load_classifier
 from spurbench.errors import SpurbenchError
 from spurbench.publish import read_rows
 from spurbench.recipe import read_recipe
@@ -41,18 +42,25 @@ def hf_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-def test_every_row_and_seed_is_built_measured_and_shown(recipe_folder, tmp_path, monkeypatch):
+def _request(recipe_folder, output, **changes):
     _, registry, _ = read_recipe(str(recipe_folder))
-    request = AblationRequest(
-        recipe=str(recipe_folder),
-        plan=read_plan(str(recipe_folder)),
-        overrides=("sample.images=3",),
-        classes=registry.select("hummingbird"),
-        data=None,
-        seeds=(0, 1),
-        output=tmp_path / "out",
-        device=torch.device("cpu"),
+    return AblationRequest(
+        **{
+            "recipe": str(recipe_folder),
+            "plan": read_plan(str(recipe_folder)),
+            "overrides": ("sample.images=3",),
+            "classes": registry.select("hummingbird"),
+            "data": None,
+            "seeds": (0, 1),
+            "output": output,
+            "device": torch.device("cpu"),
+        }
+        | changes
     )
+
+
+def test_every_row_and_seed_is_built_measured_and_shown(recipe_folder, tmp_path, monkeypatch):
+    request = _request(recipe_folder, tmp_path / "out")
     document = ablate(request)
     out = tmp_path / "out"
     assert json.loads((out / "ablation.json").read_text()) == document
@@ -91,17 +99,74 @@ def test_every_row_and_seed_is_built_measured_and_shown(recipe_folder, tmp_path,
     assert again == document
 
 
+def test_unseen_classifiers_are_measured_beside_the_panel(recipe_folder, tmp_path):
+    fooled = save_toy_classifier(tmp_path / "fooled", favourite=94, seed=5)
+    other = save_toy_classifier(tmp_path / "other", favourite=105, seed=6)
+    out = tmp_path / "out"
+    document = ablate(_request(recipe_folder, out, unseen=(str(fooled), str(other))))
+
+    part_of = {"one": "panel", "two": "phi", "fooled": "unseen", "other": "unseen"}
+    assert document["classifiers"] == part_of
+    weights = [load_classifier(str(folder)).info.weights_sha256 for folder in (fooled, other)]
+    assert [entry["weights_sha256"] for entry in document["unseen"]] == weights
+    shares = {"one": 1.0, "two": 1.0, "fooled": 1.0, "other": 0.0}
+    assert document["real"]["classifiers"] == shares
+    assert document["real"]["parts"] == {"phi": 1.0, "panel": 1.0, "unseen": 0.5}
+    for row in document["rows"]:
+        for name, share in (shares | document["real"]["parts"]).items():
+            measured = {**row["classifiers"], **row["parts"]}[name]
+            assert measured["spurious_accuracy"]["mean"] == share
+            assert measured["against_baseline"]["mean"] == 0.0
+    text = (out / "ablation.md").read_text()
+    assert "| two (phi) | one (panel) | fooled (unseen) | other (unseen) |" in text
+    assert "unseen, against baseline" in text
+
+
+def test_a_classifiers_share_is_the_mean_over_classes():
+    def row(index, **ranks):
+        answers = [{"classifier": name, "rank": rank} for name, rank in ranks.items()]
+        return {
+            "file_name": "",
+            "class_index": index,
+            "source": "real",
+            "image_sha256": "",
+            "panel": answers,
+        }
+
+    rows = [row(1, a=1, b=3), row(1, a=2, b=1), row(2, a=1, b=9)]
+    assert fooled_classifiers(rows, ()) == {"a": 0.75, "b": 0.25}
+
+
+def test_gains_are_a_rows_minus_the_baselines_paired_by_seed():
+    compared = ablation._against([{"a": 0.6}, {"a": 0.9}], [{"a": 0.5}, {"a": 0.6}])["a"]
+    assert compared["spurious_accuracy"]["mean"] == pytest.approx(0.75)
+    assert compared["against_baseline"]["mean"] == pytest.approx(0.2)
+    half_width = compared["against_baseline"]["high"] - 0.2
+    assert half_width == pytest.approx(12.706 * 0.1, rel=1e-3)  # t of one degree of freedom
+
+
+def test_a_classifier_of_the_panel_is_not_unseen(recipe_folder, tmp_path):
+    of_panel = str(recipe_folder / "one")
+    with pytest.raises(SpurbenchError, match="one is of the recipe's panel"):
+        ablate(_request(recipe_folder, tmp_path / "out", unseen=(of_panel,)))
+    namesake = save_toy_classifier(tmp_path / "one", favourite=94, seed=5)
+    with pytest.raises(SpurbenchError, match="two classifiers are called one"):
+        ablate(_request(recipe_folder, tmp_path / "out", unseen=(str(namesake),)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_row_with_another_panel_is_refused(recipe_folder, tmp_path):
+    row = Row(name="half", description="", set=(f"panel.classifiers=['{recipe_folder / 'two'}']",))
+    plan = read_plan(str(recipe_folder))
+    plan = plan.model_copy(update={"rows": (*plan.rows, row)})
+    with pytest.raises(SpurbenchError, match="row half has another panel than the baseline, plain"):
+        ablate(_request(recipe_folder, tmp_path / "out", plan=plan))
+
+
 def test_a_class_that_fails_is_named_with_its_row(recipe_folder, tmp_path):
     _, registry, _ = read_recipe(str(recipe_folder))
-    request = AblationRequest(
-        recipe=str(recipe_folder),
-        plan=read_plan(str(recipe_folder)),
-        overrides=(),
-        classes=registry.select("koala"),
-        data=None,
-        seeds=(0,),
-        output=tmp_path / "out",
-        device=torch.device("cpu"),
+    request = _request(
+        recipe_folder, tmp_path / "out", classes=registry.select("koala"), seeds=(0,)
     )
     with pytest.raises(SpurbenchError, match="row plain, seed 0: class koala failed"):
         ablate(request)
