@@ -269,9 +269,8 @@ def fooled_classifiers(
         )
         for row in rows
     ]
-    asked = panel.ask(unseen, images) if unseen else [[] for _ in images]
     right: dict[str, dict[int, list[bool]]] = {}
-    for row, answers in zip(rows, asked, strict=True):
+    for row, answers in zip(rows, panel.ask(unseen, images), strict=True):
         ranks = {answer["classifier"]: answer["rank"] for answer in row["panel"]}
         ranks |= {answer.classifier: answer.rank for answer in answers}
         for name, rank in ranks.items():

@@ -151,7 +151,8 @@ def ask(panel: Sequence[Classifier], images: Sequence[ImageRecord]) -> list[list
                     )
                 ]
             )
-    return [list(answers) for answers in zip(*columns, strict=True)]
+    # Beside the images, so that a panel of none answers nothing of each of them.
+    return [list(answers) for _, *answers in zip(images, *columns, strict=True)]
 
 
 def consistently_spurious(answers: Sequence[Answer]) -> bool:
