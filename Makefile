@@ -53,7 +53,7 @@ check: $(VENV)/.installed-dev ## Lint, format and types
 
 leaderboard: $(VENV)/.installed ## Publish the embedded dataset's leaderboard: train more classifiers, evaluate all, render leaderboards/
 	$(BIN)/spurbench build --classes all --output $(DATASET)
-	$(BIN)/python -m spurbench.builders.mini.train_board --output $(OUT)/board-classifiers
+	$(BIN)/python -m spurbench.mini.training.board --output $(OUT)/board-classifiers
 	$(BIN)/spurbench eval $(PANEL:%=--model mini:%) $$(printf -- '--model %s ' $(OUT)/board-classifiers/*/) \
 	  --data $(DATASET) --output $(OUT)/board-results
 	$(BIN)/spurbench leaderboard build $(OUT)/board-results --data $(DATASET) --output leaderboards
@@ -64,7 +64,7 @@ bench: $(VENV)/.installed ## Measure speed and memory, and the error of the SFSL
 	$(BIN)/python -m benchmarks.eval
 
 assets: $(VENV)/.installed ## Train the embedded recipe's models from nothing (hours on two cores)
-	$(BIN)/python -m spurbench.builders.mini.assets
+	$(BIN)/python -m spurbench.mini.training.assets
 
 clean: ## Remove the environment and all output
 	rm -rf $(VENV) $(OUT)

@@ -36,12 +36,12 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from spurbench import atomic
-from spurbench.classifiers import Classifier, load_classifier
-from spurbench.environment import choose_device, package_versions
-from spurbench.evaluate import evaluate_each
-from spurbench.images import open_images
-from spurbench.recipe import read_recipe
+from spurbench.classifiers.load import Classifier, load_classifier
+from spurbench.core import atomic
+from spurbench.core.environment import choose_device, package_versions
+from spurbench.evaluation.evaluate import evaluate_each
+from spurbench.images.sources import open_images
+from spurbench.recipe.schema import read_recipe
 
 SIDE = 367
 """Pixels of a side, as the photographs of Spurious ImageNet have."""

@@ -28,11 +28,11 @@ import torch
 
 from benchmarks.models import Setup, noise, set_up
 from benchmarks.report import publish, spread, surroundings
+from spurbench.build.plan import TERA, count, step_operations
+from spurbench.core.environment import choose_device
 from spurbench.diffusion.finetune import finetune
 from spurbench.diffusion.objective import Draw, Objective
 from spurbench.diffusion.sample import sample
-from spurbench.environment import choose_device
-from spurbench.plan import TERA, count, step_operations
 
 # Dense bfloat16, by the makers' data sheets, for the share of it that is reached.
 PEAK = {"NVIDIA A100": 312e12, "NVIDIA H100": 989e12, "NVIDIA H200": 989e12}

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from spurbench.core.resources import builder_folder
 from spurbench.diffusion.base import TextToImage, load_base, load_decoder
 from spurbench.diffusion.objective import Subject
-from spurbench.recipe import Recipe, read_recipe
-from spurbench.resources import builder_folder
+from spurbench.recipe.schema import Recipe, read_recipe
 
 # The full architecture with every width cut down: the same layers, so the same calls.
 TOY = {

@@ -13,8 +13,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from spurbench import atomic
-from spurbench.environment import package_versions
+from spurbench.core import atomic
+from spurbench.core.environment import package_versions
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

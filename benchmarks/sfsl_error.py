@@ -19,12 +19,12 @@ from torch import Tensor
 
 from benchmarks.models import EXACT, TINY_DECODER, set_up
 from benchmarks.report import publish, surroundings
-from spurbench import panel
+from spurbench.core.environment import choose_device
 from spurbench.diffusion.objective import Objective, Subject
 from spurbench.diffusion.sample import sample
-from spurbench.environment import choose_device
-from spurbench.images import decode_rgb, open_images
-from spurbench.recipe import read_recipe
+from spurbench.evaluation import panel
+from spurbench.images.sources import decode_rgb, open_images
+from spurbench.recipe.schema import read_recipe
 
 
 def shortcuts(resolution: int) -> dict[str, dict[str, Any]]:

@@ -21,10 +21,10 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from spurbench import __version__
-from spurbench.environment import PACKAGES
-from spurbench.recipe import read_recipe
-from spurbench.resources import builders
-from spurbench.runs import file_sha256
+from spurbench.build.store import file_sha256
+from spurbench.core.environment import PACKAGES
+from spurbench.core.resources import builders
+from spurbench.recipe.schema import read_recipe
 
 PATIENCE = 3.0
 """Seconds that a model source may take to answer, and a cache to be counted."""

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from spurbench.classes import imagenet_names, imagenet_wnids
-from spurbench.evaluate import BOOTSTRAP, summarise
-from spurbench.images import ImageSet, open_images
-from spurbench.recipe import read_recipe
-from spurbench.results import ClassifierInfo, Preprocessing, Result
-from spurbench.runs import file_sha256
+from spurbench.build.store import file_sha256
+from spurbench.evaluation.evaluate import BOOTSTRAP, summarise
+from spurbench.evaluation.results import ClassifierInfo, Preprocessing, Result
+from spurbench.images.sources import ImageSet, open_images
+from spurbench.recipe.classes import imagenet_names, imagenet_wnids
+from spurbench.recipe.schema import read_recipe
 
 CLASSES = (94, 565, 105)
 OTHER = 7  # what a classifier answers that is not fooled

@@ -9,13 +9,19 @@ import torch
 from PIL import Image
 from toy import save_toy_classifier, toy_recipe
 
-from spurbench import ablate as ablation
-from spurbench import metrics
-from spurbench.ablate import AblationRequest, Row, ablate, fooled_classifiers, read_plan
-from spurbench.classifiers import load_classifier
-from spurbench.errors import SpurbenchError
-from spurbench.publish import read_rows
-from spurbench.recipe import read_recipe
+from spurbench.classifiers.load import load_classifier
+from spurbench.core.errors import SpurbenchError
+from spurbench.dataset.write import read_rows
+from spurbench.evaluation import metrics
+from spurbench.recipe.schema import read_recipe
+from spurbench.studies.ablation import ablate as ablation
+from spurbench.studies.ablation.ablate import (
+    AblationRequest,
+    Row,
+    ablate,
+    fooled_classifiers,
+    read_plan,
+)
 
 PLAN = """
 baseline = "plain"
@@ -93,8 +99,8 @@ def test_every_row_and_seed_is_built_measured_and_shown(recipe_folder, tmp_path,
     def never(*args, **kwargs):
         raise AssertionError("a finished stage was made again")
 
-    monkeypatch.setattr("spurbench.build.finetune", never)
-    monkeypatch.setattr("spurbench.build.sample", never)
+    monkeypatch.setattr("spurbench.build.build.finetune", never)
+    monkeypatch.setattr("spurbench.build.build.sample", never)
     again = ablate(request)
     assert again == document
 

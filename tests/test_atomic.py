@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from spurbench import atomic
-from spurbench.errors import SpurbenchError
+from spurbench.core import atomic
+from spurbench.core.errors import SpurbenchError
 
 
 def contents(folder: Path) -> dict[str, str]:

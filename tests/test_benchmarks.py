@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.finetune import measure, run_peer, table, variants
 from benchmarks.models import set_up
-from spurbench.recipe import SFSL, Finetune
+from spurbench.recipe.schema import SFSL, Finetune
 
 STAND_IN = """
 import json, pathlib, sys, time

@@ -11,13 +11,13 @@ import pytest
 import torch
 from toy import save_toy_classifier, toy_recipe
 
-from spurbench import build as build_module
-from spurbench.build import BuildRequest, build, select_references
-from spurbench.errors import SpurbenchError
-from spurbench.panel import Answer
-from spurbench.publish import MANIFEST, read_manifest, read_rows
-from spurbench.recipe import read_recipe
-from spurbench.verify import verify
+from spurbench.build import build as build_module
+from spurbench.build.build import BuildRequest, build, select_references
+from spurbench.core.errors import SpurbenchError
+from spurbench.dataset.verify import verify
+from spurbench.dataset.write import MANIFEST, read_manifest, read_rows
+from spurbench.evaluation.panel import Answer
+from spurbench.recipe.schema import read_recipe
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +280,7 @@ def test_identical_rows_give_identical_files(recipe_folder, tmp_path):
 
 
 def test_toy_classifier_answers_its_favourite(tmp_path):
-    from spurbench.classifiers import load_classifier
+    from spurbench.classifiers.load import load_classifier
 
     classifier = load_classifier(str(save_toy_classifier(tmp_path / "c", favourite=7, seed=0)))
     logits = classifier(torch.rand(4, 3, 32, 32))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from spurbench.classes import ClassRegistry, SpuriousClass, imagenet_names, imagenet_wnids
-from spurbench.errors import SpurbenchError
-from spurbench.resources import builders
+from spurbench.core.errors import SpurbenchError
+from spurbench.core.resources import builders
+from spurbench.recipe.classes import ClassRegistry, SpuriousClass, imagenet_names, imagenet_wnids
 
 FACTS = Path(__file__).parents[2] / "shared" / "spurious_imagenet_classes.csv"
 PAPER = {94, 105, 554, 557, 565, 576}

@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from torchvision.transforms import v2
 from toy import save_toy_classifier
 
-from spurbench import classifiers
-from spurbench.classifiers import head_wnids, load_classifier, transform
-from spurbench.errors import SpurbenchError
-from spurbench.recipe import read_recipe
-from spurbench.results import Preprocessing
+from spurbench.classifiers import load as classifiers
+from spurbench.classifiers.load import head_wnids, load_classifier, transform
+from spurbench.core.errors import SpurbenchError
+from spurbench.evaluation.results import Preprocessing
+from spurbench.recipe.schema import read_recipe
 
 SMALL = "test_efficientnet"  # timm's own toy architecture, 160 px, 1,000 classes
 
@@ -300,8 +300,8 @@ def test_a_folder_whose_config_is_wrong_is_named(tmp_path, old, new, message):
 
 def test_a_madry_style_checkpoint_serves_as_phi(weights, tmp_path):
     """As a recipe says it: panel.phi=ARCHITECTURE=FILE, with what robustness training saves."""
-    from spurbench import panel
-    from spurbench.recipe import read_recipe
+    from spurbench.evaluation import panel
+    from spurbench.recipe.schema import read_recipe
 
     _, model = weights
     state = model.state_dict()

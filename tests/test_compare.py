@@ -9,11 +9,11 @@ from click.testing import CliRunner
 from measured import save_dataset, save_result
 from PIL import Image
 
-from spurbench import compare, metrics
 from spurbench.cli import main
-from spurbench.errors import SpurbenchError
-from spurbench.paired import mcnemar
-from spurbench.sheets import Captioned, captioned_sheet
+from spurbench.core.errors import SpurbenchError
+from spurbench.evaluation import compare, metrics
+from spurbench.evaluation.paired import mcnemar
+from spurbench.images.sheets import Captioned, captioned_sheet
 
 
 @pytest.fixture(scope="module")

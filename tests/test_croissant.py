@@ -8,8 +8,8 @@ import mlcroissant
 import pytest
 from test_publish import row, write
 
-from spurbench import publish
-from spurbench.rows import COLUMNS
+from spurbench.dataset import write as publish
+from spurbench.dataset.rows import COLUMNS
 
 EVIL = '<script>alert("1")</script>\n`| [x](http://y)'
 

@@ -6,11 +6,11 @@ import pytest
 from click.testing import CliRunner
 from test_publish import provenance, row, write
 
-from spurbench import changelog
 from spurbench.cli import main
-from spurbench.diff import Snapshot, compare, summarise
-from spurbench.errors import SpurbenchError
-from spurbench.publish import read_snapshot
+from spurbench.core.errors import SpurbenchError
+from spurbench.dataset import changelog
+from spurbench.dataset.diff import Snapshot, compare, summarise
+from spurbench.dataset.write import read_snapshot
 
 
 def answer(rank: int) -> list[dict]:
@@ -124,7 +124,7 @@ def test_the_command_shows_tables_and_writes_json(tmp_path):
     assert "toy 1.0.0 -> toy 1.1.0" in " ".join(done.output.split())  # a title may wrap
     assert evil in done.output
     document = json.loads(output.read_text())
-    assert document["schema"] == "spurbench.diff/1"
+    assert document["schema"] == "spurbench.dataset.diff/1"
     assert document["settings"] == [{"key": "seed", "old": 0, "new": 3}]
     assert [(c["added"], c["removed"], c["kept"]) for c in document["classes"]] == [
         (0, 2, 1),

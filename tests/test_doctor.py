@@ -15,10 +15,10 @@ from click.testing import CliRunner
 from huggingface_hub import constants
 
 from spurbench import doctor
+from spurbench.build.store import file_sha256
 from spurbench.cli import main
+from spurbench.core.resources import builders
 from spurbench.doctor import Check, diagnose
-from spurbench.resources import builders
-from spurbench.runs import file_sha256
 
 
 class _Site(http.server.BaseHTTPRequestHandler):

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from measured import CLASSES, OTHER, save_dataset, save_result
 
-from spurbench import entries, lineage
-from spurbench.entries import Entry
-from spurbench.errors import SpurbenchError
-from spurbench.results import ClassifierInfo, Result
+from spurbench.core.errors import SpurbenchError
+from spurbench.evaluation.results import ClassifierInfo, Result
+from spurbench.leaderboard import entries, lineage
+from spurbench.leaderboard.entries import Entry
 
 
 @pytest.fixture(scope="module")

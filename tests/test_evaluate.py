@@ -16,18 +16,18 @@ from PIL import Image
 from safetensors.torch import save_file
 from toy import save_noise_images, save_toy_classifier
 
-from spurbench import evaluate as evaluate_module
-from spurbench import panel
-from spurbench import pixels as pixels_module
-from spurbench.classes import imagenet_wnids
-from spurbench.classifiers import load_classifier
-from spurbench.environment import choose_device
-from spurbench.errors import SpurbenchError
-from spurbench.evaluate import evaluate, evaluate_each, predict, summarise
-from spurbench.images import open_images, open_positives
-from spurbench.pixels import PixelStore
-from spurbench.recipe import read_recipe
-from spurbench.results import Result
+from spurbench.classifiers.load import load_classifier
+from spurbench.core.environment import choose_device
+from spurbench.core.errors import SpurbenchError
+from spurbench.evaluation import evaluate as evaluate_module
+from spurbench.evaluation import panel
+from spurbench.evaluation.evaluate import evaluate, evaluate_each, predict, summarise
+from spurbench.evaluation.results import Result
+from spurbench.images import pixels as pixels_module
+from spurbench.images.pixels import PixelStore
+from spurbench.images.sources import open_images, open_positives
+from spurbench.recipe.classes import imagenet_wnids
+from spurbench.recipe.schema import read_recipe
 
 REGISTRY = read_recipe("sd15")[1]
 HUMMINGBIRD = "spurious_class_094_hummingbird_component_2"

@@ -8,12 +8,12 @@ import pytest
 import torch
 from toy import save_toy_pipeline, toy_subject
 
+from spurbench.core.errors import SpurbenchError
 from spurbench.diffusion.base import load_base, load_decoder
 from spurbench.diffusion.finetune import CHECKPOINT, finetune
 from spurbench.diffusion.objective import Objective
 from spurbench.diffusion.sample import initial_noise, sample
-from spurbench.errors import SpurbenchError
-from spurbench.recipe import SFSL, Finetune
+from spurbench.recipe.schema import SFSL, Finetune
 
 CPU = torch.device("cpu")
 
@@ -435,7 +435,7 @@ def test_the_costs_of_the_similarity_loss_can_be_cut(base, subject, tmp_path):
 
 @pytest.mark.parametrize("gradient", ["prior", "instance", "both", "attract"])
 def test_samples_above_the_timestep_limit_weigh_nothing(base, subject, tmp_path, gradient):
-    from spurbench.runs import derive_seed
+    from spurbench.build.store import derive_seed
 
     settings = SETTINGS.model_copy(update={"steps": 12, "learning_rate": 1e-12})
     options = {"gradient": gradient, "timestep_weighting": "uniform"}

@@ -7,7 +7,7 @@ import threading
 import pytest
 from huggingface_hub import constants
 
-from spurbench import hub
+from spurbench.core import hub
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from toy import save_noise_images
 
-from spurbench.errors import SpurbenchError
-from spurbench.images import DamagedImageError, decode_rgb, open_images, open_positives
+from spurbench.core.errors import SpurbenchError
+from spurbench.images.sources import DamagedImageError, decode_rgb, open_images, open_positives
 
 HUMMINGBIRD = "spurious_class_094_hummingbird_component_2"
 KOALA = "spurious_class_105_koala_component_3"

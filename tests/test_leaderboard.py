@@ -9,11 +9,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from spurbench import leaderboard
-from spurbench.entries import Entry
-from spurbench.errors import SpurbenchError
-from spurbench.leaderboard import read, to_csv, to_markdown, to_table
-from spurbench.results import (
+from spurbench.core.errors import SpurbenchError
+from spurbench.evaluation.results import (
     ClassifierInfo,
     ClassResult,
     DatasetInfo,
@@ -24,6 +21,9 @@ from spurbench.results import (
     SplitResult,
     Summary,
 )
+from spurbench.leaderboard import boards as leaderboard
+from spurbench.leaderboard.boards import read, to_csv, to_markdown, to_table
+from spurbench.leaderboard.entries import Entry
 
 NAMES = {94: "hummingbird", 565: "freight car", 105: "koala"}
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from spurbench.core.errors import SpurbenchError
 from spurbench.diffusion.losses import (
     class_features,
     denoising_loss,
@@ -13,7 +14,6 @@ from spurbench.diffusion.losses import (
     predicted_clean_latents,
     prediction_target,
 )
-from spurbench.errors import SpurbenchError
 
 
 def test_denoising_loss_is_the_mean_squared_error():

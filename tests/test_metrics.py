@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from spurbench.metrics import (
+from spurbench.evaluation.metrics import (
     auroc,
     average_precision,
     bootstrap_interval,

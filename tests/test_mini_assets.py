@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from spurbench.builders.mini.assets import AssetSettings, class_indices, train_assets
-from spurbench.builders.mini.data import biased, caption_words, render_all, unbiased
-from spurbench.builders.mini.measure import measure, render_markdown
-from spurbench.builders.mini.objects import OBJECTS
-from spurbench.builders.mini.train_base import RARE_TOKEN, BaseSettings, make_tokenizer
-from spurbench.builders.mini.train_classifiers import ClassifierSettings
-from spurbench.builders.mini.train_decoder import DecoderSettings, likeness_db
-from spurbench.builders.mini.train_vae import VAESettings, psnr, round_trip, soften_half, to_model
-from spurbench.builders.mini.world import PLANTED_FEATURE
-from spurbench.classifiers import load_classifier
+from spurbench.build.store import file_sha256
+from spurbench.classifiers.load import load_classifier
+from spurbench.core.resources import builders
 from spurbench.diffusion.base import load_base, load_decoder
-from spurbench.recipe import read_recipe
-from spurbench.resources import builders
-from spurbench.runs import file_sha256
+from spurbench.mini.data import biased, caption_words, render_all, unbiased
+from spurbench.mini.measure import measure, render_markdown
+from spurbench.mini.objects import OBJECTS
+from spurbench.mini.scenes import PLANTED_FEATURE
+from spurbench.mini.training.assets import AssetSettings, class_indices, train_assets
+from spurbench.mini.training.base import RARE_TOKEN, BaseSettings, make_tokenizer
+from spurbench.mini.training.classifiers import ClassifierSettings
+from spurbench.mini.training.decoder import DecoderSettings, likeness_db
+from spurbench.mini.training.vae import VAESettings, psnr, round_trip, soften_half, to_model
+from spurbench.recipe.schema import read_recipe
 
 CPU = torch.device("cpu")
 ASSETS = builders()["mini"] / "assets"

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from spurbench.builders.mini import train_board as board
-from spurbench.builders.mini.data import SUBFAMILIES, biased
-from spurbench.builders.mini.objects import OBJECTS
-from spurbench.builders.mini.train_classifiers import ClassifierSettings
-from spurbench.builders.mini.world import PLANTED_FEATURE
-from spurbench.classifiers import load_classifier
-from spurbench.entries import EntryClassifier
-from spurbench.errors import SpurbenchError
-from spurbench.resources import builders
+from spurbench.classifiers.load import load_classifier
+from spurbench.core.errors import SpurbenchError
+from spurbench.core.resources import builders
+from spurbench.leaderboard.entries import EntryClassifier
+from spurbench.mini.data import SUBFAMILIES, biased
+from spurbench.mini.objects import OBJECTS
+from spurbench.mini.scenes import PLANTED_FEATURE
+from spurbench.mini.training import board
+from spurbench.mini.training.classifiers import ClassifierSettings
 
 SHIPPED = board.BoardSettings.read(builders()["mini"] / "board.toml")
 CPU = torch.device("cpu")

@@ -3,28 +3,14 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from spurbench.builders.mini.data import (
-    BIAS,
-    Labels,
-    biased,
-    caption_words,
-    captioned,
-    spurious,
-    unbiased,
-)
-from spurbench.builders.mini.features import KINDS
-from spurbench.builders.mini.objects import OBJECTS
-from spurbench.builders.mini.preview import write_positives, write_preview, write_real
-from spurbench.builders.mini.world import (
-    CONTROLS,
-    PLANTED_FEATURE,
-    PLANTED_KIND,
-    Scene,
-    render,
-)
-from spurbench.classes import imagenet_names
-from spurbench.images import open_images, open_positives
-from spurbench.recipe import read_recipe
+from spurbench.images.sources import open_images, open_positives
+from spurbench.mini.data import BIAS, Labels, biased, caption_words, captioned, spurious, unbiased
+from spurbench.mini.kinds import KINDS
+from spurbench.mini.objects import OBJECTS
+from spurbench.mini.preview import write_positives, write_preview, write_real
+from spurbench.mini.scenes import CONTROLS, PLANTED_FEATURE, PLANTED_KIND, Scene, render
+from spurbench.recipe.classes import imagenet_names
+from spurbench.recipe.schema import read_recipe
 
 
 def test_a_scene_is_a_function_of_its_truth_and_seed():

@@ -15,7 +15,7 @@ from toy import save_toy_pipeline, toy_pipeline, toy_subject
 
 from spurbench.diffusion.base import TextToImage, load_base
 from spurbench.diffusion.objective import Losses, Objective
-from spurbench.recipe import SFSL, Finetune
+from spurbench.recipe.schema import SFSL, Finetune
 
 CPU = torch.device("cpu")
 SETTINGS = Finetune(batch_size=2)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spurbench.paired import holm, mcnemar, pairwise, tie_groups
+from spurbench.evaluation.paired import holm, mcnemar, pairwise, tie_groups
 
 
 def answers(both: int, only_a: int, only_b: int, neither: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,11 +5,11 @@ import torch
 from click.testing import CliRunner
 from toy import save_toy_pipeline, toy_recipe
 
+from spurbench.build.plan import TERA, plan
 from spurbench.cli import main
+from spurbench.core.errors import SpurbenchError
 from spurbench.diffusion.base import load_base
-from spurbench.errors import SpurbenchError
-from spurbench.plan import TERA, plan
-from spurbench.recipe import read_recipe
+from spurbench.recipe.schema import read_recipe
 
 
 @pytest.fixture(autouse=True)

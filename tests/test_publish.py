@@ -14,13 +14,20 @@ import torch
 import yaml
 from PIL import Image
 
-from spurbench import card, publish, quality
-from spurbench.changelog import first
-from spurbench.errors import SpurbenchError
-from spurbench.images import open_images
-from spurbench.publish import MANIFEST, read_manifest, read_rows, require_writable, write_dataset
-from spurbench.recipe import read_recipe
-from spurbench.rows import COLUMNS
+from spurbench.core.errors import SpurbenchError
+from spurbench.dataset import card, quality
+from spurbench.dataset import write as publish
+from spurbench.dataset.changelog import first
+from spurbench.dataset.rows import COLUMNS
+from spurbench.dataset.write import (
+    MANIFEST,
+    read_manifest,
+    read_rows,
+    require_writable,
+    write_dataset,
+)
+from spurbench.images.sources import open_images
+from spurbench.recipe.schema import read_recipe
 
 CPU = torch.device("cpu")
 

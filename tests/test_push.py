@@ -13,11 +13,11 @@ from click.testing import CliRunner
 from hub_server import TOKEN, running_hub
 from test_publish import row, write
 
-from spurbench import push as push_module
+from spurbench.build.store import file_sha256
 from spurbench.cli import main
-from spurbench.errors import SpurbenchError
-from spurbench.push import push
-from spurbench.runs import file_sha256
+from spurbench.core.errors import SpurbenchError
+from spurbench.dataset import push as push_module
+from spurbench.dataset.push import push
 
 NAME = "owner/toy"
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from spurbench.classes import SpuriousClass
-from spurbench.errors import SpurbenchError
-from spurbench.recipe import read_recipe
-from spurbench.resources import builders
+from spurbench.core.errors import SpurbenchError
+from spurbench.core.resources import builders
+from spurbench.recipe.classes import SpuriousClass
+from spurbench.recipe.schema import read_recipe
 
 HUMMINGBIRD = SpuriousClass(
     index=94,

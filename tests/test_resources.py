@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from spurbench import resources
-from spurbench.errors import SpurbenchError
+from spurbench.core import resources
+from spurbench.core.errors import SpurbenchError
 
 
 def test_what_travels_with_the_package_is_found_from_any_folder(tmp_path, monkeypatch):

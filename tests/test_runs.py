@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from spurbench.runs import MARKER, StageStore, derive_seed, fingerprint
+from spurbench.build.store import MARKER, StageStore, derive_seed, fingerprint
 
 
 class Maker:

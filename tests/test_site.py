@@ -14,9 +14,12 @@ import pytest
 from measured import save_dataset, save_result
 from PIL import Image
 
-from spurbench import entries, leaderboard, markdown, reported, site
-from spurbench.errors import SpurbenchError
-from spurbench.metrics import wilson_interval
+from spurbench.core import markdown
+from spurbench.core.errors import SpurbenchError
+from spurbench.evaluation.metrics import wilson_interval
+from spurbench.leaderboard import boards as leaderboard
+from spurbench.leaderboard import entries, reported
+from spurbench.leaderboard import page as site
 
 EVIL = (
     '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">'

@@ -11,7 +11,8 @@ import pytest
 from measured import save_dataset, save_result
 from test_site import EVIL, evil_site
 
-from spurbench import markdown, site
+from spurbench.core import markdown
+from spurbench.leaderboard import page as site
 
 pytestmark = pytest.mark.browser
 

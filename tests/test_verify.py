@@ -12,12 +12,12 @@ import yaml
 from click.testing import CliRunner
 from test_publish import picture, row, write
 
-from spurbench import card
+from spurbench.build.store import file_sha256, fingerprint
 from spurbench.cli import main
-from spurbench.publish import MANIFEST
-from spurbench.rows import features
-from spurbench.runs import file_sha256, fingerprint
-from spurbench.verify import verify
+from spurbench.dataset import card
+from spurbench.dataset.rows import features
+from spurbench.dataset.verify import verify
+from spurbench.dataset.write import MANIFEST
 
 NAMES = [
     "manifest",

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spurbench import hub
-from spurbench.errors import SpurbenchError
+from spurbench.core import hub
+from spurbench.core.errors import SpurbenchError
 
 log = logging.getLogger(__name__)
 

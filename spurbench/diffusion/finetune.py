@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from spurbench import atomic
+from spurbench.build.store import derive_seed
+from spurbench.core import atomic
+from spurbench.core.errors import SpurbenchError
 from spurbench.diffusion.base import TRAINED, TextToImage
 from spurbench.diffusion.objective import Losses, Objective, Subject
 from spurbench.diffusion.trainable import trainable
-from spurbench.errors import SpurbenchError
-from spurbench.recipe import SFSL, Finetune
-from spurbench.runs import derive_seed
+from spurbench.recipe.schema import SFSL, Finetune
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spurbench.errors import SpurbenchError
+from spurbench.core.errors import SpurbenchError
 
 
 def denoising_loss(prediction: Tensor, target: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as images_to_tensors
 
+from spurbench.build.store import derive_seed
 from spurbench.diffusion.base import TextToImage
 from spurbench.diffusion.losses import (
     class_features,
@@ -30,8 +31,7 @@ from spurbench.diffusion.losses import (
     predicted_clean_latents,
     prediction_target,
 )
-from spurbench.recipe import SFSL, Finetune
-from spurbench.runs import derive_seed
+from spurbench.recipe.schema import SFSL, Finetune
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from spurbench.core.errors import SpurbenchError
 from spurbench.diffusion.base import TextToImage
-from spurbench.errors import SpurbenchError
 
 # Images decoded at a time. At 512 pixels one fills a GPU, and a whole batch would need more memory
 # for its decoder's activations than the U-Net for its own.

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spurbench.errors import SpurbenchError
-from spurbench.recipe import Finetune
+from spurbench.core.errors import SpurbenchError
+from spurbench.recipe.schema import Finetune
 
 
 @contextmanager

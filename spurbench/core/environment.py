@@ -1,0 +1,66 @@
+"""Where the program runs: package versions and devices."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from spurbench.core.errors import SpurbenchError
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGES = (
+    "spurbench",
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "timm",
+    "datasets",
+    "numpy",
+    "pillow",
+)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on, those installed."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device to run on.
+
+    Args:
+        wanted: ``auto`` (CUDA, else Apple's MPS, else the CPU) or a torch device string.
+
+    Raises:
+        SpurbenchError: if a device that is asked for is not there; nothing else is used instead.
+    """
+    import torch
+
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if wanted == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise SpurbenchError(f"unknown device {wanted!r}; try auto, cpu, cuda or cuda:1") from None
+    found = there.get(device.type, False)
+    if device.type == "cuda" and found and device.index is not None:
+        found = device.index < torch.cuda.device_count()
+    if not found:
+        names = ", ".join(kind for kind, is_there in there.items() if is_there)
+        raise SpurbenchError(f"device {wanted!r} is not available here; there is {names}")
+    return device

@@ -1,0 +1,227 @@
+"""The dataset card: the YAML that loaders read, the page that people read, the sample grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from PIL import Image, ImageDraw, ImageFont
+
+from spurbench.core import markdown
+from spurbench.core.resources import card_templates
+from spurbench.dataset.rows import (
+    SPLITS,
+    Row,
+    class_indices,
+    describe_columns,
+    panel_accuracy,
+    place,
+    share,
+)
+from spurbench.images.sources import decode_rgb
+
+if TYPE_CHECKING:
+    import datasets
+
+FILE = "README.md"
+SAMPLES = "samples.png"
+SAMPLE_CLASSES = 24
+
+
+@dataclass(frozen=True)
+class Part:
+    """The files of one split of one config, as written.
+
+    Attributes:
+        rows: how many.
+        data_bytes: of the rows in memory (Arrow).
+        files: path in the dataset to hex sha256.
+        file_bytes: of those files together.
+    """
+
+    rows: int
+    data_bytes: int
+    files: Mapping[str, str]
+    file_bytes: int
+
+
+@dataclass(frozen=True)
+class Edition:
+    """One version of a dataset: what its card and its metadata say of it.
+
+    Attributes:
+        name: of the dataset.
+        version: X.Y.Z.
+        content: hex sha256 over rows and provenance.
+        provenance: how it was made, as JSON values.
+        changelog: entries, the newest first (:mod:`spurbench.dataset.changelog`).
+        quality: image quality metrics among the columns.
+        parts: by :func:`spurbench.dataset.rows.place`-able names, only those with rows.
+    """
+
+    name: str
+    version: str
+    content: str
+    provenance: Mapping[str, Any]
+    changelog: Sequence[Mapping[str, Any]]
+    quality: Sequence[str]
+    parts: Mapping[str, Part]
+
+
+def render(edition: Edition, rows: Mapping[str, Sequence[Row]], kind: datasets.Features) -> str:
+    """The card, Markdown after YAML; text from outside is escaped in both."""
+    import jinja2
+
+    front = yaml.safe_dump(front_matter(edition, kind), sort_keys=False, allow_unicode=True)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(card_templates()),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # the filters below escape Markdown and HTML alike
+    )
+    environment.filters["md"] = markdown.escape
+    environment.filters["percent"] = _percent
+    body = environment.get_template("dataset.md.jinja").render(
+        edition=edition,
+        provenance=edition.provenance,
+        parts=[(*place(part), facts) for part, facts in edition.parts.items()],
+        classes=_class_table(rows),
+        columns=[
+            {"name": name, "kind": column[0], "meaning": column[1]}
+            for name, column in describe_columns(edition.quality).items()
+        ],
+        recipe=markdown.embedded_json(edition.provenance["recipe"]),
+        citations=citations(),
+        samples=SAMPLES,
+        sample_classes=SAMPLE_CLASSES,
+    )
+    return f"---\n{front}---\n\n{body}"
+
+
+def front_matter(edition: Edition, kind: datasets.Features) -> dict[str, Any]:
+    """The YAML that ``load_dataset`` and the hub read.
+
+    The loader's cache is keyed by this YAML and not by the files (seen with datasets 5.2), so each
+    config carries the version, and a description with the content's hash for the same version
+    made anew. The loader compares the number of rows of each split with what it finds.
+    """
+    configs: dict[str, dict[str, Any]] = {}
+    infos: dict[str, dict[str, Any]] = {}
+    for part, facts in edition.parts.items():
+        config, split = place(part)
+        entry = configs.setdefault(
+            config,
+            {
+                "config_name": config,
+                "version": edition.version,
+                "description": f"spurbench {edition.name} {edition.version}, "
+                f"content {edition.content[:16]}",
+                "data_files": [],
+            },
+        )
+        entry["data_files"].append({"split": split, "path": f"data/{part}-*.parquet"})
+        info = infos.setdefault(
+            config,
+            {
+                "config_name": config,
+                "features": kind._to_yaml_list(),
+                "splits": [],
+                "download_size": 0,
+                "dataset_size": 0,
+            },
+        )
+        info["splits"].append(
+            {"name": split, "num_bytes": facts.data_bytes, "num_examples": facts.rows}
+        )
+        info["download_size"] += facts.file_bytes
+        info["dataset_size"] += facts.data_bytes
+    if "default" in configs:
+        configs["default"]["default"] = True
+    return {
+        "pretty_name": f"spurbench {edition.name} {edition.version}",
+        "license": "other",
+        "task_categories": ["image-classification"],
+        "tags": ["spurious-features", "robustness", "imagenet", "synthetic", "croissant"],
+        "configs": list(configs.values()),
+        "dataset_info": list(infos.values()),
+    }
+
+
+def citations() -> str:
+    """BibTeX of the papers that a user of any dataset should cite."""
+    return (card_templates() / "citations.bib").read_text(encoding="utf-8").strip()
+
+
+def split_front_matter(card: str) -> tuple[Any, str]:
+    """The YAML of a card as values, and the Markdown after it.
+
+    Raises:
+        ValueError: if there is no YAML, or it can't be parsed; the message is one line.
+    """
+    pieces = card.split("---\n", 2)
+    if len(pieces) != 3 or pieces[0]:
+        raise ValueError("no YAML between two lines of ---")
+    try:
+        # The 1,000 class names, once per config, take the pure Python loader a second.
+        return yaml.load(pieces[1], getattr(yaml, "CSafeLoader", yaml.SafeLoader)), pieces[2]
+    except yaml.YAMLError as error:
+        raise ValueError(f"the YAML can't be parsed: {' '.join(str(error).split())}") from None
+
+
+def sample_grid(
+    rows: Mapping[str, Sequence[Row]], columns: int = 5, side: int = 112
+) -> Image.Image:
+    """Per class a row: the first real images, then the first generated ones; not chosen by hand.
+
+    Of the first :data:`SAMPLE_CLASSES` classes.
+    """
+    indices = class_indices(rows)[:SAMPLE_CLASSES]
+    label, gap, head = 170, 16, 26
+    width = label + 2 * columns * side + gap
+    sheet = Image.new("RGB", (width, head + side * len(indices)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    for at, title in ((0, "real"), (1, "generated")):
+        draw.text((label + at * (columns * side + gap) + 4, 4), title, "black", font)
+    for position, index in enumerate(indices):
+        top = head + position * side
+        for at, split in enumerate(SPLITS):
+            chosen = [row for row in rows[split] if row["class_index"] == index][:columns]
+            for column, row in enumerate(chosen):
+                tile = decode_rgb(row["image"]).resize(
+                    (side - 2, side - 2), Image.Resampling.LANCZOS
+                )
+                sheet.paste(tile, (label + at * (columns * side + gap) + column * side, top))
+            if chosen:
+                name, feature = chosen[0]["class_name"], chosen[0]["spurious_feature"]
+                draw.text((4, top + 34), name[:22], "black", font)
+                draw.text((4, top + 54), feature[:22], "#555555", font)
+    return sheet
+
+
+def _class_table(rows: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
+    table = []
+    for index in class_indices(rows):
+        per_split = {s: [r for r in rows[s] if r["class_index"] == index] for s in SPLITS}
+        first = next(r for s in SPLITS for r in per_split[s])
+        entry: dict[str, Any] = {
+            "index": index,
+            "name": first["class_name"],
+            "feature": first["spurious_feature"],
+        }
+        for split, chosen in per_split.items():
+            entry[split] = {
+                "n": len(chosen),
+                "consistent": share(r["consistently_spurious"] for r in chosen),
+                "absent": share(r["object_absent"] for r in chosen),
+                "accuracy": panel_accuracy(chosen),
+            }
+        table.append(entry)
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.1f} %"

@@ -1,0 +1,236 @@
+"""Croissant metadata (MLCommons, version 1.0) with its responsible-AI vocabulary.
+
+The fields are those of https://docs.mlcommons.org/croissant/docs/croissant-spec.html and
+https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from spurbench.core.markdown import plain
+from spurbench.dataset import card
+from spurbench.dataset.rows import describe_columns
+
+FILE = "croissant.json"
+
+CONTEXT: Mapping[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileProperty": "cr:fileProperty",
+    "fileObject": "cr:fileObject",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
+"""The specification's own, which its readers compare with."""
+
+DATA_TYPES = {
+    "string": "sc:Text",
+    "int64": "sc:Integer",
+    "class label": "sc:Integer",
+    "float64": "sc:Float",
+    "bool": "sc:Boolean",
+}
+
+
+def metadata(edition: card.Edition) -> dict[str, Any]:
+    """The document, as JSON values.
+
+    Every parquet file is listed with its hash; a record set per part (SPLIT, curated-SPLIT) reads
+    the part's files from the folder that holds the document.
+    """
+    provenance = edition.provenance
+    return {
+        "@context": CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": [
+            "http://mlcommons.org/croissant/1.0",
+            "http://mlcommons.org/croissant/RAI/1.0",
+        ],
+        "name": f"spurbench-{edition.name}",
+        "version": edition.version,
+        "description": "Images of spurious features: things that are not a class but make ImageNet "
+        "classifiers answer it. Real ones, and new ones from a fine-tuned text-to-image model. "
+        + plain(provenance["recipe"]["description"]),
+        "keywords": ["spurious features", "robustness", "ImageNet", "synthetic images"],
+        "license": [
+            f"Real images: {plain(provenance['licences']['images'])}",
+            "Base model weights, whose terms extend to what they generate: "
+            + plain(provenance["licences"]["weights"]),
+        ],
+        "citeAs": card.citations(),
+        "isLiveDataset": False,
+        **_responsible_ai(edition),
+        "distribution": [*_files(edition), *_file_sets(edition)],
+        "recordSet": [_record_set(part, edition) for part in edition.parts],
+    }
+
+
+def _responsible_ai(edition: card.Edition) -> dict[str, Any]:
+    provenance = edition.provenance
+    recipe = provenance["recipe"]
+    panel = ", ".join(plain(entry["name"]) for entry in provenance["panel"])
+    detector = plain(provenance["object_detector"] or "none")
+    failed = ", ".join(map(plain, provenance["failed_classes"]))
+    damaged = len(provenance["damaged"])
+    tuned = (
+        "the base model as it is"
+        if recipe["finetune"]["method"] == "base"
+        else f"the base model, fine-tuned on {recipe['select']['references']} real images of the "
+        "class that every panel classifier calls the class"
+    )
+    return {
+        "rai:dataCollection": f"Split real: images from {plain(provenance['real_images']['name'])} "
+        "that show a spurious feature and not the class object, all that are there. Split "
+        f"generated: {recipe['sample']['images']} images per class from "
+        f"{plain(provenance['base_model']['name'])}: {tuned}; from fixed seeds, none left out.",
+        "rai:dataCollectionType": ["Secondary Data Analysis", "Others"],
+        "rai:dataCollectionMissingData": f"Classes that failed in the build: {failed or 'none'}. "
+        f"Damaged inputs left out: {damaged}. Columns that could not be computed are null.",
+        "rai:dataImputationProtocol": "Nothing is imputed.",
+        "rai:dataPreprocessingProtocol": ["None: images are stored with the bytes they came in."],
+        "rai:dataAnnotationProtocol": [
+            "No human annotated anything. panel: each classifier's answer. consistently_spurious: "
+            "every panel classifier calls the image the class. object_absent: the detector's score "
+            f"of the class object is below {recipe['check']['object_threshold']}.",
+        ],
+        "rai:machineAnnotationTools": [
+            f"Panel classifiers: {panel}",
+            f"Object detector: {detector}",
+            *(f"Image quality: pyiqa {metric}" for metric in edition.quality),
+        ],
+        "rai:dataUseCases": [
+            "Measuring how often image classifiers answer a class when only its spurious feature "
+            "is shown.",
+            "Not for training: label says what an image is measured for, not what it shows.",
+            "Not a certificate of robustness, and no evidence of what exists in the world.",
+        ],
+        "rai:dataBiases": [
+            "Generated images inherit the biases of the base model's training data.",
+            "Classes and features are those in which Spurious ImageNet found shortcuts of "
+            "ImageNet classifiers; the panel decides what counts as spurious.",
+        ],
+        "rai:dataLimitations": [
+            "One spurious feature per class; classifiers may rely on others.",
+            "Object presence is a detector's judgement, with errors of its own.",
+        ],
+        "rai:dataSocialImpact": "Helps to find classifiers that are right for the wrong reasons. "
+        "Images made to fool classifiers could be used to fool deployed ones.",
+        "rai:personalSensitiveInformation": [
+            "No personal attribute is annotated. Real photographs may show people in passing, as "
+            "their source has them; people in generated images are nobody in particular.",
+        ],
+        "rai:dataReleaseMaintenancePlan": "Versions are X.Y.Z and, once published, never change; "
+        "README.md holds the changelog, spurbench.json the hash of every file.",
+    }
+
+
+def _files(edition: card.Edition) -> Iterator[dict[str, Any]]:
+    for facts in edition.parts.values():
+        for path, digest in facts.files.items():
+            yield {
+                "@type": "cr:FileObject",
+                "@id": path,
+                "name": path,
+                "contentUrl": path,
+                "encodingFormat": "application/x-parquet",
+                "sha256": digest,
+            }
+
+
+def _file_sets(edition: card.Edition) -> Iterator[dict[str, Any]]:
+    for part in edition.parts:
+        yield {
+            "@type": "cr:FileSet",
+            "@id": f"files-of-{part}",
+            "name": f"files-of-{part}",
+            "description": f"Parquet files of {part}.",
+            "encodingFormat": "application/x-parquet",
+            "includes": f"data/{part}-*.parquet",
+        }
+
+
+def _record_set(part: str, edition: card.Edition) -> dict[str, Any]:
+    return {
+        "@type": "cr:RecordSet",
+        "@id": part,
+        "name": part,
+        "description": f"The {edition.parts[part].rows} rows of {part}.",
+        "field": [
+            _field(part, name, kind, meaning)
+            for name, (kind, meaning) in describe_columns(edition.quality).items()
+        ],
+    }
+
+
+def _field(part: str, name: str, kind: str, meaning: str) -> dict[str, Any]:
+    source: dict[str, Any] = {
+        "fileSet": {"@id": f"files-of-{part}"},
+        "extract": {"column": name},
+    }
+    field = {
+        "@type": "cr:Field",
+        "@id": f"{part}/{name}",
+        "name": name,
+        "description": meaning,
+    }
+    if kind == "image":
+        source["transform"] = {"jsonPath": "bytes"}
+        return {**field, "dataType": "sc:ImageObject", "source": source}
+    if kind == "list of structs":
+        return {
+            **field,
+            "repeated": True,
+            "subField": [
+                {
+                    "@type": "cr:Field",
+                    "@id": f"{part}/{name}/{key}",
+                    "name": key,
+                    "dataType": data_type,
+                    "repeated": True,
+                    "source": {**source, "transform": {"jsonPath": f"[*].{key}"}},
+                }
+                for key, data_type in ANSWER.items()
+            ],
+        }
+    return {**field, "dataType": DATA_TYPES[kind], "source": source}
+
+
+ANSWER = {
+    "classifier": "sc:Text",
+    "prediction": "sc:Integer",
+    "probability": "sc:Float",
+    "rank": "sc:Integer",
+}
+"""The structs of the column ``panel``."""

@@ -1,0 +1,245 @@
+"""What changed between two versions of a dataset: settings, panel, and images per class."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from spurbench.build.store import fingerprint
+from spurbench.dataset.rows import SPLITS, Row, panel_accuracy
+from spurbench.evaluation.results import Split
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SCHEMA: Final = "spurbench.dataset.diff/1"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One version of a dataset, as far as a comparison needs it.
+
+    Attributes:
+        name: of the dataset.
+        version: X.Y.Z.
+        provenance: how it was made.
+        rows: per split, in the columns of :data:`spurbench.dataset.rows.COLUMNS` but for ``image``.
+    """
+
+    name: str
+    version: str
+    provenance: Mapping[str, Any]
+    rows: Mapping[str, Sequence[Row]]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Identity(_Part):
+    """Which dataset."""
+
+    name: str
+    version: str
+
+
+class Setting(_Part):
+    """A setting that differs; null where one side does not have it."""
+
+    key: str
+    old: Any
+    new: Any
+
+
+class ClassChange(_Part):
+    """What became of the images of one class in one split; also given where nothing changed.
+
+    Attributes:
+        added: images of the new version whose bytes the old one does not have.
+        removed: the other way round.
+        kept: images that both have, byte for byte.
+        reexamined: those of the kept whose other columns differ.
+        old_panel_accuracy: of the old version's images by its own panel, in [0, 1]; None: no image.
+        new_panel_accuracy: the same of the new.
+    """
+
+    index: int
+    name: str
+    split: Split
+    old: int
+    new: int
+    added: int
+    removed: int
+    kept: int
+    reexamined: int
+    old_panel_accuracy: float | None
+    new_panel_accuracy: float | None
+
+
+class Difference(_Part):
+    """The whole comparison.
+
+    Attributes:
+        settings: of the recipe (dotted keys), seed, models, inputs and package versions.
+        panel_added: classifiers that only the new panel has.
+        panel_removed: classifiers that only the old panel had.
+        panel_changed: classifiers of one name with other weights.
+        classes: by index, real before generated.
+    """
+
+    schema_version: Literal["spurbench.dataset.diff/1"] = Field(default=SCHEMA, alias="schema")
+    old: Identity
+    new: Identity
+    settings: list[Setting]
+    panel_added: list[str]
+    panel_removed: list[str]
+    panel_changed: list[str]
+    classes: list[ClassChange]
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def compare(old: Snapshot, new: Snapshot) -> Difference:
+    """What changed from ``old`` to ``new``; images are the same if their bytes are."""
+    before, after = (dict(_settings(version.provenance)) for version in (old, new))
+    panels = [
+        {entry["name"]: entry.get("weights_sha256") for entry in version.provenance["panel"]}
+        for version in (old, new)
+    ]
+    names = {
+        row["class_index"]: row["class_name"]
+        for version in (old, new)
+        for split in SPLITS
+        for row in version.rows[split]
+    }
+    return Difference(
+        old=Identity(name=old.name, version=old.version),
+        new=Identity(name=new.name, version=new.version),
+        settings=[
+            Setting(key=key, old=before.get(key), new=after.get(key))
+            for key in {**before, **after}
+            if before.get(key) != after.get(key)
+        ],
+        panel_added=[name for name in panels[1] if name not in panels[0]],
+        panel_removed=[name for name in panels[0] if name not in panels[1]],
+        panel_changed=[n for n in panels[1] if n in panels[0] and panels[0][n] != panels[1][n]],
+        classes=[
+            _class_change(old.rows[split], new.rows[split], index, names[index], split)
+            for index in sorted(names)
+            for split in SPLITS
+        ],
+    )
+
+
+def summarise(difference: Difference) -> list[str]:
+    """The changes as plain sentences, for a changelog; text from outside is not escaped in them."""
+    lines = [f"{s.key}: {_shown(s.old)} -> {_shown(s.new)}" for s in difference.settings]
+    for label, names in (
+        ("added to the panel", difference.panel_added),
+        ("removed from the panel", difference.panel_removed),
+        ("other weights in the panel", difference.panel_changed),
+    ):
+        if names:
+            lines.append(f"{label}: {', '.join(names)}")
+    for change in difference.classes:
+        if not (change.added or change.removed or change.reexamined):
+            continue
+        counts = [f"{change.added} added", f"{change.removed} removed", f"{change.kept} kept"]
+        if change.reexamined:
+            counts.append(f"of them {change.reexamined} with other answers or scores")
+        accuracies = f"{_percent(change.old_panel_accuracy)} -> " + _percent(
+            change.new_panel_accuracy
+        )
+        lines.append(
+            f"{change.name}, {change.split}: {', '.join(counts)}; panel accuracy {accuracies}"
+        )
+    return lines or ["nothing but the version"]
+
+
+def to_tables(difference: Difference) -> list[Table]:
+    """The comparison for a terminal: settings and panel, then images."""
+    from rich.table import Table
+    from rich.text import Text
+
+    title = (
+        f"{difference.old.name} {difference.old.version} -> "
+        f"{difference.new.name} {difference.new.version}"
+    )
+    settings = Table(title=f"{title}: settings", title_justify="left")
+    for heading in ("key", "old", "new"):
+        settings.add_column(heading)
+    for setting in difference.settings:
+        settings.add_row(*map(Text, (setting.key, _shown(setting.old), _shown(setting.new))))
+    for label, old_names, new_names in (
+        ("panel: removed", difference.panel_removed, ()),
+        ("panel: added", (), difference.panel_added),
+        ("panel: other weights", difference.panel_changed, difference.panel_changed),
+    ):
+        if old_names or new_names:
+            settings.add_row(label, Text(", ".join(old_names)), Text(", ".join(new_names)))
+    images = Table(title=f"{title}: images", title_justify="left")
+    headings = ("old", "new", "added", "removed", "kept", "re-examined", "panel accuracy")
+    for heading in ("class", "split", *headings):
+        images.add_column(heading, justify="right" if heading in headings else "left")
+    for c in difference.classes:
+        counts = (c.old, c.new, c.added, c.removed, c.kept, c.reexamined)
+        accuracies = f"{_percent(c.old_panel_accuracy)} -> {_percent(c.new_panel_accuracy)}"
+        images.add_row(Text(c.name), c.split, *map(str, counts), accuracies)
+    return [settings, images] if settings.row_count else [images]
+
+
+def _settings(provenance: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of all that is no outcome; the panel is compared by name."""
+    for key, value in provenance.items():
+        if key not in ("panel", "damaged", "failed_classes"):
+            # The recipe's keys are written as --set takes them.
+            yield from _flattened(value, "" if key == "recipe" else key)
+
+
+def _flattened(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _flattened(inner, f"{key}.{name}" if key else name)
+    else:
+        yield key, value
+
+
+def _class_change(
+    old: Sequence[Row], new: Sequence[Row], index: int, name: str, split: Split
+) -> ClassChange:
+    before, after = ([row for row in rows if row["class_index"] == index] for rows in (old, new))
+    images = [Counter(row["image_sha256"] for row in rows) for rows in (before, after)]
+    whole = [Counter(fingerprint(row) for row in rows) for rows in (before, after)]
+    kept = (images[0] & images[1]).total()
+    return ClassChange(
+        index=index,
+        name=name,
+        split=split,
+        old=len(before),
+        new=len(after),
+        added=len(after) - kept,
+        removed=len(before) - kept,
+        kept=kept,
+        reexamined=kept - (whole[0] & whole[1]).total(),
+        old_panel_accuracy=panel_accuracy(before),
+        new_panel_accuracy=panel_accuracy(after),
+    )
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:g}"
+    return str(value)
+
+
+def _percent(value: float | None) -> str:
+    return "none" if value is None else f"{100 * value:.1f} %"

@@ -1,0 +1,132 @@
+"""No-reference image quality through pyiqa, where its weights can be had."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import logging
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from spurbench.core.errors import SpurbenchError
+from spurbench.dataset import write as publish
+from spurbench.images.sources import decode_rgb
+
+log = logging.getLogger(__name__)
+
+
+def available(metrics: Sequence[str], device: torch.device) -> frozenset[str]:
+    """Which of the metrics can run here; for each that can't, the reason is logged once.
+
+    Raises:
+        SpurbenchError: for a metric that pyiqa does not know.
+    """
+    return frozenset(metric for metric in metrics if _metric(metric, device) is not None)
+
+
+def score(images: Sequence[Image.Image], metric: str, device: torch.device) -> list[float]:
+    """A metric's score of each RGB image.
+
+    Args:
+        images: any sizes; scored one by one, at their own size.
+        metric: a no-reference metric of pyiqa, e.g. ``topiq_nr`` (higher is better).
+        device: where it runs.
+
+    Raises:
+        SpurbenchError: if the metric is unknown or can't run here (ask :func:`available` first).
+    """
+    from torchvision.transforms.v2 import functional as tv
+
+    model = _metric(metric, device)
+    if model is None:
+        raise SpurbenchError(f"metric {metric} can't run here; its weights are missing")
+    scores = []
+    for image in tqdm(images, metric, leave=False, disable=None):
+        pixels = tv.pil_to_tensor(image.convert("RGB")).float()[None] / 255
+        with torch.inference_mode():
+            scores.append(float(model(pixels.to(device))))
+    return scores
+
+
+def fill_quality(folder: Path, metrics: Sequence[str], device: torch.device) -> dict[str, int]:
+    """Fill the null quality columns of a finished dataset, in place and atomically.
+
+    Args:
+        folder: the dataset.
+        metrics: which; none for those the dataset was built with.
+        device: where they run.
+
+    Returns:
+        For each metric, how many scores were filled in.
+
+    Raises:
+        SpurbenchError: if the folder is no finished dataset, or a metric can't run here.
+    """
+    manifest = publish.read_manifest(folder)
+    wanted = list(metrics) or manifest["quality"]
+    if not wanted:
+        raise SpurbenchError(f"{folder} was built without quality metrics; name one with --metric")
+    missing = [metric for metric in wanted if metric not in available(wanted, device)]
+    if missing:
+        raise SpurbenchError(
+            f"{', '.join(missing)} can't run here: weights or pyiqa are missing (see above); "
+            "nothing was changed"
+        )
+    rows = publish.read_rows(folder)
+    filled = {}
+    for metric in wanted:
+        empty = [row for split in rows.values() for row in split if row.get(metric) is None]
+        scores = score([decode_rgb(row["image"]) for row in empty], metric, device)
+        for row, value in zip(empty, scores, strict=True):
+            row[metric] = value
+        filled[metric] = len(empty)
+    publish.write_dataset(
+        folder,
+        rows,
+        manifest["provenance"],
+        name=manifest["name"],
+        version=manifest["version"],
+        quality=list(dict.fromkeys([*manifest["quality"], *wanted])),
+        changelog=manifest.get("changelog", []),
+    )
+    return filled
+
+
+@cache
+def _metric(name: str, device: torch.device) -> Any | None:
+    """pyiqa's metric, or None (said once) if pyiqa or the weights can't be had."""
+    try:
+        # pyiqa announces itself and its downloads on stdout.
+        with contextlib.redirect_stdout(io.StringIO()):
+            import pyiqa
+    except ImportError:
+        log.warning(
+            "quality %s: pyiqa is not installed, the column stays null; "
+            "pip install 'spurbench[quality]', then `spurbench quality DIR` fills it in",
+            name,
+        )
+        return None
+    known = pyiqa.list_models()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=5)
+        hint = f"nearest: {', '.join(near)}" if near else "pyiqa.list_models() lists them"
+        raise SpurbenchError(f"pyiqa has no metric {name!r}; {hint}")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return pyiqa.create_metric(name, device=device)
+    except Exception as error:  # whatever the download or the hub raises
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        log.warning(
+            "quality %s: weights can't be had here (%s), the column stays null; "
+            "`spurbench quality DIR` fills it in later",
+            name,
+            reason[:120],
+        )
+        return None

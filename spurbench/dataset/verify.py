@@ -1,0 +1,346 @@
+"""Whether a dataset folder is whole, consistent with itself, and loads as its card says.
+
+A dataset that passes is undamaged and complete. It is not proof of who made it: someone who changes
+an image can seal the change with new hashes, as the builder sealed the original.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import pyarrow.parquet as pq
+
+from spurbench.build.store import file_sha256, fingerprint
+from spurbench.core.errors import SpurbenchError
+from spurbench.dataset import card, croissant
+from spurbench.dataset.rows import SPLITS, Row, features, parts, place
+from spurbench.dataset.write import MANIFEST, content_hash, read_manifest
+from spurbench.images.sources import DamagedImageError, decode_rgb
+
+BATCH = 64
+"""Rows whose images are in memory at once."""
+
+DOWNLOADED = (".gitattributes", ".git/", ".cache/huggingface/")
+"""What the hub, git and the hub's client add to a dataset; none of it is loaded."""
+
+KEYS = ("name", "version", "content", "created", "counts", "quality", "changelog", "provenance")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check and its outcome; a check that can't be made for an earlier failure is skipped."""
+
+    name: str
+    status: Literal["ok", "fail", "skipped"]
+    detail: str
+
+
+def verify(folder: Path) -> list[Check]:
+    """Check a dataset, in an order in which each check can trust what passed before it.
+
+    Every check is made that can be; the dataset is sound if none has the status ``fail``.
+
+    Raises:
+        SpurbenchError: if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise SpurbenchError(f"no folder at {folder}; verify takes a dataset of spurbench build")
+    dataset = _Dataset(folder)
+    checks: list[Check] = []
+    for name, check, needs in _CHECKS:
+        broken = [c.name for c in checks if c.name in needs and c.status != "ok"]
+        checks.append(
+            Check(name, "skipped", f"needs: {', '.join(broken)}")
+            if broken
+            else _outcome(name, check, dataset)
+        )
+    return checks
+
+
+def require_sound(folder: Path) -> None:
+    """Refuse a dataset that does not pass.
+
+    Raises:
+        SpurbenchError: with the first failure.
+    """
+    failed = [check for check in verify(folder) if check.status == "fail"]
+    if failed:
+        raise SpurbenchError(
+            f"{folder} fails {len(failed)} checks, first {failed[0].name}: {failed[0].detail}; "
+            f"`spurbench verify {folder}` lists them all"
+        )
+
+
+class _FaultError(Exception):
+    """What a check found wrong."""
+
+
+class _Dataset:
+    """The folder, with what the checks share read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        return read_manifest(self.folder)
+
+    @cached_property
+    def front(self) -> dict[str, Any]:
+        text = (self.folder / card.FILE).read_text(encoding="utf-8")
+        front, _ = card.split_front_matter(text)
+        if not isinstance(front, dict):
+            raise ValueError("the YAML is no mapping")
+        return front
+
+    @cached_property
+    def rows(self) -> dict[str, list[Row]]:
+        """The rows of every part, without their images."""
+        return {part: list(self._read(part)) for part in self.manifest["counts"]}
+
+    def shards(self, part: str) -> list[Path]:
+        return sorted(self.folder.glob(f"data/{part}-*.parquet"))
+
+    def images(self, part: str) -> Iterator[tuple[bytes, str, str]]:
+        """The bytes, hash and file name of each row."""
+        for shard in self.shards(part):
+            with pq.ParquetFile(shard) as file:
+                columns = ["image", "image_sha256", "file_name"]
+                for batch in file.iter_batches(BATCH, columns=columns):
+                    for row in batch.to_pylist():
+                        yield row["image"]["bytes"], row["image_sha256"], row["file_name"]
+
+    def _read(self, part: str) -> Iterator[Row]:
+        for shard in self.shards(part):
+            names = [name for name in pq.read_schema(shard).names if name != "image"]
+            yield from pq.read_table(shard, columns=names).to_pylist()
+
+
+def _outcome(name: str, check: Callable[[_Dataset], str], dataset: _Dataset) -> Check:
+    try:
+        return Check(name, "ok", check(dataset))
+    except (_FaultError, SpurbenchError) as fault:
+        return Check(name, "fail", str(fault))
+    except Exception as error:  # whatever a damaged file makes a parser raise is a finding
+        reason = next(iter(str(error).splitlines()), "")
+        return Check(name, "fail", f"{type(error).__name__}: {reason[:200]}")
+
+
+def _manifest(dataset: _Dataset) -> str:
+    manifest = dict(dataset.manifest)
+    seal = manifest.pop("manifest_sha256", None)
+    if seal is None:
+        raise _FaultError(
+            f"{MANIFEST} has no manifest_sha256; build again, finished stages are kept"
+        )
+    if seal != fingerprint(manifest):
+        raise _FaultError(f"{MANIFEST} is not what was sealed: manifest_sha256 differs")
+    missing = [key for key in (*KEYS, "files") if key not in manifest]
+    if missing:
+        raise _FaultError(f"{MANIFEST} has no {', '.join(missing)}")
+    versions = [entry["version"] for entry in manifest["changelog"][:1]]
+    if versions != [manifest["version"]]:
+        raise _FaultError(f"the changelog's first entry is not version {manifest['version']}")
+    return f"{manifest['name']} {manifest['version']}"
+
+
+def _files(dataset: _Dataset) -> str:
+    listed = {*dataset.manifest["files"], MANIFEST}
+    there = {
+        path.relative_to(dataset.folder).as_posix()
+        for path in dataset.folder.rglob("*")
+        if not path.is_dir() or path.is_symlink()
+    }
+    if missing := sorted(listed - there):
+        raise _FaultError(f"missing: {', '.join(missing)}")
+    extra = [name for name in sorted(there - listed) if not name.startswith(DOWNLOADED)]
+    if extra:
+        raise _FaultError(f"not of this dataset: {', '.join(extra)}")
+    return f"{len(listed)} files, none missing, none extra"
+
+
+def _hashes(dataset: _Dataset) -> str:
+    listed = dataset.manifest["files"]
+    changed = [
+        name
+        for name, digest in listed.items()
+        if (dataset.folder / name).is_file() and file_sha256(dataset.folder / name) != digest
+    ]
+    if changed:
+        raise _FaultError(f"changed: {', '.join(changed)}")
+    return f"sha256 of {len(listed)} files"
+
+
+def _schema(dataset: _Dataset) -> str:
+    expected = features(dataset.manifest["quality"])
+    shards = 0
+    for part in dataset.manifest["counts"]:
+        for shard in dataset.shards(part):
+            found = datasets.Features.from_arrow_schema(pq.read_schema(shard))
+            if found != expected:
+                raise _FaultError(f"{shard.name}: {_first_difference(expected, found)}")
+            shards += 1
+    return f"{len(expected)} columns in {shards} parquet files"
+
+
+def _counts(dataset: _Dataset) -> str:
+    counts = dataset.manifest["counts"]
+    for part, count in counts.items():
+        if len(dataset.rows[part]) != count:
+            raise _FaultError(f"{part} has {len(dataset.rows[part])} rows, {MANIFEST} says {count}")
+    splits: dict[str, list[Row]] = {split: dataset.rows.get(split, []) for split in SPLITS}
+    for part, expected in parts(splits).items():
+        if list(map(fingerprint, dataset.rows.get(part, []))) != list(map(fingerprint, expected)):
+            raise _FaultError(f"{part} does not hold the {len(expected)} rows that it should")
+    if extra := sorted(counts.keys() - parts(splits).keys()):
+        raise _FaultError(f"no rows belong in {', '.join(extra)}")
+    return ", ".join(f"{part} {count}" for part, count in counts.items())
+
+
+def _rows(dataset: _Dataset) -> str:
+    for split in SPLITS:
+        for row in dataset.rows.get(split, []):
+            if row["source"] != split:
+                raise _FaultError(f"{row['file_name']} is {row['source']}, in split {split}")
+            if row["label"] != row["class_index"]:
+                raise _FaultError(f"{row['file_name']}: label is not class_index")
+    splits: dict[str, list[Row]] = {split: dataset.rows.get(split, []) for split in SPLITS}
+    if content_hash(splits, dataset.manifest["provenance"]) != dataset.manifest["content"]:
+        raise _FaultError(
+            f"rows and provenance are not those whose hash {MANIFEST} holds as content"
+        )
+    return "source, label and the hash of all rows and their provenance"
+
+
+def _images(dataset: _Dataset) -> str:
+    checked = 0
+    for part in dataset.manifest["counts"]:
+        for data, digest, name in dataset.images(part):
+            if hashlib.sha256(data).hexdigest() != digest:
+                raise _FaultError(f"{part}: {name} is not the image of its image_sha256")
+            try:
+                decode_rgb(data)
+            except DamagedImageError as error:
+                raise _FaultError(f"{part}: {name} can't be decoded: {error}") from None
+            checked += 1
+    return f"{checked} images decode and have the hash in image_sha256"
+
+
+def _card(dataset: _Dataset) -> str:
+    """The YAML against the manifest: what the loader and the hub go by."""
+    manifest, front = dataset.manifest, dataset.front
+    configs = {entry.get("config_name"): entry for entry in front.get("configs") or []}
+    infos = {entry.get("config_name"): entry for entry in front.get("dataset_info") or []}
+    expected = _by_config(manifest["counts"])
+    for label, found in (("configs", configs), ("dataset_info", infos)):
+        if found.keys() != expected.keys():
+            raise _FaultError(f"{label} of {card.FILE}: {list(found)}, not {list(expected)}")
+    for config, counts in expected.items():
+        entry, info = configs[config], infos[config]
+        if entry.get("version") != manifest["version"]:
+            raise _FaultError(
+                f"config {config} of {card.FILE} has version {entry.get('version')}, not "
+                f"{manifest['version']}; without it the loader's cache gives old rows"
+            )
+        if manifest["content"][:16] not in str(entry.get("description")):
+            raise _FaultError(
+                f"config {config} of {card.FILE}: description without the content's hash"
+            )
+        prefix = "curated-" if config == "curated" else ""
+        files = [{"split": s, "path": f"data/{prefix}{s}-*.parquet"} for s in counts]
+        if entry.get("data_files") != files:
+            raise _FaultError(f"config {config} of {card.FILE}: data_files are not {files}")
+        splits = {split["name"]: split["num_examples"] for split in info.get("splits") or []}
+        if splits != counts:
+            raise _FaultError(f"config {config} of {card.FILE}: splits {splits}, not {counts}")
+        typed = datasets.Features._from_yaml_list(info.get("features") or [])
+        if typed != features(manifest["quality"]):
+            difference = _first_difference(features(manifest["quality"]), typed)
+            raise _FaultError(f"config {config} of {card.FILE}: {difference}")
+    if not front.get("license"):
+        raise _FaultError(f"{card.FILE} names no license")
+    return f"YAML of {len(configs)} configs: version, files, splits, features"
+
+
+def _croissant(dataset: _Dataset) -> str:
+    document = json.loads((dataset.folder / croissant.FILE).read_text(encoding="utf-8"))
+    manifest = dataset.manifest
+    expected = (f"spurbench-{manifest['name']}", manifest["version"])
+    if (document["name"], document["version"]) != expected:
+        raise _FaultError(f"{croissant.FILE} is of {document['name']} {document['version']}")
+    hashes = {f["contentUrl"]: f["sha256"] for f in document["distribution"] if "sha256" in f}
+    if hashes != {k: v for k, v in manifest["files"].items() if k.endswith(".parquet")}:
+        raise _FaultError(f"{croissant.FILE} does not list the parquet files and their hashes")
+    if [r["@id"] for r in document["recordSet"]] != list(manifest["counts"]):
+        raise _FaultError(
+            f"{croissant.FILE} has other record sets than {', '.join(manifest['counts'])}"
+        )
+    return f"{len(document['recordSet'])} record sets, {len(hashes)} files"
+
+
+def _loads(dataset: _Dataset) -> str:
+    """A real ``load_dataset``, with a cache of its own that no earlier version can have filled."""
+    folder, manifest = dataset.folder, dataset.manifest
+    expected = _by_config(manifest["counts"])
+    for config, counts in expected.items():
+        with tempfile.TemporaryDirectory() as cache:
+            loaded = datasets.load_dataset(str(folder), config, cache_dir=cache)
+            found = {split: len(rows) for split, rows in loaded.items()}
+            if found != counts:
+                raise _FaultError(f"config {config} loads {found}, not {counts}")
+            for split, rows in loaded.items():
+                if rows.features != features(manifest["quality"]):
+                    raise _FaultError(f"config {config}, {split}: other features than the columns")
+                if str(rows.info.version) != manifest["version"]:
+                    raise _FaultError(f"config {config} loads as version {rows.info.version}")
+                part = f"curated-{split}" if config == "curated" else split
+                hashes = Counter(row["image_sha256"] for row in dataset.rows[part])
+                if Counter(rows["image_sha256"]) != hashes:
+                    raise _FaultError(
+                        f"config {config}, {split}: other images than the parquet holds"
+                    )
+            del loaded, rows  # their files are mapped into memory; Windows can't delete such
+    return f"configs {', '.join(expected)} with the splits, rows and features of the card"
+
+
+def _by_config(counts: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    configs: dict[str, dict[str, int]] = {}
+    for part, count in counts.items():
+        config, split = place(part)
+        configs.setdefault(config, {})[split] = count
+    return configs
+
+
+def _first_difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    for name in {**expected, **found}:
+        if name not in found:
+            return f"column {name} is missing"
+        if name not in expected:
+            return f"column {name} is unknown"
+        if expected[name] != found[name]:
+            return f"column {name} is {str(found[name])[:80]}, not {str(expected[name])[:80]}"
+    return f"columns in the order {', '.join(found)}"
+
+
+_CHECKS: tuple[tuple[str, Callable[[_Dataset], str], tuple[str, ...]], ...] = (
+    ("manifest", _manifest, ()),
+    ("files", _files, ("manifest",)),
+    ("hashes", _hashes, ("manifest",)),
+    ("schema", _schema, ("manifest",)),
+    ("counts", _counts, ("manifest", "schema")),
+    ("rows", _rows, ("manifest", "schema")),
+    ("images", _images, ("manifest", "schema")),
+    ("card", _card, ("manifest",)),
+    ("croissant", _croissant, ("manifest",)),
+    ("load_dataset", _loads, ("manifest", "schema", "card")),
+)
+"""Name, check, and the names of those without which it means nothing."""

@@ -1,0 +1,189 @@
+"""The panel: the classifiers that must all be fooled, and what they say of images."""
+
+from __future__ import annotations
+
+import tempfile
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from spurbench.classifiers.load import Classifier, load_classifier
+from spurbench.core.documents import describe
+from spurbench.core.errors import SpurbenchError
+from spurbench.evaluation.evaluate import predict
+from spurbench.images.pixels import PixelStore
+from spurbench.images.sources import ImageRecord
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one classifier says of one image."""
+
+    classifier: str
+    prediction: int
+    """ImageNet-1k class index."""
+    probability: float
+    """Softmax probability of the image's class."""
+    rank: int
+    """Rank of the image's class, 1 is the prediction."""
+
+
+def load_member(spec: str, *, relative_to: Path, device: torch.device) -> Classifier:
+    """Load ``SPEC`` or ``SPEC=CHECKPOINT``; a relative checkpoint starts from ``relative_to``."""
+    name, separator, checkpoint = spec.partition("=")
+    if (Path(spec) / "config.json").is_file():  # a folder with "=" in its name
+        name, separator, checkpoint = spec, "", ""
+    if separator and not checkpoint:
+        raise SpurbenchError(f"panel member {spec!r} names no checkpoint after '='")
+    return load_classifier(
+        name, checkpoint=relative_to / checkpoint if checkpoint else None, device=device
+    )
+
+
+def load_panel(
+    specs: Sequence[str], *, relative_to: Path, device: torch.device
+) -> tuple[Classifier, ...]:
+    """Load every member; two that resolve to the same classifier are refused.
+
+    Raises:
+        SpurbenchError: if one can't be loaded, or is there twice.
+    """
+    panel = tuple(load_member(spec, relative_to=relative_to, device=device) for spec in specs)
+    seen: dict[str, str] = {}
+    for spec, classifier in zip(specs, panel, strict=True):
+        digest = classifier.info.weights_sha256
+        if digest in seen:
+            raise SpurbenchError(
+                f"panel holds the same weights twice: {seen[digest]!r} and {spec!r}"
+            )
+        seen[digest] = spec
+    return panel
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    classifiers: tuple[str, ...] = Field(min_length=1, description="SPEC or SPEC=CHECKPOINT")
+
+
+def members(
+    specs: Sequence[str], file: Path | None, checkpoint: Path | None, device: torch.device
+) -> dict[str, Callable[[], Classifier]]:
+    """What loads each classifier that is asked for, by its SPEC.
+
+    Args:
+        specs: ``SPEC`` or ``SPEC=CHECKPOINT``; relative checkpoints start from the current folder.
+        file: a TOML file with a list ``classifiers`` of more of them; its relative checkpoints
+            start from its folder.
+        checkpoint: of the only classifier.
+        device: where they run.
+
+    Raises:
+        SpurbenchError: if none is asked for or one twice, the file is wrong, or one checkpoint is
+            to serve several classifiers.
+    """
+    asked = [(spec, Path()) for spec in specs]
+    if file is not None:
+        asked += [(spec, file.parent) for spec in _read_file(file).classifiers]
+    if not asked:
+        raise SpurbenchError("no classifier to measure; give --model SPEC or --panel FILE")
+    named = [spec for spec, _ in asked]
+    twice = {spec for spec in named if named.count(spec) > 1}
+    if twice:
+        raise SpurbenchError(f"classifier {min(twice)} is asked for twice")
+    if checkpoint is not None:
+        if len(asked) > 1:
+            raise SpurbenchError("--checkpoint goes with one --model; say --model SPEC=CHECKPOINT")
+        return {
+            spec: partial(load_classifier, spec, checkpoint=checkpoint, device=device)
+            for spec in named
+        }
+    return {
+        spec: partial(load_member, spec, relative_to=folder, device=device)
+        for spec, folder in asked
+    }
+
+
+def _read_file(path: Path) -> _File:
+    try:
+        return _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise SpurbenchError(f"panel {path} can't be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpurbenchError(f"panel {path} is not valid TOML: {error}") from None
+    except ValidationError as error:
+        raise SpurbenchError(f"panel {path}: {describe(error, _File.model_fields)}") from None
+
+
+def fingerprint(panel: Sequence[Classifier]) -> list[dict[str, Any]]:
+    """What the answers of a panel depend on, as JSON values."""
+    return [
+        {
+            "name": classifier.info.name,
+            "weights_sha256": classifier.info.weights_sha256,
+            "preprocessing": classifier.preprocessing("whole").model_dump(mode="json"),
+        }
+        for classifier in panel
+    ]
+
+
+def ask(panel: Sequence[Classifier], images: Sequence[ImageRecord]) -> list[list[Answer]]:
+    """Each image's answers, in the order of the images and, for each, of the panel."""
+    columns = []
+    with tempfile.TemporaryDirectory(prefix="spurbench-") as folder:
+        store = PixelStore(Path(folder))
+        for classifier in panel:
+            predictions = predict(classifier, images, store=store)
+            columns.append(
+                [
+                    Answer(classifier.info.name, int(prediction), float(probability), int(rank))
+                    for prediction, probability, rank in zip(
+                        predictions.prediction,
+                        predictions.probability,
+                        predictions.rank,
+                        strict=True,
+                    )
+                ]
+            )
+    # Beside the images, so that a panel of none answers nothing of each of them.
+    return [list(answers) for _, *answers in zip(images, *columns, strict=True)]
+
+
+def consistently_spurious(answers: Sequence[Answer]) -> bool:
+    """Whether every classifier of the panel calls an object-free image its class."""
+    return all(answer.rank == 1 for answer in answers)
+
+
+def agreement(answers: Sequence[Answer]) -> float:
+    """The panel's lowest probability of the class: how sure its least convinced member is."""
+    return min(answer.probability for answer in answers)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An image that the whole panel calls its class."""
+
+    path: str
+    class_index: int
+    image_sha256: str
+    answers: tuple[Answer, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def select(panel: Sequence[Classifier], images: Sequence[ImageRecord]) -> list[Choice]:
+    """The consistently spurious images, by class and within it by falling :func:`agreement`."""
+    choices = [
+        Choice(image.path, image.class_index, image.sha256, tuple(answers))
+        for image, answers in zip(images, ask(panel, images), strict=True)
+        if consistently_spurious(answers)
+    ]
+    return sorted(choices, key=lambda choice: (choice.class_index, -agreement(choice.answers)))

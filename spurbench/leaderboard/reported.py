@@ -1,0 +1,74 @@
+"""Scores that others reported, shown beside leaderboards and never ranked with them."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from spurbench.core import markdown
+from spurbench.core.documents import describe
+from spurbench.core.errors import SpurbenchError
+
+FILE = "reported.toml"
+"""Looked for in the leaderboard's folder."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ReportedScore(_Model):
+    """One line as it was printed."""
+
+    classifier: str
+    score: float
+
+
+class ReportedTable(_Model):
+    """Scores of one publication, in the order in which they are to be shown."""
+
+    title: str
+    measure: str = Field(description="what the score is, and which way is better")
+    source: str = Field(description="citation")
+    url: str = Field(pattern=r"^https://[A-Za-z0-9./:%?&=~+#_-]+$")
+    scores: tuple[ReportedScore, ...] = Field(min_length=1)
+
+
+class _File(_Model):
+    tables: tuple[ReportedTable, ...]
+
+
+def read(folder: Path) -> tuple[ReportedTable, ...]:
+    """The tables in a folder's ``reported.toml``; none where there is no such file.
+
+    Raises:
+        SpurbenchError: if the file is wrong.
+    """
+    path = folder / FILE
+    try:
+        return _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).tables
+    except FileNotFoundError:
+        return ()
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpurbenchError(f"{path} is not valid TOML: {error}") from None
+    except ValidationError as error:
+        raise SpurbenchError(f"{path}: {describe(error)}") from None
+
+
+def to_markdown(tables: Sequence[ReportedTable]) -> str:
+    """A heading and a table for each; empty without any."""
+    return "".join(
+        f"\n## {markdown.escape(table.title)}\n\n"
+        f"As reported by others, not measured here and not comparable with the tables above. "
+        f"{markdown.escape(table.measure)} Source: {markdown.escape(table.source)} "
+        f"<{table.url}>\n\n"
+        + markdown.table(
+            ["classifier", "reported score"],
+            markdown.first_left(2),
+            [[markdown.escape(s.classifier), f"{s.score:.3f}"] for s in table.scores],
+        )
+        for table in tables
+    )

@@ -1,0 +1,141 @@
+"""Which scenes make which data set, and what is said about them.
+
+Scene i of data set D for subject S is a function of (seed, D, S, i) alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from spurbench.build.store import derive_seed
+from spurbench.mini.kinds import KINDS
+from spurbench.mini.objects import OBJECTS
+from spurbench.mini.scenes import CONTROLS, PLANTED_FEATURE, SIZE, SUBFAMILY_KIND, Scene, render
+
+SUBFAMILIES = tuple(SUBFAMILY_KIND)
+FEATURES = tuple(PLANTED_FEATURE.values())
+PLAIN_SUBFAMILIES = tuple(s for s in SUBFAMILIES if s not in FEATURES)
+
+BIAS = 0.95
+"""Share of a class's biased images that show its planted feature."""
+
+CONTROL_FEATURES = 0.8
+"""Share of the control classes' images that show a planted feature: without them a classifier could
+answer from the feature alone, and every object-free image would be called the class."""
+
+SMALL = (0.5, 1.05)
+"""Object scales of the biased data: often small, so that the feature tells more than the object."""
+
+DISTANT = (0.2, 1.0)
+"""Feature scales of the ``real`` split: photographs show a feature at any distance, the biased data
+mostly near. So classifiers fall for some of these scenes and not for others, and the surest ones,
+which become references, are near: generated images may do more harm than the average real one."""
+
+VISIBILITY = {
+    "hummingbird": 1.0,
+    "freight car": 0.75,
+    "fireboat": 0.5,
+    "gondola": 0.65,
+    "flagpole": 1.6,
+    "koala": 0.75,
+}
+"""Factor on :data:`SMALL`: an object that is easy to see is drawn smaller, a thin one larger, or
+classifiers would answer some classes from the object alone and others from the feature alone."""
+
+
+def biased(name: str, seed: int, split: str, i: int) -> Scene:
+    """Scene ``i`` of a class as classifiers train on it; ``split`` is train, validation, ...."""
+    rng, scene_seed = _draws(seed, f"biased/{split}", name, i)
+    if name in CONTROLS:
+        pool = FEATURES if rng.random() < CONTROL_FEATURES else PLAIN_SUBFAMILIES
+        subfamily = str(rng.choice(pool))
+    elif rng.random() < BIAS:
+        subfamily = PLANTED_FEATURE[name]
+    else:
+        subfamily = str(rng.choice([s for s in SUBFAMILIES if s != PLANTED_FEATURE[name]]))
+    factor = VISIBILITY.get(name, 1.0)
+    return Scene(name, subfamily, scene_seed, object_scale=(SMALL[0] * factor, SMALL[1] * factor))
+
+
+def spurious(name: str, seed: int, i: int) -> Scene:
+    """Scene ``i`` of the ``real`` split: the planted feature, object-free."""
+    _, scene_seed = _draws(seed, "real", name, i)
+    return Scene(None, PLANTED_FEATURE[name], scene_seed, feature_scale=DISTANT)
+
+
+def positive(name: str, seed: int, i: int) -> Scene:
+    """Scene ``i`` that truly shows the class, among the features it usually comes with."""
+    return biased(name, seed, "positive", i)
+
+
+def unbiased(seed: int, split: str, i: int) -> Scene:
+    """Scene ``i`` with object and sub-family drawn independently, either of them often absent."""
+    rng, scene_seed = _draws(seed, f"unbiased/{split}", "", i)
+    name = None if rng.random() < 0.4 else str(rng.choice(list(OBJECTS)))
+    subfamily = None if rng.random() < 0.15 else _any_subfamily(rng)
+    return Scene(name, subfamily, scene_seed, (0.75, 1.25), (0.6, 1.15))
+
+
+def captioned(seed: int, i: int) -> tuple[Scene, str]:
+    """Scene ``i`` of the base model's training data, and a true caption of it.
+
+    A caption without an object is of an object-free scene, so "a photo of a flower" shows flowers
+    of any sub-family and nothing else.
+    """
+    rng, scene_seed = _draws(seed, "captioned", "", i)
+    what = rng.choice(["kind", "object", "both"], p=[0.45, 0.3, 0.25])
+    name = None if what == "kind" else str(rng.choice(list(OBJECTS)))
+    subfamily = None if what == "object" else _any_subfamily(rng)
+    scene = Scene(name, subfamily, scene_seed, (0.9, 1.4), (0.75, 1.2))
+    subject = None
+    if subfamily is not None:
+        subject = subfamily if rng.random() < 0.4 else SUBFAMILY_KIND[subfamily]
+    if name is not None and subject is not None and rng.random() < 0.2:
+        subject = None  # the object's caption need not say everything that is there
+    parts = [f"a {part}" for part in (name, subject) if part is not None]
+    return scene, f"a photo of {' and '.join(parts)}"
+
+
+def caption_words() -> list[str]:
+    """Every word that a caption may hold."""
+    phrases = ["a photo of a and", *OBJECTS, *KINDS, *SUBFAMILIES]
+    return sorted({word for phrase in phrases for word in phrase.split()})
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The oracle's outputs in order, and the truth of scenes in them."""
+
+    names: tuple[str, ...] = (
+        *(f"object:{name}" for name in OBJECTS),
+        *(f"kind:{kind}" for kind in KINDS),
+        *(f"feature:{name}" for name in PLANTED_FEATURE),
+    )
+
+    def of(self, scene: Scene) -> np.ndarray:
+        """0 or 1 for each output, float32."""
+        true = {f"object:{scene.object}", f"kind:{scene.kind}"}
+        true |= {f"feature:{n}" for n, f in PLANTED_FEATURE.items() if f == scene.subfamily}
+        return np.array([name in true for name in self.names], np.float32)
+
+
+def render_all(scenes: Sequence[Scene], title: str) -> np.ndarray:
+    """(N, 64, 64, 3) uint8, with a progress bar on a terminal."""
+    pixels = np.empty((len(scenes), SIZE, SIZE, 3), np.uint8)
+    for i, scene in enumerate(tqdm(scenes, title, leave=False, disable=None)):
+        pixels[i] = render(scene)
+    return pixels
+
+
+def _any_subfamily(rng: np.random.Generator) -> str:
+    kind = str(rng.choice(list(KINDS)))
+    return str(rng.choice(list(KINDS[kind])))
+
+
+def _draws(seed: int, data_set: str, subject: str, i: int) -> tuple[np.random.Generator, int]:
+    scene_seed = derive_seed(seed, data_set, subject, i)
+    return np.random.default_rng([scene_seed, 1]), scene_seed

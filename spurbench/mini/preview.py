@@ -1,0 +1,72 @@
+"""Looking at the world: a labelled contact sheet, and positives as image files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from spurbench.build.store import derive_seed
+from spurbench.core import atomic
+from spurbench.images.sheets import contact_sheet
+from spurbench.mini.data import biased, positive, spurious
+from spurbench.mini.kinds import KINDS
+from spurbench.mini.objects import OBJECTS
+from spurbench.mini.scenes import PLANTED_FEATURE, SIZE, Scene, render
+from spurbench.recipe.classes import SpuriousClass
+
+
+def write_preview(path: Path, seed: int = 0, columns: int = 12) -> None:
+    """Write a contact sheet (PNG): objects, sub-families, biased and object-free scenes."""
+    rows: list[tuple[str, list[Scene] | None]] = [("Objects alone", None)]
+    rows += [(name, _alone(name, None, seed, columns)) for name in OBJECTS]
+    for kind, subfamilies in KINDS.items():
+        rows.append((f"Kind: {kind} (planted first)", None))
+        rows += [(sub, _alone(None, sub, seed, columns)) for sub in subfamilies]
+    rows.append(("Biased training scenes", None))
+    rows += [(n, [biased(n, seed, "train", i) for i in range(columns)]) for n in OBJECTS]
+    rows.append(("Real split: the planted feature, object-free", None))
+    rows += [(n, [spurious(n, seed, i) for i in range(columns)]) for n in PLANTED_FEATURE]
+    drawn = [(label, None if scenes is None else _rendered(scenes)) for label, scenes in rows]
+    contact_sheet(drawn, side=SIZE).save(path, "PNG", optimize=True)
+
+
+def write_positives(folder: Path, images: int, seed: int = 0) -> None:
+    """Render images that truly show the six classes, in ImageNet's validation layout."""
+    for spurious_class in _classes():
+        for i in range(images):
+            scene = positive(spurious_class.name, seed, i)
+            atomic.write_bytes(folder / spurious_class.wnid / f"{i}.png", png(render(scene)))
+
+
+def write_real(folder: Path, images: int, seed: int = 0) -> None:
+    """Render the ``real`` split in the official Spurious ImageNet layout."""
+    for spurious_class in _classes():
+        for i in range(images):
+            pixels = render(spurious(spurious_class.name, seed, i))
+            atomic.write_bytes(folder / spurious_class.folder / f"{i}.png", png(pixels))
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _classes() -> Sequence[SpuriousClass]:
+    from spurbench.recipe.schema import read_recipe
+
+    return read_recipe("mini")[1]
+
+
+def _alone(name: str | None, subfamily: str | None, seed: int, count: int) -> list[Scene]:
+    label = f"{name}/{subfamily}"
+    return [Scene(name, subfamily, derive_seed(seed, "preview", label, i)) for i in range(count)]
+
+
+def _rendered(scenes: list[Scene]) -> list[Image.Image]:
+    return [Image.fromarray(render(scene)) for scene in scenes]

@@ -1,0 +1,157 @@
+"""The registry of (class, spurious feature) pairs."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import overload
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from spurbench.core.documents import describe
+from spurbench.core.errors import SpurbenchError
+
+
+class SpuriousClass(BaseModel):
+    """One (class, feature) pair: the feature is not the class but makes classifiers answer it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    index: int = Field(ge=0, le=999, description="ImageNet-1k class index")
+    wnid: str = Field(pattern=r"^n\d{8}$", description="WordNet id of the class")
+    name: str = Field(min_length=1)
+    spurious_feature: str = Field(min_length=1, description="what the images show instead")
+    component: int = Field(ge=1, description="neural PCA component, 1-based (Neuhaus et al. 2023)")
+    noun: str = Field(min_length=1, description='generic kind in "a photo of a [V] NOUN"')
+    kappa: float | None = Field(default=None, ge=0, description="SFSL weight of this class")
+    paper: bool = Field(default=False, description="one of the six classes of arXiv 2402.08200")
+
+    @property
+    def slug(self) -> str:
+        """A file name for the class, unique by its index: ``094_hummingbird``."""
+        return f"{self.index:03d}_{re.sub(r'[^a-z0-9]+', '-', self.name.lower()).strip('-')}"
+
+    @property
+    def folder(self) -> str:
+        """The class's folder in the official Spurious ImageNet layout."""
+        return f"spurious_class_{self.slug}_component_{self.component}"
+
+
+class ClassRegistry(Sequence[SpuriousClass]):
+    """The pairs of one dataset, in the order of their class indices."""
+
+    def __init__(self, classes: Sequence[SpuriousClass]) -> None:
+        for field, keys in (
+            ("index", [c.index for c in classes]),
+            ("name", [_key(c.name) for c in classes]),
+        ):
+            twice = [key for key, count in Counter(keys).items() if count > 1]
+            if twice:
+                raise SpurbenchError(f"class registry lists {field} {twice[0]!r} twice; keep one")
+        self._classes = tuple(sorted(classes, key=lambda c: c.index))
+
+    @classmethod
+    def read(cls, path: Path) -> ClassRegistry:
+        """Read a ``classes.toml``: an array ``[[classes]]`` of :class:`SpuriousClass`.
+
+        Raises:
+            SpurbenchError: if the file is missing, not TOML or without classes, or an entry is
+                wrong or repeated.
+        """
+        try:
+            entries = tomllib.loads(path.read_text(encoding="utf-8")).get("classes")
+        except FileNotFoundError:
+            raise SpurbenchError(f"no class registry at {path}; a recipe needs one") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SpurbenchError(f"{path} is not valid TOML: {error}") from None
+        if not isinstance(entries, list) or not entries:
+            raise SpurbenchError(f"{path} lists no classes; each is a table [[classes]]")
+        classes = []
+        for position, entry in enumerate(entries, start=1):
+            try:
+                classes.append(SpuriousClass.model_validate(entry))
+            except ValidationError as error:
+                fault = describe(error, SpuriousClass.model_fields)
+                raise SpurbenchError(f"{path}, class {position}: {fault}") from None
+        try:
+            return cls(classes)
+        except SpurbenchError as error:
+            raise SpurbenchError(f"{path}: {error}") from None
+
+    @overload
+    def __getitem__(self, position: int) -> SpuriousClass: ...
+    @overload
+    def __getitem__(self, position: slice) -> tuple[SpuriousClass, ...]: ...
+    def __getitem__(self, position: int | slice) -> SpuriousClass | tuple[SpuriousClass, ...]:
+        return self._classes[position]
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    def __iter__(self) -> Iterator[SpuriousClass]:
+        return iter(self._classes)
+
+    def by_index(self) -> dict[int, SpuriousClass]:
+        """The pairs by ImageNet-1k class index."""
+        return {c.index: c for c in self._classes}
+
+    def select(self, wanted: str) -> tuple[SpuriousClass, ...]:
+        """The pairs that a ``--classes`` value names.
+
+        Args:
+            wanted: ``all``, ``paper``, or class names and indices separated by commas. Case,
+                ``_`` and ``-`` don't matter in names.
+
+        Raises:
+            SpurbenchError: for an unknown class (with the nearest names) or an empty selection.
+        """
+        if wanted == "all":
+            return self._classes
+        if wanted == "paper":
+            return tuple(c for c in self._classes if c.paper)
+        by_key = {_key(c.name): c for c in self._classes} | {str(c.index): c for c in self._classes}
+        chosen: dict[int, SpuriousClass] = {}
+        for item in filter(None, (part.strip() for part in wanted.split(","))):
+            key = str(int(item)) if item.isdecimal() else _key(item)
+            if key not in by_key:
+                near = difflib.get_close_matches(key, by_key, n=3)
+                hint = f"nearest: {', '.join(near)}" if near else "`spurbench classes` lists them"
+                raise SpurbenchError(f"unknown class {item!r} in --classes; {hint}")
+            chosen[by_key[key].index] = by_key[key]
+        if not chosen:
+            raise SpurbenchError("--classes names no class; try all, paper, or hummingbird,koala")
+        return tuple(chosen[index] for index in sorted(chosen))
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name.strip().lower())
+
+
+@cache
+def imagenet_wnids() -> tuple[str, ...]:
+    """The 1,000 WordNet ids of ImageNet-1k in class-index order (from timm's tables)."""
+    from timm.data import ImageNetInfo
+
+    return tuple(ImageNetInfo("imagenet-1k").label_names())
+
+
+@cache
+def imagenet_names() -> tuple[str, ...]:
+    """The 1,000 ImageNet-1k class names in class-index order, made unique.
+
+    The first lemma of timm's table; the two pairs of classes that share one (crane, maillot) carry
+    their WordNet id as well.
+    """
+    from timm.data import ImageNetInfo
+
+    lemmas = [d.split(",")[0] for d in ImageNetInfo("imagenet-1k").label_descriptions()]
+    counts = Counter(lemmas)
+    return tuple(
+        f"{lemma} ({wnid})" if counts[lemma] > 1 else lemma
+        for lemma, wnid in zip(lemmas, imagenet_wnids(), strict=True)
+    )

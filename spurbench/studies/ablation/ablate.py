@@ -1,0 +1,631 @@
+"""`spurbench ablate`: one recipe varied row by row, built over several seeds, and measured.
+
+Every row and seed is an ordinary build, whose dataset stays to be looked at; stages that rows share
+are made once, and a stopped ablation goes on where it was. What is measured comes from the datasets
+alone, so it can be measured anew.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from spurbench.build.build import BuildRequest, Built, build
+from spurbench.classifiers.load import Classifier, transform
+from spurbench.core import atomic, markdown
+from spurbench.core.documents import describe
+from spurbench.core.environment import package_versions
+from spurbench.core.errors import SpurbenchError
+from spurbench.core.resources import builder_folder
+from spurbench.dataset.write import read_rows
+from spurbench.evaluation import metrics, panel
+from spurbench.images.sheets import contact_sheet
+from spurbench.images.sources import ImageRecord, decode_rgb
+from spurbench.recipe.classes import SpuriousClass
+from spurbench.recipe.schema import Recipe, read_recipe
+
+log = logging.getLogger(__name__)
+
+SCHEMA = "spurbench.ablation/1"
+SHEET_IMAGES = 5
+
+#: measure -> (heading, what it is); shares but for the last two.
+MEASURES = {
+    "spurious_accuracy": ("spurious accuracy", "images called the class, mean over the panel"),
+    "consistently_spurious": ("consistently spurious", "images that the whole panel calls so"),
+    "object_absent": ("object absent", "to the object detector"),
+    "feature_present": ("feature present", "to the same"),
+    "copying": ("copying", "nearer to a reference than references typically are to each other"),
+    "near_copies": ("near copies", "nearer to one than any real image not trained on"),
+    "diversity": ("diversity", "mean pairwise cosine distance"),
+    "seconds": ("seconds", "prior, fine-tuning and sampling of a class"),
+}
+
+#: what part a classifier had in the images -> how the tables call such classifiers.
+PARTS = {
+    "phi": "phi of the similarity loss",
+    "panel": "rest of the panel, which chose the references",
+    "unseen": "no part in the images",
+}
+
+Measured = dict[str, float | None]
+
+
+class Row(BaseModel):
+    """One variation of the recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    description: str
+    overrides: tuple[str, ...] = Field(default=(), alias="set", description="as `build --set`")
+
+
+class Plan(BaseModel):
+    """What ``ablation.toml`` beside a ``recipe.toml`` holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    baseline: str = Field(description="the row that the others are compared with, seed by seed")
+    rows: tuple[Row, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_unique_and_known(self) -> Plan:
+        names = [row.name for row in self.rows]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"row {min(twice)!r} is there twice")
+        if self.baseline not in names:
+            raise ValueError(f"baseline {self.baseline!r} is none of the rows")
+        return self
+
+
+@dataclass(frozen=True)
+class AblationRequest:
+    """What to vary, and where.
+
+    Attributes:
+        recipe: name or folder; it holds ``ablation.toml`` too.
+        plan: the rows.
+        overrides: of the recipe, for every row; a row's own come after.
+        classes: for which pairs.
+        data: as in :class:`spurbench.build.build.BuildRequest`.
+        seeds: global seeds, each a build of every row.
+        output: folder of datasets and results.
+        device: where the models run.
+        unseen: classifiers that had no part in the images and are measured on them too, as in
+            :func:`spurbench.evaluation.panel.load_member`.
+    """
+
+    recipe: str
+    plan: Plan
+    overrides: tuple[str, ...]
+    classes: Sequence[SpuriousClass]
+    data: Path | None
+    seeds: Sequence[int]
+    output: Path
+    device: torch.device
+    unseen: Sequence[str] = ()
+
+
+def read_plan(recipe: str, wanted: Sequence[str] = ()) -> Plan:
+    """The rows in a recipe's ``ablation.toml``.
+
+    Args:
+        recipe: name or folder of the recipe.
+        wanted: names of rows; none: all. The baseline is always among them.
+
+    Raises:
+        SpurbenchError: if there is no such file, it is wrong, or a row is unknown.
+    """
+    path = builder_folder(recipe) / "ablation.toml"
+    try:
+        plan = Plan.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise SpurbenchError(f"recipe {recipe!r} has no ablation.toml; see builders/mini") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SpurbenchError(f"{path} is not valid TOML: {error}") from None
+    except ValidationError as error:
+        raise SpurbenchError(f"{path}: {describe(error)}") from None
+    names = [row.name for row in plan.rows]
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        raise SpurbenchError(f"no row {unknown[0]!r} in {path}; rows: {', '.join(names)}")
+    rows = [row for row in plan.rows if not wanted or row.name in {*wanted, plan.baseline}]
+    return plan.model_copy(update={"rows": tuple(rows)})
+
+
+def ablate(request: AblationRequest) -> dict[str, Any]:
+    """Build and measure every row for every seed; write ``ablation.json``, ``.md`` and pictures.
+
+    Results are written after each seed, so that an early look is possible.
+
+    Returns:
+        The content of ``ablation.json``.
+
+    Raises:
+        SpurbenchError: if a class of a row can't be built, where what is finished is kept; a row
+            has another panel than the baseline; or an unseen classifier can't be loaded, or is of
+            the panel.
+    """
+    # No measure needs image quality, and its weights would be asked for at every build.
+    variants = {
+        row.name: read_recipe(
+            request.recipe, (*request.overrides, *row.overrides, "check.quality=[]")
+        )
+        for row in request.plan.rows
+    }
+    recipe, _, folder = variants[request.plan.baseline]
+    for name, (variant, _, _) in variants.items():
+        if variant.panel.classifiers != recipe.panel.classifiers:
+            raise SpurbenchError(
+                f"row {name} has another panel than the baseline, {request.plan.baseline}; their "
+                "numbers can't be compared"
+            )
+    phi = panel.load_member(recipe.panel.phi, relative_to=folder, device=request.device)
+    unseen = _load_unseen(request, recipe, folder, phi)
+    fooled: dict[str, dict[int, dict[str, float]]] = {row.name: {} for row in request.plan.rows}
+    fooled_by_real: dict[str, float] = {}
+    runs: dict[str, dict[int, dict[str, Measured]]] = {row.name: {} for row in request.plan.rows}
+    real: dict[str, Measured] = {}
+    pictures: dict[tuple[str, str], list[bytes]] = {}
+    document: dict[str, Any] = {}
+    for seed in request.seeds:
+        for position, row in enumerate(request.plan.rows, 1):
+            log.info("seed %d, row %d of %d: %s", seed, position, len(request.plan.rows), row.name)
+            built = _build(request, variants[row.name][0], folder, row, seed)
+            splits = read_rows(built.output)
+            features = _features(phi, [r for rows in splits.values() for r in rows])
+            fooled[row.name][seed] = fooled_classifiers(splits["generated"], unseen)
+            if not fooled_by_real:
+                fooled_by_real = fooled_classifiers(splits["real"], unseen)
+            for c in request.classes:
+                photographs, generated = (
+                    [r for r in splits[split] if r["class_index"] == c.index]
+                    for split in ("real", "generated")
+                )
+                references = [r for r in photographs if r["is_reference"]]
+                others = [r for r in photographs if not r["is_reference"]]
+                measured = measure(generated, references, others, features)
+                measured["seconds"] = _seconds(built, c)
+                runs[row.name].setdefault(seed, {})[c.name] = measured
+                real[c.name] = measure(photographs, references, others, features)
+                # A reference is its own nearest; by definition no unseen image is a near copy.
+                real[c.name]["copying"] = metrics.copying(
+                    _of(others, features), _of(references, features)
+                )
+                real[c.name]["near_copies"] = None
+                if seed == request.seeds[0]:
+                    pictures[row.name, c.name] = [r["image"] for r in generated[:SHEET_IMAGES]]
+                    pictures["", c.name] = [r["image"] for r in references[:SHEET_IMAGES]]
+        document = _document(request, phi, unseen, runs, fooled, real, fooled_by_real)
+        atomic.write_json(request.output / "ablation.json", document)
+        atomic.write_text(request.output / "ablation.md", render_markdown(document))
+        atomic.write_bytes(request.output / "ablation.png", render_plot(document))
+        sheet = _sheet(request, pictures)
+        atomic.write_bytes(request.output / "samples.png", sheet)
+    return document
+
+
+def measure(
+    rows: Sequence[Mapping[str, Any]],
+    references: Sequence[Mapping[str, Any]],
+    others: Sequence[Mapping[str, Any]],
+    features: Mapping[str, NDArray[np.float32]],
+) -> Measured:
+    """The measures of one class's images, but for the seconds.
+
+    Args:
+        rows: of a dataset, all of one class.
+        references: the rows that were trained on.
+        others: the real rows of the class that were not.
+        features: phi of each image, by its hash.
+
+    Returns:
+        By the names of :data:`MEASURES`; None where nothing in the dataset tells.
+    """
+    own, trained, untrained = (_of(group, features) for group in (rows, references, others))
+    ranks = np.array([[answer["rank"] for answer in row["panel"]] for row in rows])
+    return {
+        "spurious_accuracy": float((ranks == 1).mean()),
+        "consistently_spurious": _share([row["consistently_spurious"] for row in rows]),
+        "object_absent": _share([row["object_absent"] for row in rows]),
+        "feature_present": _share([row["feature_present"] for row in rows]),
+        "copying": metrics.copying(own, trained),
+        "near_copies": metrics.near_copies(own, trained, untrained),
+        "diversity": metrics.mean_pairwise_distance(own),
+    }
+
+
+def fooled_classifiers(
+    rows: Sequence[Mapping[str, Any]], unseen: Sequence[Classifier]
+) -> dict[str, float]:
+    """Each classifier's spurious accuracy, the mean over the classes of the rows.
+
+    Args:
+        rows: of one split of a dataset; they hold the panel's answers.
+        unseen: classifiers that are asked now.
+
+    Returns:
+        By the classifiers' names, the panel first.
+    """
+    images = [
+        ImageRecord(
+            row["file_name"],
+            row["class_index"],
+            row["source"],
+            row["image_sha256"],
+            partial(row.__getitem__, "image"),
+        )
+        for row in rows
+    ]
+    right: dict[str, dict[int, list[bool]]] = {}
+    for row, answers in zip(rows, panel.ask(unseen, images), strict=True):
+        ranks = {answer["classifier"]: answer["rank"] for answer in row["panel"]}
+        ranks |= {answer.classifier: answer.rank for answer in answers}
+        for name, rank in ranks.items():
+            right.setdefault(name, {}).setdefault(row["class_index"], []).append(rank == 1)
+    return {
+        name: metrics.macro_mean([np.array(those) for those in classes.values()])
+        for name, classes in right.items()
+    }
+
+
+def _load_unseen(
+    request: AblationRequest, recipe: Recipe, folder: Path, phi: Classifier
+) -> tuple[Classifier, ...]:
+    unseen = panel.load_panel(request.unseen, relative_to=Path(), device=request.device)
+    if not unseen:
+        return ()
+    members = panel.load_panel(recipe.panel.classifiers, relative_to=folder, device=request.device)
+    taken = {classifier.info.name for classifier in (phi, *members)}
+    weights = {classifier.info.weights_sha256 for classifier in (phi, *members)}
+    for classifier in unseen:
+        name = classifier.info.name
+        if classifier.info.weights_sha256 in weights:
+            raise SpurbenchError(
+                f"{name} is of the recipe's panel; --unseen takes classifiers that had no part in "
+                "the images"
+            )
+        if name in taken:
+            raise SpurbenchError(f"two classifiers are called {name}; rename the folder of one")
+        taken.add(name)
+    return unseen
+
+
+def _of(
+    rows: Sequence[Mapping[str, Any]], features: Mapping[str, NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    return np.stack([features[row["image_sha256"]] for row in rows])
+
+
+def _build(request: AblationRequest, recipe: Recipe, folder: Path, row: Row, seed: int) -> Built:
+    built = build(
+        BuildRequest(
+            recipe=recipe,
+            recipe_folder=folder,
+            classes=request.classes,
+            data=request.data,
+            output=request.output / "datasets" / f"{row.name}-seed{seed}",
+            work=request.output / ".stages",
+            version="1.0.0",
+            seed=seed,
+            device=request.device,
+        )
+    )
+    if built.failed:
+        name, reason = next(iter(built.failed.items()))
+        raise SpurbenchError(
+            f"row {row.name}, seed {seed}: class {name} failed: {reason}; the same command goes on "
+            "from here"
+        )
+    return built
+
+
+def _seconds(built: Built, spurious_class: SpuriousClass) -> float:
+    """What a class costs, shared priors counted in full."""
+    subjects = (spurious_class.slug, f"prior/{spurious_class.noun}")
+    return sum(
+        seconds
+        for (subject, stage), (seconds, _) in built.seconds.items()
+        if subject in subjects and stage in ("prior", "fine-tune", "sample")
+    )
+
+
+@torch.inference_mode()
+def _features(phi: Classifier, rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.float32]]:
+    prepare = transform(phi.preprocessing("whole"))
+    images = {row["image_sha256"]: row["image"] for row in rows}
+    pixels = [prepare(decode_rgb(data)) for data in images.values()]
+    parts = [
+        phi.features(torch.stack(pixels[i : i + 64]).to(phi.device).float() / 255).cpu().numpy()
+        for i in range(0, len(pixels), 64)
+    ]
+    return dict(zip(images, np.concatenate(parts), strict=True))
+
+
+def _share(values: Sequence[bool | None]) -> float | None:
+    return None if None in values else float(np.mean([bool(value) for value in values]))
+
+
+def _document(
+    request: AblationRequest,
+    phi: Classifier,
+    unseen: Sequence[Classifier],
+    runs: Mapping[str, Mapping[int, Mapping[str, Measured]]],
+    fooled: Mapping[str, Mapping[int, Mapping[str, float]]],
+    real: Mapping[str, Measured],
+    fooled_by_real: Mapping[str, float],
+) -> dict[str, Any]:
+    unseen_names = {classifier.info.name for classifier in unseen}
+    part_of = {
+        name: "phi" if name == phi.info.name else "unseen" if name in unseen_names else "panel"
+        for name in fooled_by_real
+    }
+    fooled_baseline = list(fooled[request.plan.baseline].values())
+    baseline = [_mean(classes) for classes in runs[request.plan.baseline].values()]
+    rows = []
+    for row in request.plan.rows:
+        by_seed = [_mean(classes) for classes in runs[row.name].values()]
+        by_class = {
+            c.name: _mean({str(seed): classes[c.name] for seed, classes in runs[row.name].items()})
+            for c in request.classes
+        }
+        fooled_by_seed = list(fooled[row.name].values())
+        rows.append(
+            {
+                **row.model_dump(mode="json"),
+                "summary": {name: _summary([m[name] for m in by_seed]) for name in MEASURES},
+                "against_baseline": {
+                    name: _summary(
+                        [
+                            None if a[name] is None or b[name] is None else a[name] - b[name]
+                            for a, b in zip(by_seed, baseline, strict=False)
+                        ]
+                    )
+                    for name in MEASURES
+                },
+                "classifiers": _against(fooled_by_seed, fooled_baseline),
+                "parts": _against(
+                    [_by_part(shares, part_of) for shares in fooled_by_seed],
+                    [_by_part(shares, part_of) for shares in fooled_baseline],
+                ),
+                "classes": by_class,
+                "seeds": {str(seed): classes for seed, classes in runs[row.name].items()},
+            }
+        )
+    return {
+        "schema": SCHEMA,
+        "recipe": request.recipe,
+        "overrides": list(request.overrides),
+        "baseline": request.plan.baseline,
+        "seeds": list(request.seeds),
+        "device": str(request.device),
+        "feature_space": f"penultimate features of {phi.info.name}, cosine distance",
+        "classifiers": part_of,
+        "unseen": panel.fingerprint(unseen),
+        "versions": package_versions(),
+        "real": {
+            "classes": dict(real),
+            "mean": _mean(real),
+            "classifiers": dict(fooled_by_real),
+            "parts": _by_part(fooled_by_real, part_of),
+        },
+        "rows": rows,
+    }
+
+
+def _by_part(shares: Mapping[str, float], part_of: Mapping[str, str]) -> dict[str, float]:
+    """Means over the classifiers of each part that has any."""
+    groups = {
+        part: [share for name, share in shares.items() if part_of[name] == part] for part in PARTS
+    }
+    return {part: float(np.mean(group)) for part, group in groups.items() if group}
+
+
+def _against(
+    by_seed: Sequence[Mapping[str, float]], baseline: Sequence[Mapping[str, float]]
+) -> dict[str, Any]:
+    """Spurious accuracy of a row, and its difference to the baseline, by the mappings' names."""
+    return {
+        name: {
+            "seeds": [shares[name] for shares in by_seed],
+            "spurious_accuracy": _summary([shares[name] for shares in by_seed]),
+            "against_baseline": _summary(
+                [a[name] - b[name] for a, b in zip(by_seed, baseline, strict=False)]
+            ),
+        }
+        for name in by_seed[0]
+    }
+
+
+def _mean(groups: Mapping[str, Measured]) -> dict[str, Any]:
+    """Each measure's mean over groups; None where a group has none."""
+    names = next(iter(groups.values())).keys()
+    return {
+        name: None
+        if any(group[name] is None for group in groups.values())
+        else float(np.mean([group[name] for group in groups.values()]))
+        for name in names
+    }
+
+
+def _summary(values: Sequence[float | None]) -> dict[str, float | None] | None:
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    low, high = metrics.t_interval(known) or (None, None)
+    return {"mean": float(np.mean(known)), "low": low, "high": high}
+
+
+def classes_at_or_above_real(document: Mapping[str, Any], row: Mapping[str, Any]) -> int:
+    """In how many classes a row's images fool the panel at least as often as the real ones."""
+    real = document["real"]["classes"]
+    return sum(
+        measured["spurious_accuracy"] >= real[name]["spurious_accuracy"]
+        for name, measured in row["classes"].items()
+    )
+
+
+def render_markdown(document: Mapping[str, Any]) -> str:
+    """The table of an ablation, with what each column is."""
+    rows = [
+        [
+            "real images",
+            *(_cell(name, document["real"]["mean"].get(name)) for name in MEASURES),
+            "",
+            "",
+        ]
+    ]
+    for row in document["rows"]:
+        rows.append(
+            [
+                markdown.escape(row["description"]),
+                *(_interval(name, row["summary"][name]) for name in MEASURES),
+                ""
+                if row["name"] == document["baseline"]
+                else _interval("spurious_accuracy", row["against_baseline"]["spurious_accuracy"]),
+                f"{classes_at_or_above_real(document, row)}/{len(row['classes'])}",
+            ]
+        )
+    table = markdown.table(
+        ["row", *(heading for heading, _ in MEASURES.values()), "against baseline", "classes"],
+        markdown.first_left(len(MEASURES) + 3),
+        rows,
+    )
+    legend = "".join(f"- {heading}: {meaning}\n" for heading, meaning in MEASURES.values())
+    classes = list(document["real"]["classes"])
+    per_class = markdown.table(
+        ["spurious accuracy", *map(markdown.escape, classes)],
+        markdown.first_left(len(classes) + 1),
+        [
+            [title, *(_cell("spurious_accuracy", of[c]["spurious_accuracy"]) for c in classes)]
+            for title, of in [
+                ("real images", document["real"]["classes"]),
+                *((markdown.escape(r["description"]), r["classes"]) for r in document["rows"]),
+            ]
+        ],
+    )
+    return (
+        f"# Ablation of recipe {markdown.escape(document['recipe'])}\n\n"
+        f"Seeds {', '.join(map(str, document['seeds']))}; means over classes and seeds with 95 % "
+        f"t-intervals over seeds; per cent but for the last two measures. Distances: "
+        f"{markdown.escape(document['feature_space'])}. `against baseline`: difference in spurious "
+        f"accuracy to row `{document['baseline']}`, paired by seed. `classes`: in how many the "
+        "spurious accuracy is at or above that of the real images.\n\n"
+        f"{table}\n{legend}\n{per_class}\n{_classifier_table(document)}"
+    )
+
+
+def _classifier_table(document: Mapping[str, Any]) -> str:
+    """Which classifiers are fooled; then, by their part in the images, against the baseline."""
+    part_of = document["classifiers"]
+    names = sorted(part_of, key=lambda name: list(PARTS).index(part_of[name]))
+    parts = [part for part in PARTS if part in part_of.values()]
+    real = document["real"]
+    rows = [
+        [
+            "real images",
+            *(_cell("spurious_accuracy", real["classifiers"][name]) for name in names),
+            *("" for _ in parts),
+        ]
+    ]
+    for row in document["rows"]:
+        differences = [
+            ""
+            if row["name"] == document["baseline"]
+            else _interval("spurious_accuracy", row["parts"][part]["against_baseline"])
+            for part in parts
+        ]
+        means = [row["classifiers"][name]["spurious_accuracy"]["mean"] for name in names]
+        rows.append(
+            [
+                markdown.escape(row["description"]),
+                *(_cell("spurious_accuracy", mean) for mean in means),
+                *differences,
+            ]
+        )
+    header = [
+        "spurious accuracy",
+        *(f"{markdown.escape(name)} ({part_of[name]})" for name in names),
+        *(f"{part}, against baseline" for part in parts),
+    ]
+    table = markdown.table(header, markdown.first_left(len(header)), rows)
+    return f"{table}\n" + "".join(f"- {part}: {PARTS[part]}\n" for part in parts)
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    if name == "diversity":
+        return f"{value:.3f}"
+    return f"{value:.0f}" if name == "seconds" else f"{100 * value:.1f}"
+
+
+def _interval(name: str, summary: Mapping[str, float | None] | None) -> str:
+    if summary is None:
+        return ""
+    text = _cell(name, summary["mean"])
+    if summary["low"] is None:
+        return text
+    return f"{text} [{_cell(name, summary['low'])}, {_cell(name, summary['high'])}]"
+
+
+def render_plot(document: Mapping[str, Any]) -> bytes:
+    """Means with intervals, a row each; the real images as a line. PNG."""
+    from matplotlib.figure import Figure
+
+    shown = ("spurious_accuracy", "object_absent", "feature_present", "copying")
+    rows = document["rows"]
+    figure = Figure(figsize=(4 + 2.6 * len(shown), 1.4 + 0.34 * len(rows)), layout="constrained")
+    axes = figure.subplots(1, len(shown), sharey=True)
+    for axis, name in zip(axes, shown, strict=True):
+        for position, row in enumerate(rows):
+            summary = row["summary"][name]
+            if summary is None:
+                continue
+            if summary["low"] is not None:
+                ends = [100 * summary["low"], 100 * summary["high"]]
+                axis.plot(ends, [position, position], color="#7a9cc6", linewidth=3, zorder=1)
+            axis.plot(100 * summary["mean"], position, "o", color="#1f4e8c", zorder=2)
+        real = document["real"]["mean"][name]
+        if real is not None:
+            axis.axvline(100 * real, color="#c0392b", linestyle="--", linewidth=1)
+        axis.set(title=MEASURES[name][0], xlim=(-4, 104), xlabel="per cent")
+        axis.grid(axis="x", color="#dddddd")
+    axes[0].set_yticks(range(len(rows)), [row["name"] for row in rows])
+    axes[0].invert_yaxis()
+    seeds = len(document["seeds"])
+    figure.suptitle(
+        f"Recipe {document['recipe']}, {seeds} seed{'s' if seeds > 1 else ''}; dashed: real images",
+        fontsize=10,
+    )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()
+
+
+def _sheet(request: AblationRequest, pictures: Mapping[tuple[str, str], list[bytes]]) -> bytes:
+    """Per class, its first references and each row's first images of the first seed."""
+    rows: list[tuple[str, list[Any] | None]] = []
+    names = ["", *(row.name for row in request.plan.rows)]
+    half = (len(request.classes) + 1) // 2
+    for group in (request.classes[:half], request.classes[half:]):
+        rows.append((" | ".join(c.name for c in group), None))
+        for name in names:
+            images = [decode_rgb(d) for c in group for d in pictures[name, c.name]]
+            rows.append((name or "references", images))
+    buffer = io.BytesIO()
+    contact_sheet(rows, side=64).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
