@@ -36,12 +36,13 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from spurbench.classifiers.load import Classifier, load_classifier
+from spurbench.classifiers.classifier import Classifier
+from spurbench.classifiers.load import load_classifier
 from spurbench.core import atomic
 from spurbench.core.environment import choose_device, package_versions
 from spurbench.evaluation.evaluate import evaluate_each
 from spurbench.images.sources import open_images
-from spurbench.recipe.schema import read_recipe
+from spurbench.recipe.load import read_recipe
 
 SIDE = 367
 """Pixels of a side, as the photographs of Spurious ImageNet have."""
@@ -85,7 +86,7 @@ def run_spurbench(
         for measured in evaluate_each(
             members,
             open_images(str(images), decode=False),
-            read_recipe("sd15")[1],
+            read_recipe("sd15").classes,
             Path(output),
             batch_size=batch_size,
             workers=workers,

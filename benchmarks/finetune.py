@@ -28,8 +28,9 @@ import torch
 
 from benchmarks.models import Setup, noise, set_up
 from benchmarks.report import publish, spread, surroundings
-from spurbench.build.plan import TERA, count, step_operations
+from spurbench.build.plan import TERA
 from spurbench.core.environment import choose_device
+from spurbench.diffusion.cost import count, step_operations
 from spurbench.diffusion.finetune import finetune
 from spurbench.diffusion.objective import Draw, Objective
 from spurbench.diffusion.sample import sample

@@ -14,7 +14,8 @@ from PIL import Image
 from spurbench.core.resources import builder_folder
 from spurbench.diffusion.base import TextToImage, load_base, load_decoder
 from spurbench.diffusion.objective import Subject
-from spurbench.recipe.schema import Recipe, read_recipe
+from spurbench.recipe.load import read_recipe
+from spurbench.recipe.schema import Recipe
 
 # The full architecture with every width cut down: the same layers, so the same calls.
 TOY = {
@@ -73,22 +74,22 @@ def set_up(size: str, folder: Path, device: torch.device) -> Setup:
     """
     from diffusers import AutoencoderTiny
 
-    recipe, _, home = read_recipe("mini" if size == "mini" else "sd15", EXACT)
+    recipe = read_recipe("mini" if size == "mini" else "sd15", EXACT)
     if size == "mini":
-        source = home / recipe.base.model
+        source = recipe.folder / recipe.base.model
         configs = _configs(source)
-        base = load_base(str(source), revision=None, relative_to=home, device=device)
+        base = load_base(str(source), revision=None, device=device)
         base.pipeline.save_pretrained(folder)
-        tiny, _ = load_decoder(TINY_DECODER, relative_to=home, device=device)
+        tiny = load_decoder(recipe.locate(TINY_DECODER), device=device).network
     else:
-        configs = _configs(home / str(recipe.base.architecture))
+        configs = _configs(recipe.folder / str(recipe.base.architecture))
         if size == "toy":
             configs = {name: configs[name] | TOY[name] for name in configs}
             recipe = recipe.model_copy(
                 update={"base": recipe.base.model_copy(update={"resolution": 64})}
             )
         _pipeline(configs).save_pretrained(folder)
-        base = load_base(str(folder), revision=None, relative_to=folder, device=device)
+        base = load_base(str(folder), revision=None, device=device)
         tiny = AutoencoderTiny().to(device).requires_grad_(False).eval()  # TAESD's architecture
     return Setup(recipe, configs, base, _subject(recipe, device), tiny)
 

@@ -23,8 +23,9 @@ from spurbench.core.environment import choose_device
 from spurbench.diffusion.objective import Objective, Subject
 from spurbench.diffusion.sample import sample
 from spurbench.evaluation import panel
-from spurbench.images.sources import decode_rgb, open_images
-from spurbench.recipe.schema import read_recipe
+from spurbench.images.decode import decode_rgb
+from spurbench.images.sources import open_images
+from spurbench.recipe.load import read_recipe
 
 
 def shortcuts(resolution: int) -> dict[str, dict[str, Any]]:
@@ -53,12 +54,12 @@ def main(wanted: str, steps: int, device: str, output: Path | None) -> None:
     chosen = choose_device(device)
     with tempfile.TemporaryDirectory() as temporary:
         setup = set_up("mini", Path(temporary), chosen)
-    recipe, registry, home = read_recipe("mini", EXACT)
-    (spurious_class,) = registry.select(wanted)
-    phi = panel.load_member(recipe.panel.phi, relative_to=home, device=chosen)
+    recipe = read_recipe("mini", EXACT)
+    (spurious_class,) = recipe.classes.select(wanted)
+    phi = panel.load_member(recipe.panel.phi, relative_to=recipe.folder, device=chosen)
     records = [
         record
-        for record in open_images(str(home / str(recipe.data.images)), "real").records
+        for record in open_images(str(recipe.folder / str(recipe.data.images)), "real").records
         if record.class_index == spurious_class.index
     ][: recipe.select.references]
     priors = list(

@@ -21,10 +21,10 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from spurbench import __version__
-from spurbench.build.store import file_sha256
 from spurbench.core.environment import PACKAGES
+from spurbench.core.identity import file_sha256
 from spurbench.core.resources import builders
-from spurbench.recipe.schema import read_recipe
+from spurbench.recipe.load import read_recipe
 
 PATIENCE = 3.0
 """Seconds that a model source may take to answer, and a cache to be counted."""
@@ -270,10 +270,12 @@ def _recipes() -> list[Check]:
 def _recipe(name: str, folder: Path) -> list[Check]:
     """Whether an embedded recipe is valid and the files it brings are the ones it was made with."""
     title = f"recipe {name}"
-    recipe, registry, _ = read_recipe(str(folder))
+    recipe = read_recipe(str(folder))
     assets = folder / "assets"
     if not recipe.base.model.startswith("assets/"):
-        return [Check(title, "ok", f"{len(registry)} classes, base model {recipe.base.model}")]
+        return [
+            Check(title, "ok", f"{len(recipe.classes)} classes, base model {recipe.base.model}")
+        ]
     listing = assets / "assets.json"
     if not listing.is_file():
         return [Check(title, "warn", f"{assets} holds no trained models", "make assets")]
@@ -282,7 +284,7 @@ def _recipe(name: str, folder: Path) -> list[Check]:
         detail = f"{len(wrong)} files missing or changed in {assets}: {', '.join(wrong[:3])}"
         hint = "reinstall spurbench, or train them again: make assets"
         return [Check(title, "warn", detail, hint)]
-    return [Check(title, "ok", f"{len(registry)} classes, embedded models whole")]
+    return [Check(title, "ok", f"{len(recipe.classes)} classes, embedded models whole")]
 
 
 def _changed(folder: Path, digests: dict[str, str]) -> Iterator[str]:

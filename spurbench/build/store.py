@@ -7,7 +7,6 @@ share what they have in common.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -20,6 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 from spurbench.core import atomic
+from spurbench.core.identity import file_sha256, fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -104,28 +104,6 @@ class StageStore:
             atomic.replace_folder(partial, final)
             self._made.add(final)
             return Stage(final, identity, seconds, reused=False)
-
-
-def fingerprint(value: Any) -> str:
-    """Hex sha256 of a JSON value, independent of key order."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def derive_seed(seed: int, *parts: str | int) -> int:
-    """A 63-bit seed for one purpose, e.g. ``derive_seed(0, "sample", 94, 3)``.
-
-    It depends on nothing but its arguments, so neither the order of the work nor the way it is
-    sharded changes what is drawn.
-    """
-    digest = hashlib.sha256(json.dumps([seed, *parts]).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def _read_marker(folder: Path, identity: str) -> dict[str, Any] | None:

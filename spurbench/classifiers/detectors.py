@@ -35,12 +35,11 @@ class ObjectDetector(Protocol):
         ...
 
 
-def load_detector(spec: str, *, relative_to: Path, device: torch.device) -> ObjectDetector:
+def load_detector(spec: str, *, device: torch.device) -> ObjectDetector:
     """Load ``owlv2:HUB_ID``, or the multi-label classifier in a folder.
 
     Args:
         spec: as in a recipe's ``check.object_detector``.
-        relative_to: the recipe's folder.
         device: where it runs.
 
     Raises:
@@ -49,12 +48,12 @@ def load_detector(spec: str, *, relative_to: Path, device: torch.device) -> Obje
     kind, separator, name = spec.partition(":")
     if separator and kind in _KINDS:
         return _KINDS[kind](name, device)
-    folder = relative_to / spec
+    folder = Path(spec)
     if (folder / "config.json").is_file():
         return MultiLabelDetector(folder, device)
     raise SpurbenchError(
-        f"object detector {spec!r} is neither a folder with a config.json under {relative_to} nor "
-        f"one of {', '.join(f'{kind}:NAME' for kind in _KINDS)}; set check.object_detector"
+        f"object detector {spec!r} is neither a folder with a config.json nor one of "
+        f"{', '.join(f'{kind}:NAME' for kind in _KINDS)}; set check.object_detector"
     )
 
 
@@ -69,7 +68,7 @@ class MultiLabelDetector:
         import timm
         from safetensors.torch import load_file
 
-        from spurbench.build.store import file_sha256
+        from spurbench.core.identity import file_sha256
 
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         weights = folder / "model.safetensors"

@@ -3,143 +3,35 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib.util
 import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from spurbench.classifiers.checkpoints import fit_state_dict, read_state_dict
+from spurbench.classifiers.classifier import (
+    Classifier,
+    ClassifierInfo,
+    Loaded,
+    weights_sha256,
+)
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.resources import builders
-from spurbench.evaluation.results import ClassifierInfo, Preprocessing
 
 log = logging.getLogger(__name__)
 
-Mode = Literal["whole", "model"]
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 # Widths of ImageNet heads, with timm's table of their WordNet ids.
 _HEADS = {1000: "imagenet-1k", 11821: "imagenet-12k", 21841: "imagenet-22k", 21843: "imagenet-21k"}
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """What a source gives: the network and its own evaluation transform."""
-
-    network: nn.Module
-    name: str
-    architecture: str
-    input_size: tuple[int, int]
-    resize: tuple[int, ...]
-    interpolation: Interpolation
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    training_data: str | None = None
-
-
-class Classifier(nn.Module):
-    """A frozen ImageNet classifier on pixels in [0, 1]; normalisation is part of it.
-
-    Attributes:
-        info: which classifier it is.
-        input_size: (height, width) of the pixels it takes.
-    """
-
-    def __init__(self, loaded: _Loaded, info: ClassifierInfo) -> None:
-        super().__init__()
-        self.info = info
-        self.input_size = loaded.input_size
-        self.mean: Tensor
-        self.std: Tensor
-        self._loaded = loaded
-        self.network = loaded.network
-        self.register_buffer("mean", torch.tensor(loaded.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(loaded.std).view(3, 1, 1), persistent=False)
-        self.requires_grad_(False).eval()
-
-    @property
-    def device(self) -> torch.device:
-        """Where it runs."""
-        return self.mean.device
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Logits (N, C) of pixels (N, 3, height, width) in [0, 1]; differentiable in them."""
-        logits: Tensor = self.network((pixels - self.mean) / self.std)
-        return logits
-
-    def features(self, pixels: Tensor) -> Tensor:
-        """Penultimate features phi (N, D): what the last linear layer multiplies.
-
-        Raises:
-            SpurbenchError: if the network does not end in a linear layer.
-        """
-        caught: list[Tensor] = []
-        hook = self._head.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
-        try:
-            self(pixels)
-        finally:
-            hook.remove()
-        if len(caught) != 1 or caught[0].dim() != 2:
-            raise SpurbenchError(f"{self.info.name} has no single vector of penultimate features")
-        return caught[0]
-
-    @property
-    def head_weight(self) -> Tensor:
-        """Weights of the last linear layer, (C, D); row k is w_k."""
-        return self._head.weight
-
-    @property
-    def _head(self) -> nn.Linear:
-        linear = [m for m in self.network.modules() if isinstance(m, nn.Linear)]
-        if not linear:
-            raise SpurbenchError(f"{self.info.name} does not end in a linear layer")
-        return linear[-1]
-
-    def columns(self, wnids: Sequence[str]) -> Tensor:
-        """The head's column for each WordNet id, (len(wnids),) int64.
-
-        Raises:
-            SpurbenchError: if the head has no such class.
-        """
-        column = {wnid: i for i, wnid in enumerate(head_wnids(self.info.head))}
-        missing = [wnid for wnid in wnids if wnid not in column]
-        if missing:
-            raise SpurbenchError(
-                f"{self.info.name} ({self.info.head} head) has no class {', '.join(missing[:5])}"
-            )
-        return torch.tensor([column[wnid] for wnid in wnids], dtype=torch.int64)
-
-    def preprocessing(self, mode: Mode = "whole") -> Preprocessing:
-        """From an image to this classifier's pixels.
-
-        Args:
-            mode: ``whole``: bicubic to the input size on the short side, then centre crop, as the
-                authors of Spurious ImageNet do; ``model``: the classifier's own evaluation
-                transform.
-        """
-        loaded = self._loaded
-        height, width = loaded.input_size
-        whole = (height,) if height == width else (height, width)
-        return Preprocessing(
-            mode=mode,
-            resize=whole if mode == "whole" else loaded.resize,
-            crop=loaded.input_size,
-            interpolation="bicubic" if mode == "whole" else loaded.interpolation,
-            mean=loaded.mean,
-            std=loaded.std,
-        )
 
 
 def load_classifier(
@@ -174,52 +66,14 @@ def load_classifier(
         architecture=loaded.architecture,
         parameters=sum(p.numel() for p in network.parameters()),
         head=_head_name(network, loaded),
-        weights_sha256=_weights_sha256(network),
+        weights_sha256=weights_sha256(network),
         checkpoint=checkpoint.name if checkpoint else None,
         training_data=loaded.training_data,
     )
     return Classifier(loaded, info).to(device)
 
 
-def transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
-    """Resize and crop an RGB image as ``preprocessing`` says.
-
-    Returns:
-        A function from an image to (3, height, width) uint8; divide by 255 for a
-        :class:`Classifier`. PIL's antialiased resampling is used, as timm and torchvision do on
-        images.
-    """
-    resample = Image.Resampling[preprocessing.interpolation.upper()]
-    height, width = preprocessing.crop
-
-    def apply(image: Image.Image) -> Tensor:
-        from torchvision.transforms.v2 import functional as tv
-
-        if len(preprocessing.resize) == 2:
-            size = (preprocessing.resize[1], preprocessing.resize[0])
-        else:
-            short = preprocessing.resize[0]
-            # The long side is truncated, as torchvision's Resize does.
-            if image.width <= image.height:
-                size = (short, max(short, int(short * image.height / image.width)))
-            else:
-                size = (max(short, int(short * image.width / image.height)), short)
-        resized = image if image.size == size else image.resize(size, resample)
-        pixels: Tensor = tv.center_crop(tv.pil_to_tensor(resized), [height, width])
-        return pixels
-
-    return apply
-
-
-@cache
-def head_wnids(head: str) -> tuple[str, ...]:
-    """WordNet ids of a head's columns in order, from timm's tables."""
-    from timm.data import ImageNetInfo
-
-    return tuple(ImageNetInfo(head).label_names())
-
-
-def _head_name(network: nn.Module, loaded: _Loaded) -> str:
+def _head_name(network: nn.Module, loaded: Loaded) -> str:
     height, width = loaded.input_size
     with torch.inference_mode():
         outputs = network.eval()(torch.zeros(1, 3, height, width))
@@ -233,15 +87,7 @@ def _head_name(network: nn.Module, loaded: _Loaded) -> str:
     return _HEADS[count]
 
 
-def _weights_sha256(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for key, value in sorted(network.state_dict().items()):
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _from_timm(name: str, checkpoint: Path | None) -> _Loaded:
+def _from_timm(name: str, checkpoint: Path | None) -> Loaded:
     import timm
 
     architecture, _, tag = name.partition(".")
@@ -295,7 +141,7 @@ def _full_name(architecture: str, tag: str) -> str:
     return f"{architecture}.{(with_1k or matching)[0]}"
 
 
-def _timm_loaded(network: Any, name: str, architecture: str) -> _Loaded:
+def _timm_loaded(network: Any, name: str, architecture: str) -> Loaded:
     from timm.data import resolve_data_config
 
     config = resolve_data_config({}, model=network)
@@ -308,7 +154,7 @@ def _timm_loaded(network: Any, name: str, architecture: str) -> _Loaded:
         resize = (math.floor(height / scale),)
     else:
         resize = (math.floor(height / scale), math.floor(width / scale))
-    return _Loaded(
+    return Loaded(
         network=network,
         name=name,
         architecture=architecture,
@@ -320,7 +166,7 @@ def _timm_loaded(network: Any, name: str, architecture: str) -> _Loaded:
     )
 
 
-def _from_torchvision(name: str, checkpoint: Path | None) -> _Loaded:
+def _from_torchvision(name: str, checkpoint: Path | None) -> Loaded:
     from torchvision import models
 
     architecture, _, wanted = name.partition(".")
@@ -346,7 +192,7 @@ def _from_torchvision(name: str, checkpoint: Path | None) -> _Loaded:
         network = _fetch(full, lambda: models.get_model(architecture, weights=choices[wanted]))
     preset = choices[wanted].transforms()
     side, resize = preset.crop_size[0], preset.resize_size[0]
-    return _Loaded(
+    return Loaded(
         network=network,
         name=full,
         architecture=architecture,
@@ -358,7 +204,7 @@ def _from_torchvision(name: str, checkpoint: Path | None) -> _Loaded:
     )
 
 
-def _from_robustbench(name: str, checkpoint: Path | None) -> _Loaded:
+def _from_robustbench(name: str, checkpoint: Path | None) -> Loaded:
     if checkpoint is not None:
         raise SpurbenchError("--checkpoint goes with a timm or torchvision architecture")
     try:
@@ -383,7 +229,7 @@ def _from_robustbench(name: str, checkpoint: Path | None) -> _Loaded:
         name, lambda: load_model(name, model_dir=cache, dataset="imagenet", threat_model="Linf")
     )
     # RobustBench's models normalise by themselves and are evaluated at 224 of 256 pixels.
-    return _Loaded(
+    return Loaded(
         network=network,
         name=name,
         architecture=name,
@@ -395,7 +241,7 @@ def _from_robustbench(name: str, checkpoint: Path | None) -> _Loaded:
     )
 
 
-def _from_hub(name: str, checkpoint: Path | None) -> _Loaded:
+def _from_hub(name: str, checkpoint: Path | None) -> Loaded:
     import timm
 
     if checkpoint is not None:
@@ -405,7 +251,7 @@ def _from_hub(name: str, checkpoint: Path | None) -> _Loaded:
     return _timm_loaded(network, name, network.pretrained_cfg.get("architecture") or name)
 
 
-def _from_folder(folder: str, checkpoint: Path | None) -> _Loaded:
+def _from_folder(folder: str, checkpoint: Path | None) -> Loaded:
     import timm
 
     path = Path(folder)
@@ -428,7 +274,7 @@ def _from_folder(folder: str, checkpoint: Path | None) -> _Loaded:
     return replace(loaded, training_data=config.get("training_data"))
 
 
-def _from_mini(name: str, checkpoint: Path | None) -> _Loaded:
+def _from_mini(name: str, checkpoint: Path | None) -> Loaded:
     panel = builders()["mini"] / "assets" / "panel"
     names = sorted(path.parent.name for path in panel.glob("*/config.json"))
     if name not in names:
@@ -436,7 +282,7 @@ def _from_mini(name: str, checkpoint: Path | None) -> _Loaded:
     return _from_folder(str(panel / name), checkpoint)
 
 
-_SOURCES: dict[str, Callable[[str, Path | None], _Loaded]] = {
+_SOURCES: dict[str, Callable[[str, Path | None], Loaded]] = {
     "torchvision": _from_torchvision,
     "robustbench": _from_robustbench,
     "hf-hub": _from_hub,

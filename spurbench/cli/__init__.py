@@ -151,12 +151,12 @@ def build(
     from spurbench.build.build import BuildRequest
     from spurbench.build.build import build as run_build
     from spurbench.core.environment import choose_device
-    from spurbench.recipe.schema import read_recipe
+    from spurbench.recipe.load import read_recipe
 
     if base is not None:
         overrides = (*overrides, f"base.model={base}")
-    recipe, registry, folder = read_recipe(recipe_name, overrides)
-    classes = registry.select(wanted)
+    recipe = read_recipe(recipe_name, overrides)
+    classes = recipe.classes.select(wanted)
     chosen = choose_device(device)
     output = output or Path("out") / f"spurbench-{recipe.name}-{version}"
     click.echo(
@@ -167,12 +167,11 @@ def build(
     if dry_run:
         from spurbench.build.plan import plan
 
-        _print(*_plan_tables(plan(recipe, folder, classes)))
+        _print(*_plan_tables(plan(recipe, classes)))
         return
     built = run_build(
         BuildRequest(
             recipe=recipe,
-            recipe_folder=folder,
             classes=classes,
             data=data,
             output=output,
@@ -253,16 +252,18 @@ def ablate(
     interruption.
     """
     from spurbench.core.environment import choose_device
-    from spurbench.recipe.schema import read_recipe
-    from spurbench.studies.ablation import ablate as ablation
+    from spurbench.recipe.load import read_recipe
+    from spurbench.studies.ablation.ablate import ablate as run_ablation
+    from spurbench.studies.ablation.plan import AblationRequest, read_plan
+    from spurbench.studies.ablation.report import render_markdown
 
     names = [name.strip() for name in wanted_rows.split(",") if name.strip()]
-    base, registry, _ = read_recipe(recipe, overrides)
-    request = ablation.AblationRequest(
+    base = read_recipe(recipe, overrides)
+    request = AblationRequest(
         recipe=recipe,
-        plan=ablation.read_plan(recipe, names),
+        plan=read_plan(recipe, names),
         overrides=overrides,
-        classes=registry.select(wanted),
+        classes=base.classes.select(wanted),
         data=data,
         seeds=range(seeds),
         output=output or Path("out") / f"ablation-{base.name}",
@@ -274,8 +275,8 @@ def ablate(
         f"{len(request.classes)} classes, device: {request.device}."
     )
     _silence_libraries()
-    document = ablation.ablate(request)
-    click.echo(ablation.render_markdown(document))
+    document = run_ablation(request)
+    click.echo(render_markdown(document))
     click.echo(f"Wrote ablation.json, ablation.md, ablation.png, samples.png to {request.output}")
 
 
@@ -352,9 +353,9 @@ def classes(recipe_name: str, wanted: str) -> None:
     """List the (class, spurious feature) pairs."""
     from rich.table import Table
 
-    from spurbench.recipe.schema import read_recipe
+    from spurbench.recipe.load import read_recipe
 
-    recipe, registry, _ = read_recipe(recipe_name)
+    recipe = read_recipe(recipe_name)
     table = Table(title=f"{recipe.name}: {recipe.description}", title_justify="left")
     for heading in (
         "index",
@@ -367,7 +368,7 @@ def classes(recipe_name: str, wanted: str) -> None:
         "paper",
     ):
         table.add_column(heading, justify="right" if heading in {"index", "component"} else "left")
-    for c in registry.select(wanted):
+    for c in recipe.classes.select(wanted):
         kappa = "" if c.kappa is None else f"{c.kappa:g}"
         table.add_row(
             str(c.index),
@@ -459,7 +460,7 @@ def evaluate(
     from spurbench.evaluation import panel
     from spurbench.evaluation.evaluate import evaluate_each
     from spurbench.images.sources import open_images, open_positives
-    from spurbench.recipe.schema import read_recipe
+    from spurbench.recipe.load import read_recipe
 
     members = panel.members(specs, panel_file, checkpoint, choose_device(device))
     failed: dict[str, list[str]] = {}
@@ -467,7 +468,7 @@ def evaluate(
     for measured in evaluate_each(
         members,
         open_images(data, split, decode=False),  # type: ignore[arg-type]
-        read_recipe("sd15")[1],
+        read_recipe("sd15").classes,
         output,
         positives=open_positives(positives, decode=False) if positives else None,
         preprocess=preprocess,
@@ -598,9 +599,9 @@ def select(
     from spurbench.core.environment import choose_device
     from spurbench.evaluation import panel
     from spurbench.images.sources import open_images
-    from spurbench.recipe.schema import read_recipe
+    from spurbench.recipe.load import read_recipe
 
-    registry = read_recipe("sd15")[1]
+    registry = read_recipe("sd15").classes
     chosen = {c.index: c for c in registry.select(wanted)}
     images = open_images(data, "real")
     records = [record for record in images.records if record.class_index in chosen]
@@ -664,15 +665,15 @@ def leaderboard() -> None:
 )
 def rank(results: tuple[Path, ...], output: Path | None) -> None:
     """Rank classifiers from result JSONs (files or folders); lower is better."""
-    from spurbench.leaderboard import boards
+    from spurbench.leaderboard import boards, tables
 
     made = boards.boards(boards.read(results))
-    _print(*(boards.to_table(board) for board in made))
+    _print(*(tables.to_table(board) for board in made))
     for board in made:
         if board.untested:
             click.echo(f"{board.title}: no tie groups: {board.untested}", err=True)
     if output is not None:
-        for path in boards.write(made, output):
+        for path in tables.write(made, output):
             click.echo(str(path))
 
 
@@ -841,7 +842,7 @@ def diff(old: Path, new: Path, output: Path | None) -> None:
     """Say what changed from dataset OLD to dataset NEW, per class."""
     from spurbench.core import atomic
     from spurbench.dataset import diff
-    from spurbench.dataset.write import read_snapshot
+    from spurbench.dataset.manifest import read_snapshot
 
     difference = diff.compare(read_snapshot(old), read_snapshot(new))
     _print(*diff.to_tables(difference))

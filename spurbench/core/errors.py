@@ -8,3 +8,8 @@ class SpurbenchError(Exception):
 
     The command line prints it without a traceback (``--debug`` shows one) and exits with status 1.
     """
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -20,7 +20,7 @@ from spurbench.dataset.rows import (
     place,
     share,
 )
-from spurbench.images.sources import decode_rgb
+from spurbench.images.decode import decode_rgb
 
 if TYPE_CHECKING:
     import datasets

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from spurbench.build.store import fingerprint
+from spurbench.core.documents import Document
+from spurbench.core.identity import fingerprint
+from spurbench.dataset.manifest import Snapshot
 from spurbench.dataset.rows import SPLITS, Row, panel_accuracy
-from spurbench.evaluation.results import Split
+from spurbench.images.records import Split
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,35 +21,14 @@ if TYPE_CHECKING:
 SCHEMA: Final = "spurbench.dataset.diff/1"
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """One version of a dataset, as far as a comparison needs it.
-
-    Attributes:
-        name: of the dataset.
-        version: X.Y.Z.
-        provenance: how it was made.
-        rows: per split, in the columns of :data:`spurbench.dataset.rows.COLUMNS` but for ``image``.
-    """
-
-    name: str
-    version: str
-    provenance: Mapping[str, Any]
-    rows: Mapping[str, Sequence[Row]]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class Identity(_Part):
+class Identity(Document):
     """Which dataset."""
 
     name: str
     version: str
 
 
-class Setting(_Part):
+class Setting(Document):
     """A setting that differs; null where one side does not have it."""
 
     key: str
@@ -56,7 +36,7 @@ class Setting(_Part):
     new: Any
 
 
-class ClassChange(_Part):
+class ClassChange(Document):
     """What became of the images of one class in one split; also given where nothing changed.
 
     Attributes:
@@ -81,7 +61,7 @@ class ClassChange(_Part):
     new_panel_accuracy: float | None
 
 
-class Difference(_Part):
+class Difference(Document):
     """The whole comparison.
 
     Attributes:

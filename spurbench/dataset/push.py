@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spurbench.build.store import file_sha256
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError
+from spurbench.core.identity import file_sha256
 from spurbench.dataset.changelog import version_key
+from spurbench.dataset.manifest import MANIFEST, read_manifest
 from spurbench.dataset.verify import require_sound
-from spurbench.dataset.write import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

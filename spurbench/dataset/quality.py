@@ -16,8 +16,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from spurbench.core.errors import SpurbenchError
-from spurbench.dataset import write as publish
-from spurbench.images.sources import decode_rgb
+from spurbench.dataset.manifest import read_manifest, read_rows
+from spurbench.dataset.write import write_dataset
+from spurbench.images.decode import decode_rgb
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def fill_quality(folder: Path, metrics: Sequence[str], device: torch.device) -> 
     Raises:
         SpurbenchError: if the folder is no finished dataset, or a metric can't run here.
     """
-    manifest = publish.read_manifest(folder)
+    manifest = read_manifest(folder)
     wanted = list(metrics) or manifest["quality"]
     if not wanted:
         raise SpurbenchError(f"{folder} was built without quality metrics; name one with --metric")
@@ -79,7 +80,7 @@ def fill_quality(folder: Path, metrics: Sequence[str], device: torch.device) -> 
             f"{', '.join(missing)} can't run here: weights or pyiqa are missing (see above); "
             "nothing was changed"
         )
-    rows = publish.read_rows(folder)
+    rows = read_rows(folder)
     filled = {}
     for metric in wanted:
         empty = [row for split in rows.values() for row in split if row.get(metric) is None]
@@ -87,7 +88,7 @@ def fill_quality(folder: Path, metrics: Sequence[str], device: torch.device) -> 
         for row, value in zip(empty, scores, strict=True):
             row[metric] = value
         filled[metric] = len(empty)
-    publish.write_dataset(
+    write_dataset(
         folder,
         rows,
         manifest["provenance"],

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from spurbench.evaluation.results import Split
-from spurbench.recipe.classes import imagenet_names
+from spurbench.core.imagenet import imagenet_names
+from spurbench.images.records import Split
 
 if TYPE_CHECKING:
     import datasets

@@ -19,12 +19,12 @@ from typing import Any, Literal
 import datasets
 import pyarrow.parquet as pq
 
-from spurbench.build.store import file_sha256, fingerprint
 from spurbench.core.errors import SpurbenchError
+from spurbench.core.identity import file_sha256, fingerprint
 from spurbench.dataset import card, croissant
+from spurbench.dataset.manifest import MANIFEST, content_hash, read_manifest
 from spurbench.dataset.rows import SPLITS, Row, features, parts, place
-from spurbench.dataset.write import MANIFEST, content_hash, read_manifest
-from spurbench.images.sources import DamagedImageError, decode_rgb
+from spurbench.images.decode import DamagedImageError, decode_rgb
 
 BATCH = 64
 """Rows whose images are in memory at once."""

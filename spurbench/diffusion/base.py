@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spurbench.core import hub
-from spurbench.core.errors import SpurbenchError
+from spurbench.core.errors import SpurbenchError, reason
 
 log = logging.getLogger(__name__)
 
@@ -66,15 +66,25 @@ class TextToImage:
             getattr(self.pipeline, name).load_state_dict(weights[name])
 
 
-def load_base(
-    model: str, *, revision: str | None, relative_to: Path, device: torch.device
-) -> TextToImage:
+@dataclass(frozen=True)
+class Decoder:
+    """What the similarity loss decodes with instead of the VAE.
+
+    Attributes:
+        network: an ``AutoencoderTiny``, float32 and frozen.
+        fingerprint: sha256 over its weights.
+    """
+
+    network: Any
+    fingerprint: str
+
+
+def load_base(model: str, *, revision: str | None, device: torch.device) -> TextToImage:
     """Load a Stable Diffusion 1.x or 2.x base in float32.
 
     Args:
-        model: a folder in diffusers' layout (from ``relative_to``, or absolute), else a hub id.
+        model: a folder in diffusers' layout, else a hub id.
         revision: of a hub id.
-        relative_to: the recipe's folder.
         device: where to put it.
 
     Raises:
@@ -83,22 +93,21 @@ def load_base(
     """
     from diffusers import StableDiffusionPipeline
 
-    folder = relative_to / model
-    source = str(folder) if folder.is_dir() else model
+    folder = Path(model)
     if not folder.is_dir():
         hub.use_cache_if_unreachable()
     options = {} if folder.is_dir() or revision is None else {"revision": revision}
-    _require_stable_diffusion(source, options)
+    _require_stable_diffusion(model, options)
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
-            source,
+            model,
             dtype=torch.float32,
             safety_checker=None,
             requires_safety_checker=False,
             **options,
         )
     except (OSError, ValueError) as error:
-        raise SpurbenchError(_unavailable(source, error)) from error
+        raise SpurbenchError(_unavailable(model, error)) from error
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)
     for name in ("unet", "text_encoder", "vae"):
@@ -122,41 +131,34 @@ def load_base(
     )
 
 
-def load_decoder(model: str, *, relative_to: Path, device: torch.device) -> tuple[Any, str]:
+def load_decoder(model: str, *, device: torch.device) -> Decoder:
     """Load an ``AutoencoderTiny`` (TAESD) for the similarity loss, in float32 and frozen.
 
     Args:
-        model: a folder in diffusers' layout (from ``relative_to``, or absolute), else a hub id.
-        relative_to: the recipe's folder.
+        model: a folder in diffusers' layout, else a hub id.
         device: where to put it.
-
-    Returns:
-        The autoencoder, and the sha256 over its weights.
 
     Raises:
         SpurbenchError: if it can't be had, or is another kind of model.
     """
     from diffusers import AutoencoderTiny
 
-    folder = relative_to / model
-    source = str(folder) if folder.is_dir() else model
-    if not folder.is_dir():
+    if not Path(model).is_dir():
         hub.use_cache_if_unreachable()
     try:
-        kind = AutoencoderTiny.load_config(source).get("_class_name")
+        kind = AutoencoderTiny.load_config(model).get("_class_name")
         if kind != "AutoencoderTiny":
-            raise SpurbenchError(f"sfsl.decoder {source} is a {kind}, not an AutoencoderTiny")
-        decoder = AutoencoderTiny.from_pretrained(source, torch_dtype=torch.float32)
+            raise SpurbenchError(f"sfsl.decoder {model} is a {kind}, not an AutoencoderTiny")
+        decoder = AutoencoderTiny.from_pretrained(model, torch_dtype=torch.float32)
     except (OSError, ValueError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise SpurbenchError(
-            f"sfsl.decoder {source} can't be loaded ({reason}); give a local folder in diffusers' "
-            "layout, or check the network"
+            f"sfsl.decoder {model} can't be loaded ({reason(error)}); give a local folder in "
+            "diffusers' layout, or check the network"
         ) from error
     decoder.to(device).requires_grad_(False).eval()
     digest = hashlib.sha256()
     _update(digest, "decoder", decoder)
-    return decoder, digest.hexdigest()
+    return Decoder(decoder, digest.hexdigest())
 
 
 def _require_stable_diffusion(source: str, options: Mapping[str, str]) -> None:
@@ -175,10 +177,9 @@ def _require_stable_diffusion(source: str, options: Mapping[str, str]) -> None:
 
 
 def _unavailable(source: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
-        f"base model {source} can't be loaded ({reason}); give a local folder in diffusers' layout "
-        "with --base, or check the network"
+        f"base model {source} can't be loaded ({reason(error)}); give a local folder in diffusers' "
+        "layout with --base, or check the network"
     )
 
 

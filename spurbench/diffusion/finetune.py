@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from spurbench.build.store import derive_seed
 from spurbench.core import atomic
 from spurbench.core.errors import SpurbenchError
+from spurbench.core.identity import derive_seed
 from spurbench.diffusion.base import TRAINED, TextToImage
 from spurbench.diffusion.objective import Losses, Objective, Subject
 from spurbench.diffusion.trainable import trainable

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as images_to_tensors
 
-from spurbench.build.store import derive_seed
+from spurbench.core.identity import derive_seed
 from spurbench.diffusion.base import TextToImage
 from spurbench.diffusion.losses import (
     class_features,

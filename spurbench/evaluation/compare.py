@@ -10,34 +10,33 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from spurbench.core import atomic
+from spurbench.core.documents import Document, Share
 from spurbench.core.errors import SpurbenchError
+from spurbench.core.imagenet import imagenet_names
 from spurbench.evaluation import metrics, paired
-from spurbench.evaluation.results import ClassResult, DatasetInfo, Result, Settings, Share, Split
+from spurbench.evaluation.results import ClassResult, Result, Settings
+from spurbench.images.decode import decode_rgb
+from spurbench.images.records import DatasetInfo, Split
 from spurbench.images.sheets import Captioned, captioned_sheet
-from spurbench.images.sources import decode_rgb, open_images
+from spurbench.images.sources import open_images
 from spurbench.leaderboard.entries import read_answers
-from spurbench.recipe.classes import imagenet_names
 
 SCHEMA: Literal["spurbench.comparison/1"] = "spurbench.comparison/1"
 
 Difference = Annotated[float, Field(ge=-1, le=1)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class DifferenceInterval(_Model):
+class DifferenceInterval(Document):
     """A 95 % interval of a difference of shares."""
 
     low: Difference
     high: Difference
 
 
-class Contrast(_Model):
+class Contrast(Document):
     """B against A on the same images; a difference is B minus A, so below 0 B is fooled less."""
 
     n: int = Field(ge=1, description="images")
@@ -67,7 +66,7 @@ class SplitContrast(Contrast):
     classes: list[ClassContrast]
 
 
-class ImageContrast(_Model):
+class ImageContrast(Document):
     """What both say of one image."""
 
     image_sha256: str
@@ -80,7 +79,7 @@ class ImageContrast(_Model):
     b_probability: Share
 
 
-class Comparison(_Model):
+class Comparison(Document):
     """Two classifiers on the same images."""
 
     schema_version: Literal["spurbench.comparison/1"] = Field(default=SCHEMA, alias="schema")

@@ -7,7 +7,6 @@ import logging
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,122 +16,37 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from tqdm import tqdm
 
-from spurbench.build.store import file_sha256, fingerprint
-from spurbench.classifiers.load import Classifier, Mode, head_wnids
+from spurbench.classifiers.classifier import Classifier, Mode
 from spurbench.core import atomic
 from spurbench.core.environment import package_versions
 from spurbench.core.errors import SpurbenchError
+from spurbench.core.identity import file_sha256, fingerprint
+from spurbench.core.imagenet import imagenet_names, imagenet_wnids
 from spurbench.evaluation import metrics
+from spurbench.evaluation.predict import Predictions, predict
 from spurbench.evaluation.results import (
     ClassResult,
-    Damaged,
-    DatasetInfo,
     Interval,
     Result,
     Settings,
-    Split,
     SplitResult,
     Summary,
 )
-from spurbench.images.pixels import PixelStore, decode, default_workers
-from spurbench.images.sources import ImageRecord, ImageSet, images_fingerprint
-from spurbench.recipe.classes import ClassRegistry, imagenet_names, imagenet_wnids
+from spurbench.images.pixels import PixelStore
+from spurbench.images.records import (
+    Damaged,
+    DatasetInfo,
+    ImageRecord,
+    ImageSet,
+    Split,
+    images_fingerprint,
+)
+from spurbench.recipe.classes import ClassRegistry
 
 log = logging.getLogger(__name__)
 
 BOOTSTRAP = Settings(bootstrap_resamples=2000, bootstrap_seed=0)
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a classifier says of each image.
-
-    Attributes:
-        prediction: (N,) ImageNet-1k class index of its answer; -1 where a larger head answers a
-            class that ImageNet-1k lacks.
-        predicted_wnid: WordNet ids of the answers.
-        probability: (N,) softmax probability, over the whole head, of the image's class.
-        rank: (N,) rank of the image's class, 1 is the answer.
-        damaged: position to reason, of images that can't be decoded; they are in no array.
-    """
-
-    prediction: NDArray[np.int64]
-    predicted_wnid: list[str]
-    probability: NDArray[np.float64]
-    rank: NDArray[np.int64]
-    damaged: Mapping[int, str]
-
-
-def predict(
-    classifier: Classifier,
-    images: Sequence[ImageRecord],
-    *,
-    preprocess: Mode = "whole",
-    batch_size: int | None = None,
-    workers: int | None = None,
-    store: PixelStore | None = None,
-) -> Predictions:
-    """Run a classifier over images; the numbers do not depend on the batch size.
-
-    Args:
-        classifier: the model, where it is to run.
-        images: at least one.
-        preprocess: see :meth:`Classifier.preprocessing`.
-        batch_size: images at a time; None chooses by the device. On a CUDA out-of-memory error it
-            is halved, which is said, and the batch is tried again.
-        workers: threads that decode and resize while the classifier runs; 0 does it in between,
-            None takes a thread for each core, eight at most.
-        store: where pixels are found that another classifier took, and left for the next.
-
-    Raises:
-        SpurbenchError: if the classifier's head lacks a class, memory is short for one image, or
-            every image is damaged.
-    """
-    wnids = imagenet_wnids()
-    classes = sorted({image.class_index for image in images})
-    column_of = dict(
-        zip(classes, classifier.columns([wnids[c] for c in classes]).tolist(), strict=True)
-    )
-    columns = np.array([column_of[image.class_index] for image in images])
-    batches = (store.batches if store else decode)(
-        images,
-        classifier.preprocessing(preprocess),
-        batch_size=batch_size or _default_batch_size(classifier.device),
-        workers=default_workers() if workers is None else workers,
-    )
-    answers, probabilities, ranks = [], [], []
-    damaged: dict[int, str] = {}
-    bar = tqdm(total=len(images), desc=classifier.info.name, unit="img", leave=False, disable=None)
-    with bar, _exact_arithmetic():
-        for batch in batches:
-            damaged |= batch.damaged
-            bar.update(len(batch.positions) + len(batch.damaged))
-            if not len(batch.positions):
-                continue
-            logits = np.concatenate(list(_logits(classifier, batch.pixels)))
-            own = columns[batch.positions]
-            answers.append(logits.argmax(axis=1))
-            probabilities.append(metrics.class_probability(logits, own))
-            ranks.append(metrics.class_rank(logits, own))
-    if not answers:
-        first = min(damaged)
-        raise SpurbenchError(
-            f"all {len(damaged)} images are damaged; the first: {images[first].path} "
-            f"({damaged[first]})"
-        )
-    head = head_wnids(classifier.info.head)
-    index_of = {wnid: i for i, wnid in enumerate(wnids)}
-    predicted = [head[column] for column in np.concatenate(answers)]
-    return Predictions(
-        prediction=np.array([index_of.get(wnid, -1) for wnid in predicted], np.int64),
-        predicted_wnid=predicted,
-        probability=np.concatenate(probabilities),
-        rank=np.concatenate(ranks),
-        damaged=damaged,
-    )
 
 
 def evaluate(
@@ -376,39 +290,6 @@ def _require_positives(wanted: set[int], present: set[int]) -> None:
         )
 
 
-def _logits(classifier: Classifier, pixels: Tensor) -> Iterator[NDArray[np.float32]]:
-    """Logits of uint8 pixels in order, in as many parts as memory asks for."""
-    try:
-        with torch.inference_mode():
-            scaled = pixels.to(classifier.device).float().div_(255)
-            if scaled.device.type == "cpu":  # where convolutions are up to twice as fast so
-                scaled = scaled.contiguous(memory_format=torch.channels_last)
-            yield classifier(scaled).float().cpu().numpy()
-        return
-    except torch.OutOfMemoryError:
-        if len(pixels) == 1:
-            raise SpurbenchError(
-                f"not enough memory on {classifier.device} for one image; use --device cpu"
-            ) from None
-    torch.cuda.empty_cache()
-    half = len(pixels) // 2
-    log.warning("out of memory with %d images at a time; going on with %d", len(pixels), half)
-    yield from _logits(classifier, pixels[:half])
-    yield from _logits(classifier, pixels[half:])
-
-
-@contextmanager
-def _exact_arithmetic() -> Iterator[None]:
-    """Full float32 and fixed algorithms on CUDA, so that no number moves with the batch."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
-    matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
-
-
 def _frame(images: Sequence[ImageRecord], predictions: Predictions) -> pd.DataFrame:
     names = imagenet_names()
     return pd.DataFrame(
@@ -456,10 +337,6 @@ def _stored(path: Path) -> Result | None:
         log.warning("%s is missing or changed; measuring again", predictions)
         return None
     return result
-
-
-def _default_batch_size(device: torch.device) -> int:
-    return 128 if device.type == "cuda" else 32
 
 
 def _device_name(device: torch.device) -> str:

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from spurbench.classifiers.load import Classifier, load_classifier
-from spurbench.core.documents import describe
+from spurbench.classifiers.classifier import Classifier
+from spurbench.classifiers.load import load_classifier
+from spurbench.core.documents import Document, describe
 from spurbench.core.errors import SpurbenchError
-from spurbench.evaluation.evaluate import predict
+from spurbench.evaluation.predict import predict
 from spurbench.images.pixels import PixelStore
-from spurbench.images.sources import ImageRecord
+from spurbench.images.records import ImageRecord
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,7 @@ def load_panel(
     return panel
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _File(Document):
     classifiers: tuple[str, ...] = Field(min_length=1, description="SPEC or SPEC=CHECKPOINT")
 
 

@@ -7,32 +7,27 @@ Every number is a JSON number, every share a fraction in [0, 1], every interval 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from spurbench.classifiers.classifier import ClassifierInfo, Preprocessing
 from spurbench.core import atomic
-from spurbench.core.documents import describe
+from spurbench.core.documents import Document, Share, describe
 from spurbench.core.errors import SpurbenchError
+from spurbench.images.records import Damaged, DatasetInfo, Split
 
 SCHEMA: Literal["spurbench.result/1"] = "spurbench.result/1"
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Split = Literal["real", "generated"]
 
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Interval(_Model):
+class Interval(Document):
     """A 95 % confidence interval."""
 
     low: Share
     high: Share
 
 
-class ClassResult(_Model):
+class ClassResult(Document):
     """One class of one split."""
 
     index: int
@@ -49,7 +44,7 @@ class ClassResult(_Model):
     average_precision: Share | None = None
 
 
-class Summary(_Model):
+class Summary(Document):
     """Macro means over classes: every class counts the same, however many images it has."""
 
     n: int = Field(ge=1, description="images measured")
@@ -66,69 +61,21 @@ class Summary(_Model):
     average_precision: Share | None = None
 
 
-class SplitResult(_Model):
+class SplitResult(Document):
     """One split: its summary and its classes in the order of their indices."""
 
     summary: Summary
     classes: list[ClassResult]
 
 
-class ClassifierInfo(_Model):
-    """Which classifier was measured."""
-
-    spec: str = Field(description="as asked for")
-    name: str = Field(
-        description="resolved in full, e.g. vit_base_patch16_224.augreg_in21k_ft_in1k"
-    )
-    source: Literal["timm", "torchvision", "robustbench", "hf-hub", "folder", "mini"]
-    architecture: str
-    parameters: int
-    head: str = Field(description="label space, e.g. imagenet-1k")
-    weights_sha256: str = Field(description="over the loaded state dict, not over a file")
-    checkpoint: str | None = Field(default=None, description="file name given with --checkpoint")
-    training_data: str | None = Field(
-        default=None, description="what a local classifier's config.json says of it"
-    )
-
-
-class Preprocessing(_Model):
-    """From a decoded RGB image to the classifier's pixels, in this order."""
-
-    mode: Literal["whole", "model"] = Field(
-        description="whole: short side to the input size, then centre crop; "
-        "model: the classifier's own evaluation transform"
-    )
-    resize: tuple[int, ...] = Field(description="(short side,) or (height, width), pixels")
-    crop: tuple[int, int] = Field(description="centre crop, (height, width), pixels")
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-class DatasetInfo(_Model):
-    """Which images were measured."""
-
-    name: str
-    version: str | None = Field(default=None, description="of a dataset that `build` made")
-    kind: Literal["folder", "dataset", "hub"]
-    fingerprint: str = Field(description="sha256 over the images' hashes, classes and splits")
-
-
-class Damaged(_Model):
-    """An image that could not be read: left out of every number, and named."""
-
-    path: str
-    reason: str
-
-
-class Settings(_Model):
+class Settings(Document):
     """What else the numbers depend on."""
 
     bootstrap_resamples: int
     bootstrap_seed: int
 
 
-class Result(_Model):
+class Result(Document):
     """One classifier on one dataset."""
 
     schema_version: Literal["spurbench.result/1"] = Field(default=SCHEMA, alias="schema")
@@ -144,8 +91,6 @@ class Result(_Model):
     predictions_sha256: str = Field(description="of that file")
     environment: dict[str, str] = Field(description="versions of packages, and the device")
     created: str = Field(description="UTC, ISO 8601")
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     def write(self, path: Path) -> None:
         """Write the JSON atomically."""

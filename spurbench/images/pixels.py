@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spurbench.build.store import fingerprint
-from spurbench.classifiers.load import transform
-from spurbench.evaluation.results import Preprocessing
-from spurbench.images.sources import DamagedImageError, ImageRecord, decode_rgb
+from spurbench.classifiers.classifier import Preprocessing, transform
+from spurbench.core.identity import fingerprint
+from spurbench.images.decode import DamagedImageError, decode_rgb
+from spurbench.images.records import ImageRecord
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def decode(
 
     Args:
         images: at least one.
-        preprocessing: see :func:`spurbench.classifiers.load.transform`.
+        preprocessing: see :func:`spurbench.classifiers.classifier.transform`.
         batch_size: images in a batch, damaged ones counted.
         workers: threads that decode; 0 does it in the caller's, when it asks.
     """

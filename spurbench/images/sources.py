@@ -3,66 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError
-from spurbench.evaluation.results import Damaged, DatasetInfo, Split
-from spurbench.recipe.classes import imagenet_wnids
+from spurbench.core.imagenet import imagenet_names, imagenet_wnids
+from spurbench.images.decode import fault
+from spurbench.images.records import (
+    Damaged,
+    DatasetInfo,
+    ImageRecord,
+    ImageSet,
+    images_fingerprint,
+)
+from spurbench.recipe.classes import ClassRegistry, SpuriousClass
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+COLUMNS = ["image", "class_index", "source", "file_name", "class_name", "spurious_feature"]
+"""What is read of a dataset's rows."""
+
 LAYOUT = "folders named like spurious_class_094_hummingbird_component_2 with images in them"
-
-
-class DamagedImageError(SpurbenchError):
-    """An image that can't be decoded in full."""
-
-
-@dataclass(frozen=True)
-class ImageRecord:
-    """One image: what is known of it, and how to get its bytes.
-
-    Attributes:
-        path: relative path or row, to name it in messages and tables.
-        class_index: ImageNet-1k index of the class it is measured for.
-        source: real or generated.
-        sha256: of the encoded bytes.
-        read: returns the encoded bytes.
-    """
-
-    path: str
-    class_index: int
-    source: Split
-    sha256: str
-    read: Callable[[], bytes] = field(repr=False, compare=False)
-
-    @classmethod
-    def from_file(
-        cls, path: Path, *, class_index: int, source: Split, name: str | None = None
-    ) -> ImageRecord:
-        """A record of a file, called ``name`` in messages."""
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        return cls(name or path.name, class_index, source, digest, path.read_bytes)
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Images, the damaged ones that were found and left out, and the identity of it all."""
-
-    records: tuple[ImageRecord, ...]
-    damaged: tuple[Damaged, ...]
-    info: DatasetInfo
 
 
 def open_images(
@@ -72,7 +37,8 @@ def open_images(
 
     Args:
         data: a folder in the official Spurious ImageNet layout (or one that holds it as
-            ``images``), a dataset that ``spurbench build`` made, or a hub dataset id.
+            ``images``), a dataset that ``spurbench build`` made, or a hub dataset id. A
+            ``classes.toml`` in a folder, as recipes have it, names its features.
         split: which images; a folder of photographs is all ``real``.
         decode: decode every image once now, so that damaged ones are known and left out; False
             leaves it to the caller to meet them.
@@ -126,60 +92,6 @@ def open_positives(folder: Path, *, decode: bool = True) -> ImageSet:
     return _collect(folder, classes, decode)
 
 
-def decode_rgb(data: bytes) -> Image.Image:
-    """Decode an encoded image to RGB, in full and upright.
-
-    EXIF orientation is applied; transparency is laid on white; 16-bit and float greys are scaled to
-    8 bits, not clipped; CMYK, palette and one-bit images are converted; of an animation the first
-    frame counts.
-
-    Raises:
-        DamagedImageError: if the bytes are not an image, or end too early.
-    """
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data))
-        # Pillow only warns of images up to twice its limit. Turning its warning into an error is no
-        # way out: warning filters belong to the process, and this runs in threads.
-        if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
-            raise Image.DecompressionBombError
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-    except UnidentifiedImageError:
-        raise DamagedImageError("not an image") from None
-    except Image.DecompressionBombError:
-        raise DamagedImageError("too large to be a photograph (decompression bomb?)") from None
-    except Exception as error:  # what decoders raise on junk has no common ancestor
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise DamagedImageError(reason) from None
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        grey = np.asarray(image).astype(np.float64) / 65535 * 255
-        return Image.fromarray(np.clip(grey.round(), 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        grey = np.asarray(image).astype(np.float64)
-        scale = 255 if grey.max() <= 1 else 1
-        return Image.fromarray(np.clip(grey * scale, 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def images_fingerprint(images: Iterable[ImageRecord]) -> str:
-    """Identity of a set of images: hex sha256 over their hashes, classes and splits, sorted."""
-    lines = sorted(f"{image.sha256} {image.class_index} {image.source}" for image in images)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _fault(data: bytes) -> str | None:
-    """Why an encoded image can't be decoded; None if it can."""
-    try:
-        decode_rgb(data)
-    except DamagedImageError as error:
-        return str(error)
-    return None
-
-
 def _open_folder(path: Path, split: str, decode: bool) -> ImageSet:
     if split == "generated":
         raise SpurbenchError(f"{path} is a folder of photographs: it has split real, not generated")
@@ -213,19 +125,34 @@ def _collect(
     root: Path, classes: dict[Path, int], decode: bool, name: str | None = None
 ) -> ImageSet:
     records, damaged = [], []
+    known = _named_pairs(root)
     for folder, index in classes.items():
+        pair = known.get(index)
         for file in sorted(folder.iterdir(), key=_natural):
             if file.suffix.lower() not in IMAGE_SUFFIXES or file.name.startswith("."):
                 continue
             label = str(file.relative_to(root))
-            reason = _fault(file.read_bytes()) if decode else None
+            reason = fault(file.read_bytes()) if decode else None
             if reason is not None:
                 damaged.append(Damaged(path=label, reason=reason))
                 continue
             records.append(
-                ImageRecord.from_file(file, class_index=index, source="real", name=label)
+                ImageRecord.from_file(
+                    file,
+                    class_index=index,
+                    source="real",
+                    name=label,
+                    class_name=pair.name if pair else imagenet_names()[index],
+                    spurious_feature=pair.spurious_feature if pair else None,
+                )
             )
     return _image_set(records, damaged, name=name or root.name, kind="folder", where=str(root))
+
+
+def _named_pairs(root: Path) -> dict[int, SpuriousClass]:
+    """The pairs by class index that a folder names, in a ``classes.toml`` as recipes have it."""
+    file = root / "classes.toml"
+    return ClassRegistry.read(file).by_index() if file.is_file() else {}
 
 
 def _natural(path: Path) -> list[tuple[int, int | str]]:
@@ -254,7 +181,7 @@ def _open_dataset(path: Path, split: str, decode: bool) -> ImageSet:
             raise SpurbenchError(f"dataset {path} has no split {name}")
         for file in files:
             try:
-                table = pq.read_table(file, columns=["image", "class_index", "source", "file_name"])
+                table = pq.read_table(file, columns=COLUMNS)
             except (pa.ArrowException, OSError):
                 raise SpurbenchError(
                     f"{file} is damaged; `spurbench verify {path}` names every file that is"
@@ -289,13 +216,12 @@ def _open_hub(name: str, split: str, decode: bool) -> ImageSet:
         if part not in loaded:
             raise SpurbenchError(f"dataset {name} has no split {part}; it has {', '.join(loaded)}")
         rows = loaded[part].cast_column("image", datasets.Image(decode=False))
-        columns = ["image", "class_index", "source", "file_name"]
-        missing = [column for column in columns if column not in rows.column_names]
+        missing = [column for column in COLUMNS if column not in rows.column_names]
         if missing:
             raise SpurbenchError(
                 f"dataset {name} is not spurbench's: no column {', '.join(missing)}"
             )
-        _add_rows(rows.select_columns(columns), records, damaged, decode)
+        _add_rows(rows.select_columns(COLUMNS), records, damaged, decode)
     version = str(loaded[wanted[0]].info.version or "") or None
     return _image_set(records, damaged, name=name, kind="hub", where=name, version=version)
 
@@ -303,14 +229,22 @@ def _open_hub(name: str, split: str, decode: bool) -> ImageSet:
 def _add_rows(rows: Any, records: list[ImageRecord], damaged: list[Damaged], decode: bool) -> None:
     for row in rows:
         data: bytes = row["image"]["bytes"]
-        reason = _fault(data) if decode else None
+        reason = fault(data) if decode else None
         if reason is not None:
             damaged.append(Damaged(path=row["file_name"], reason=reason))
             continue
         digest = hashlib.sha256(data).hexdigest()
         read = partial(bytes, data)
         records.append(
-            ImageRecord(row["file_name"], row["class_index"], row["source"], digest, read)
+            ImageRecord(
+                path=row["file_name"],
+                class_index=row["class_index"],
+                source=row["source"],
+                sha256=digest,
+                read=read,
+                class_name=row["class_name"],
+                spurious_feature=row["spurious_feature"],
+            )
         )
 
 

@@ -16,23 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from spurbench.build.store import file_sha256, fingerprint
+from spurbench.classifiers.classifier import ClassifierInfo, Preprocessing
 from spurbench.core import atomic
-from spurbench.core.documents import describe
+from spurbench.core.documents import Document, Share, describe
 from spurbench.core.errors import SpurbenchError
+from spurbench.core.identity import file_sha256, fingerprint
 from spurbench.evaluation.results import SCHEMA as RESULT_SCHEMA
-from spurbench.evaluation.results import (
-    ClassifierInfo,
-    DatasetInfo,
-    Preprocessing,
-    Result,
-    Settings,
-    Share,
-    Split,
-    SplitResult,
-)
+from spurbench.evaluation.results import Result, Settings, SplitResult
+from spurbench.images.records import DatasetInfo, Split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,11 +39,7 @@ WIDTH = 100
 """Columns of a published JSON: what fits is on one line."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class EntryClassifier(_Model):
+class EntryClassifier(Document):
     """Which classifier was measured; as in a result, without the path it was loaded from."""
 
     name: str
@@ -75,7 +64,7 @@ class EntryClassifier(_Model):
         )
 
 
-class ClassAnswers(_Model):
+class ClassAnswers(Document):
     """The answers to the images of one class of one split, in the order of the images' sha256."""
 
     index: int
@@ -100,7 +89,7 @@ class ClassAnswers(_Model):
         return np.array(self.predictions) == self.index
 
 
-class Entry(_Model):
+class Entry(Document):
     """One classifier on the images of one dataset version."""
 
     schema_version: Literal["spurbench.entry/1"] = Field(default=SCHEMA, alias="schema")
@@ -115,8 +104,6 @@ class Entry(_Model):
     settings: Settings
     environment: dict[str, str]
     created: str
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     @model_validator(mode="after")
     def _numbers_follow_from_the_answers(self) -> Entry:

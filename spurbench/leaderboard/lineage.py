@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from spurbench.evaluation.results import ClassifierInfo
+from spurbench.classifiers.classifier import ClassifierInfo
 
 UNKNOWN = "unknown"
 

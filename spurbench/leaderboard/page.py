@@ -21,10 +21,11 @@ from spurbench.core import atomic
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.markdown import plain
 from spurbench.core.resources import templates
-from spurbench.images.sources import ImageRecord, decode_rgb, open_images
-from spurbench.leaderboard import boards as leaderboard
-from spurbench.leaderboard import entries, reported
-from spurbench.leaderboard.boards import SPLITS, Board, Row
+from spurbench.images.decode import decode_rgb
+from spurbench.images.records import ImageRecord
+from spurbench.images.sources import open_images
+from spurbench.leaderboard import entries, reported, tables
+from spurbench.leaderboard.boards import SPLITS, Board, Row, boards
 from spurbench.leaderboard.entries import ClassAnswers, Entry
 from spurbench.leaderboard.reported import ReportedTable
 
@@ -70,24 +71,24 @@ def build(
     if not every:
         searched = ", ".join(map(str, [*results, output]))
         raise SpurbenchError(f"no results in {searched}; `spurbench eval` writes them")
-    boards = leaderboard.boards([every[path] for path in sorted(every)])
+    made = boards([every[path] for path in sorted(every)])
     pictures: dict[str, Sequence[str]] = {}
     for name in data:
-        pictures |= _samples(name, boards, samples)
-    tables = reported.read(output)
-    page = render(boards, pictures, tables)
+        pictures |= _samples(name, made, samples)
+    scores = reported.read(output)
+    page = render(made, pictures, scores)
 
     for path, entry in changed.items():
         entry.write(path)
     written = list(changed)
-    for board, stem in zip(boards, leaderboard.file_stems(boards), strict=True):
+    for board, stem in zip(made, tables.file_stems(made), strict=True):
         written.append(output / f"{stem}-classes.csv")
         atomic.write_text(written[-1], classes_csv(board))
-    written += leaderboard.write(
-        boards,
+    written += tables.write(
+        made,
         output,
         introduction="[index.html](index.html) shows the same with images, to sort and to filter.",
-        appendix=reported.to_markdown(tables),
+        appendix=reported.to_markdown(scores),
     )
     written.append(output / "index.html")
     atomic.write_text(written[-1], page)
@@ -99,7 +100,7 @@ def classes_csv(board: Board) -> str:
     records = [
         {
             "classifier": row.label,
-            "preprocessing": leaderboard.describe(row.preprocessing),
+            "preprocessing": tables.describe(row.preprocessing),
             "split": split,
             "class_index": c.index,
             "class_name": c.name,
@@ -123,7 +124,7 @@ def classes_csv(board: Board) -> str:
     return buffer.getvalue()
 
 
-def render(boards: Sequence[Board], samples: Samples, tables: Sequence[ReportedTable]) -> str:
+def render(made: Sequence[Board], samples: Samples, scores: Sequence[ReportedTable]) -> str:
     """The page: HTML that loads nothing, whatever the names in it.
 
     Text from outside is escaped by the template, or is data that the script shows as text; besides,
@@ -147,10 +148,10 @@ def render(boards: Sequence[Board], samples: Samples, tables: Sequence[ReportedT
         boards=[
             _board(board, f"b{position}", stem, samples)
             for position, (board, stem) in enumerate(
-                zip(boards, leaderboard.file_stems(boards), strict=True)
+                zip(made, tables.file_stems(made), strict=True)
             )
         ],
-        reported=tables,
+        reported=scores,
         style=(folder / "leaderboard.css").read_text(encoding="utf-8"),
         heat={scheme: _heat_colours(scheme) for scheme in ("light", "dark")},
         script=script,
@@ -161,15 +162,15 @@ def render(boards: Sequence[Board], samples: Samples, tables: Sequence[ReportedT
 
 def _path(entry: Entry) -> Path:
     dataset = entry.dataset
-    name = leaderboard.file_name(f"{dataset.name}-{dataset.version or dataset.fingerprint[:12]}")
+    name = tables.file_name(f"{dataset.name}-{dataset.version or dataset.fingerprint[:12]}")
     return Path(name) / entry.file_name
 
 
-def _samples(data: str, boards: Sequence[Board], count: int) -> dict[str, Sequence[str]]:
+def _samples(data: str, made: Sequence[Board], count: int) -> dict[str, Sequence[str]]:
     """Data URIs of the first images of every class and split of the boards that data is of."""
     known = {
         answers.images
-        for board in boards
+        for board in made
         for row in board.rows
         for split in row.answers.values()
         for answers in split
@@ -245,14 +246,14 @@ def _row(row: Row, identity: str) -> dict[str, Any]:
     return {
         "id": identity,
         "rank": row.rank,
-        "tied": leaderboard.ranks(row.tied) if row.tied else None,
+        "tied": tables.ranks(row.tied) if row.tied else None,
         "opens_group": False,
         "label": plain(row.label),
         "architecture": plain(info.architecture),
         "family": plain(info.family),
         "training_data": plain(info.training_data),
         "parameters": info.parameters,
-        "preprocessing": leaderboard.describe(row.preprocessing),
+        "preprocessing": tables.describe(row.preprocessing),
         "weights": plain(info.weights_sha256[:12]),
         "gap": None if row.gap is None else 100 * row.gap,
         **{split: shown.get(split) for split in SPLITS},
@@ -287,7 +288,7 @@ def _classes(board: Board) -> list[dict[str, Any]]:
 
 def _answers(board: Board, samples: Samples) -> dict[str, Any]:
     """Sample images, and what each classifier answers to them, for the script."""
-    from spurbench.recipe.classes import imagenet_names
+    from spurbench.core.imagenet import imagenet_names
 
     names = imagenet_names()
     shown: dict[int, list[dict[str, Any]]] = defaultdict(list)

@@ -6,28 +6,24 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from spurbench.core import markdown
-from spurbench.core.documents import describe
+from spurbench.core.documents import Document, describe
 from spurbench.core.errors import SpurbenchError
 
 FILE = "reported.toml"
 """Looked for in the leaderboard's folder."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ReportedScore(_Model):
+class ReportedScore(Document):
     """One line as it was printed."""
 
     classifier: str
     score: float
 
 
-class ReportedTable(_Model):
+class ReportedTable(Document):
     """Scores of one publication, in the order in which they are to be shown."""
 
     title: str
@@ -37,7 +33,7 @@ class ReportedTable(_Model):
     scores: tuple[ReportedScore, ...] = Field(min_length=1)
 
 
-class _File(_Model):
+class _File(Document):
     tables: tuple[ReportedTable, ...]
 
 

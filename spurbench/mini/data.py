@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from spurbench.build.store import derive_seed
+from spurbench.core.identity import derive_seed
 from spurbench.mini.kinds import KINDS
 from spurbench.mini.objects import OBJECTS
 from spurbench.mini.scenes import CONTROLS, PLANTED_FEATURE, SIZE, SUBFAMILY_KIND, Scene, render

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -73,6 +73,10 @@ class Pen:
             (self.x + sign * px * cosine - py * sine, self.y + sign * px * sine + py * cosine)
             for px, py in points
         ]
+
+
+Draw = Callable[[Pen, np.random.Generator], None]
+"""Draws something that fills about the square [-1, 1] x [-1, 1] of a pen."""
 
 
 def arc(

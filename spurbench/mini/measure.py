@@ -12,11 +12,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from spurbench.build.store import derive_seed
+from spurbench.classifiers.classifier import Classifier
 from spurbench.classifiers.detectors import MultiLabelDetector
-from spurbench.classifiers.load import Classifier, load_classifier
+from spurbench.classifiers.load import load_classifier
 from spurbench.core import markdown
 from spurbench.core.environment import package_versions
+from spurbench.core.identity import derive_seed
+from spurbench.core.imagenet import imagenet_names
 from spurbench.core.resources import builders
 from spurbench.diffusion.base import TextToImage, load_base
 from spurbench.diffusion.sample import sample
@@ -28,8 +30,8 @@ from spurbench.mini.scenes import PLANTED_FEATURE, Scene
 from spurbench.mini.training.classifiers import PANEL
 from spurbench.mini.training.labelled import object_labels
 from spurbench.mini.training.vae import psnr, round_trip
-from spurbench.recipe.classes import imagenet_names
-from spurbench.recipe.schema import Recipe, read_recipe
+from spurbench.recipe.load import read_recipe
+from spurbench.recipe.schema import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +48,9 @@ def measure(
         device: where the models run.
         seed: of the scenes; another than the one that the assets were trained with.
     """
-    recipe, _, folder = read_recipe("mini")
-    oracle = MultiLabelDetector(folder / str(recipe.check.object_detector), device)
-    base = load_base(recipe.base.model, revision=None, relative_to=folder, device=device)
+    recipe = read_recipe("mini")
+    oracle = MultiLabelDetector(recipe.folder / str(recipe.check.object_detector), device)
+    base = load_base(recipe.locate(recipe.base.model), revision=None, device=device)
     return {
         "seed": seed,
         "scenes": scenes,

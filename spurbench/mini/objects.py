@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
-from spurbench.mini.drawing import Pen, arc, jitter, pick, shade
-
-Draw = Callable[[Pen, np.random.Generator], None]
+from spurbench.mini.drawing import Draw, Pen, arc, jitter, pick, shade
 
 
 def _hummingbird(pen: Pen, rng: np.random.Generator) -> None:

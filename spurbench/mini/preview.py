@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from spurbench.build.store import derive_seed
 from spurbench.core import atomic
+from spurbench.core.identity import derive_seed
 from spurbench.images.sheets import contact_sheet
 from spurbench.mini.data import biased, positive, spurious
 from spurbench.mini.kinds import KINDS
@@ -58,9 +58,9 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def _classes() -> Sequence[SpuriousClass]:
-    from spurbench.recipe.schema import read_recipe
+    from spurbench.recipe.load import read_recipe
 
-    return read_recipe("mini")[1]
+    return read_recipe("mini").classes
 
 
 def _alone(name: str | None, subfamily: str | None, seed: int, count: int) -> list[Scene]:

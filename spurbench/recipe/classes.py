@@ -7,20 +7,17 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import overload
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from spurbench.core.documents import describe
+from spurbench.core.documents import Document, describe
 from spurbench.core.errors import SpurbenchError
 
 
-class SpuriousClass(BaseModel):
+class SpuriousClass(Document):
     """One (class, feature) pair: the feature is not the class but makes classifiers answer it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     index: int = Field(ge=0, le=999, description="ImageNet-1k class index")
     wnid: str = Field(pattern=r"^n\d{8}$", description="WordNet id of the class")
@@ -130,28 +127,3 @@ class ClassRegistry(Sequence[SpuriousClass]):
 
 def _key(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", name.strip().lower())
-
-
-@cache
-def imagenet_wnids() -> tuple[str, ...]:
-    """The 1,000 WordNet ids of ImageNet-1k in class-index order (from timm's tables)."""
-    from timm.data import ImageNetInfo
-
-    return tuple(ImageNetInfo("imagenet-1k").label_names())
-
-
-@cache
-def imagenet_names() -> tuple[str, ...]:
-    """The 1,000 ImageNet-1k class names in class-index order, made unique.
-
-    The first lemma of timm's table; the two pairs of classes that share one (crane, maillot) carry
-    their WordNet id as well.
-    """
-    from timm.data import ImageNetInfo
-
-    lemmas = [d.split(",")[0] for d in ImageNetInfo("imagenet-1k").label_descriptions()]
-    counts = Counter(lemmas)
-    return tuple(
-        f"{lemma} ({wnid})" if counts[lemma] > 1 else lemma
-        for lemma, wnid in zip(lemmas, imagenet_wnids(), strict=True)
-    )

@@ -6,16 +6,12 @@ changes. Keys are addressed as in ``--set finetune.steps=400``.
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
-from spurbench.core import resources
-from spurbench.core.documents import describe
-from spurbench.core.errors import SpurbenchError
+from spurbench.core.documents import Document
 from spurbench.recipe.classes import ClassRegistry, SpuriousClass
 
 Count = Annotated[int, Field(ge=1)]
@@ -23,11 +19,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Base(_Section):
+class Base(Document):
     """The text-to-image model that is fine-tuned."""
 
     model: str = Field(description="folder (relative to the recipe) or hub id, in diffusers layout")
@@ -41,7 +33,7 @@ class Base(_Section):
     licence: str = Field(description="of the weights, for the dataset card")
 
 
-class Data(_Section):
+class Data(Document):
     """The real photographs."""
 
     images: str | None = Field(
@@ -52,7 +44,7 @@ class Data(_Section):
     licence: str = Field(description="of the photographs, for the dataset card")
 
 
-class Panel(_Section):
+class Panel(Document):
     """The classifiers that must all be fooled, and the one whose features the SFSL compares."""
 
     classifiers: tuple[str, ...] = Field(
@@ -61,7 +53,7 @@ class Panel(_Section):
     phi: str = Field(description="adversarially robust classifier for the SFSL, same syntax")
 
 
-class Select(_Section):
+class Select(Document):
     """Stage 1: reference images that every panel classifier calls the class."""
 
     references: Count = 6
@@ -70,7 +62,7 @@ class Select(_Section):
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
-class Prior(_Section):
+class Prior(Document):
     """Stage 2: images of the generic kind from the untouched base model."""
 
     prompt: str = "a photo of a {noun}"
@@ -84,7 +76,7 @@ class Prior(_Section):
 Method = Literal["full", "lora", "textual_inversion", "base"]
 
 
-class Finetune(_Section):
+class Finetune(Document):
     """Stage 3: DreamBooth, noise predictor and text encoder jointly, the VAE frozen."""
 
     method: Method = Field(
@@ -136,7 +128,7 @@ class Finetune(_Section):
 SFSLGradient = Literal["prior", "instance", "both", "attract"]
 
 
-class SFSL(_Section):
+class SFSL(Document):
     """Stage 3's spurious feature similarity loss.
 
     Read literally on fixed images, cos(psi(x), psi(x')) has no gradient in the model's weights, so
@@ -181,7 +173,7 @@ class SFSL(_Section):
     )
 
 
-class Sample(_Section):
+class Sample(Document):
     """Stage 5: images from the fine-tuned model."""
 
     images: Count = 75
@@ -191,7 +183,7 @@ class Sample(_Section):
     precision: Precision = Field(default="float32", description="autocast dtype of the sampling")
 
 
-class Check(_Section):
+class Check(Document):
     """Stage 6: what is said of each image."""
 
     object_detector: str | None = Field(
@@ -209,7 +201,7 @@ class Check(_Section):
     quality: tuple[str, ...] = Field(default=("topiq_nr",), description="pyiqa metrics")
 
 
-class Recipe(_Section):
+class Recipe(Document):
     """Everything that decides what a build produces, but for the seed and the classes."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
@@ -223,6 +215,30 @@ class Recipe(_Section):
     sfsl: SFSL = SFSL()
     sample: Sample = Sample()
     check: Check = Check()
+
+    _folder: Path = PrivateAttr()
+    _classes: ClassRegistry = PrivateAttr()
+
+    def at(self, folder: Path, classes: ClassRegistry) -> Recipe:
+        """This recipe, read from ``folder``, where its relative paths start, with its classes."""
+        recipe = self.model_copy()
+        recipe._folder, recipe._classes = folder, classes
+        return recipe
+
+    @property
+    def folder(self) -> Path:
+        """The folder it was read from."""
+        return self._folder
+
+    @property
+    def classes(self) -> ClassRegistry:
+        """The (class, spurious feature) pairs that can be built."""
+        return self._classes
+
+    def locate(self, name: str) -> str:
+        """A folder of the recipe's own by its whole path; a hub id, or whatever else, as it is."""
+        folder = self.folder / name
+        return str(folder) if folder.is_dir() else name
 
     @model_validator(mode="after")
     def _prompts_can_be_filled(self) -> Recipe:
@@ -257,72 +273,3 @@ class Recipe(_Section):
             token=self.finetune.token,
             feature=spurious_class.spurious_feature,
         )
-
-
-def read_recipe(
-    name_or_path: str, overrides: Sequence[str] = ()
-) -> tuple[Recipe, ClassRegistry, Path]:
-    """Read an embedded recipe or the user's own.
-
-    Args:
-        name_or_path: ``mini``, ``sd15``, or a folder with ``recipe.toml`` and ``classes.toml``.
-        overrides: ``section.key=value`` strings; values are TOML (``800``, ``true``, ``"text"``,
-            ``[1, 2]``), ``none`` clears a key, anything else is taken as text.
-
-    Returns:
-        The validated recipe, its class registry, and the folder that its relative paths start from.
-
-    Raises:
-        SpurbenchError: unknown recipe, key or value, with the key and the nearest known ones.
-    """
-    folder = resources.builder_folder(name_or_path)
-    path = folder / "recipe.toml"
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise SpurbenchError(f"{path} is not valid TOML: {error}") from None
-    _validate(document, where=str(path))  # so that a fault is blamed on the file, not on --set
-    for override in overrides:
-        _apply(document, override)
-    recipe = _validate(document, where="--set" if overrides else str(path))
-    return recipe, ClassRegistry.read(folder / "classes.toml"), folder
-
-
-def _validate(document: Mapping[str, Any], where: str) -> Recipe:
-    try:
-        return Recipe.model_validate(document)
-    except ValidationError as error:
-        raise SpurbenchError(f"{where}: {describe(error, _known_keys(Recipe))}") from None
-
-
-def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        sections = [
-            kind
-            for kind in (field.annotation, *get_args(field.annotation))
-            if isinstance(kind, type) and issubclass(kind, BaseModel)
-        ]
-        if sections:
-            yield from _known_keys(sections[0], f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
-
-
-def _apply(document: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key.strip():
-        raise SpurbenchError(f"--set {override!r} is not key=value, e.g. --set finetune.steps=400")
-    *sections, last = key.strip().split(".")
-    table = document
-    for section in sections:
-        table = table.setdefault(section, {})
-        if not isinstance(table, dict):
-            raise SpurbenchError(f"--set {override!r}: {section!r} is a value, not a section")
-    text = text.strip()
-    if text == "none":
-        table[last] = None
-        return
-    try:
-        table[last] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        table[last] = text

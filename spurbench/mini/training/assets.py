@@ -21,10 +21,12 @@ import click
 import numpy as np
 import torch
 
-from spurbench.build.store import Stage, StageStore, file_sha256
+from spurbench.build.store import Stage, StageStore
 from spurbench.classifiers.load import load_classifier
 from spurbench.core import atomic
 from spurbench.core.environment import choose_device, package_versions
+from spurbench.core.identity import file_sha256
+from spurbench.core.imagenet import imagenet_names
 from spurbench.mini.data import Labels, biased, caption_words, captioned, render_all, unbiased
 from spurbench.mini.measure import spurious_accuracy
 from spurbench.mini.objects import OBJECTS
@@ -50,7 +52,6 @@ from spurbench.mini.training.vae import (
     train_vae,
     weights_sha256,
 )
-from spurbench.recipe.classes import imagenet_names
 
 log = logging.getLogger(__name__)
 

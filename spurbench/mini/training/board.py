@@ -17,13 +17,14 @@ from typing import Any, Literal
 import click
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
-from spurbench.build.store import Stage, StageStore, derive_seed
+from spurbench.build.store import Stage, StageStore
 from spurbench.core import atomic
-from spurbench.core.documents import describe
+from spurbench.core.documents import Document, describe
 from spurbench.core.environment import choose_device
 from spurbench.core.errors import SpurbenchError
+from spurbench.core.identity import derive_seed
 from spurbench.core.resources import builders
 from spurbench.mini.data import SUBFAMILIES, biased
 from spurbench.mini.objects import OBJECTS
@@ -46,10 +47,8 @@ SPLITS = ("train", "validation")
 Data = Literal["biased", "balanced"]
 
 
-class Trained(BaseModel):
+class Trained(Document):
     """One classifier: what it is trained on, and how."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: Data
     training: ClassifierSettings
@@ -64,10 +63,8 @@ class Trained(BaseModel):
         return value
 
 
-class BoardSettings(BaseModel):
+class BoardSettings(Document):
     """What ``board.toml`` holds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     scenes_per_class: int = Field(ge=1)
     validation_per_class: int = Field(ge=1)

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from spurbench.build.store import derive_seed
 from spurbench.core import atomic
+from spurbench.core.identity import derive_seed
 from spurbench.mini.training.checkpoint import load_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from spurbench.build.store import derive_seed
+from spurbench.core.identity import derive_seed
 from spurbench.mini.training.checkpoint import load_checkpoint, save_checkpoint
 from spurbench.mini.training.vae import edges_l1, to_model
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from spurbench.build.store import Stage, StageStore
+from spurbench.core.imagenet import imagenet_names
 from spurbench.mini.data import render_all
 from spurbench.mini.scenes import Scene, render
 from spurbench.mini.training.vae import load_vae, soften_half, weights_sha256
-from spurbench.recipe.classes import imagenet_names
 
 SPLITS = ("train", "validation")
 

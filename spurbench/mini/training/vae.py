@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from spurbench.build.store import derive_seed, file_sha256
+from spurbench.core.identity import derive_seed, file_sha256
 from spurbench.mini.training.checkpoint import load_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)

@@ -7,11 +7,8 @@ alone, so it can be measured anew.
 
 from __future__ import annotations
 
-import io
 import logging
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,131 +16,25 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from spurbench.build.build import BuildRequest, Built, build
-from spurbench.classifiers.load import Classifier, transform
-from spurbench.core import atomic, markdown
-from spurbench.core.documents import describe
+from spurbench.classifiers.classifier import Classifier, transform
+from spurbench.core import atomic
 from spurbench.core.environment import package_versions
 from spurbench.core.errors import SpurbenchError
-from spurbench.core.resources import builder_folder
-from spurbench.dataset.write import read_rows
+from spurbench.dataset.manifest import read_rows
 from spurbench.evaluation import metrics, panel
-from spurbench.images.sheets import contact_sheet
-from spurbench.images.sources import ImageRecord, decode_rgb
+from spurbench.images.decode import decode_rgb
+from spurbench.images.records import ImageRecord
 from spurbench.recipe.classes import SpuriousClass
-from spurbench.recipe.schema import Recipe, read_recipe
+from spurbench.recipe.load import read_recipe
+from spurbench.recipe.schema import Recipe
+from spurbench.studies.ablation.plan import MEASURES, PARTS, AblationRequest, Measured, Row
+from spurbench.studies.ablation.report import SHEET_IMAGES, _sheet, render_markdown, render_plot
 
 log = logging.getLogger(__name__)
 
 SCHEMA = "spurbench.ablation/1"
-SHEET_IMAGES = 5
-
-#: measure -> (heading, what it is); shares but for the last two.
-MEASURES = {
-    "spurious_accuracy": ("spurious accuracy", "images called the class, mean over the panel"),
-    "consistently_spurious": ("consistently spurious", "images that the whole panel calls so"),
-    "object_absent": ("object absent", "to the object detector"),
-    "feature_present": ("feature present", "to the same"),
-    "copying": ("copying", "nearer to a reference than references typically are to each other"),
-    "near_copies": ("near copies", "nearer to one than any real image not trained on"),
-    "diversity": ("diversity", "mean pairwise cosine distance"),
-    "seconds": ("seconds", "prior, fine-tuning and sampling of a class"),
-}
-
-#: what part a classifier had in the images -> how the tables call such classifiers.
-PARTS = {
-    "phi": "phi of the similarity loss",
-    "panel": "rest of the panel, which chose the references",
-    "unseen": "no part in the images",
-}
-
-Measured = dict[str, float | None]
-
-
-class Row(BaseModel):
-    """One variation of the recipe."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
-    description: str
-    overrides: tuple[str, ...] = Field(default=(), alias="set", description="as `build --set`")
-
-
-class Plan(BaseModel):
-    """What ``ablation.toml`` beside a ``recipe.toml`` holds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    baseline: str = Field(description="the row that the others are compared with, seed by seed")
-    rows: tuple[Row, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _names_are_unique_and_known(self) -> Plan:
-        names = [row.name for row in self.rows]
-        twice = {name for name in names if names.count(name) > 1}
-        if twice:
-            raise ValueError(f"row {min(twice)!r} is there twice")
-        if self.baseline not in names:
-            raise ValueError(f"baseline {self.baseline!r} is none of the rows")
-        return self
-
-
-@dataclass(frozen=True)
-class AblationRequest:
-    """What to vary, and where.
-
-    Attributes:
-        recipe: name or folder; it holds ``ablation.toml`` too.
-        plan: the rows.
-        overrides: of the recipe, for every row; a row's own come after.
-        classes: for which pairs.
-        data: as in :class:`spurbench.build.build.BuildRequest`.
-        seeds: global seeds, each a build of every row.
-        output: folder of datasets and results.
-        device: where the models run.
-        unseen: classifiers that had no part in the images and are measured on them too, as in
-            :func:`spurbench.evaluation.panel.load_member`.
-    """
-
-    recipe: str
-    plan: Plan
-    overrides: tuple[str, ...]
-    classes: Sequence[SpuriousClass]
-    data: Path | None
-    seeds: Sequence[int]
-    output: Path
-    device: torch.device
-    unseen: Sequence[str] = ()
-
-
-def read_plan(recipe: str, wanted: Sequence[str] = ()) -> Plan:
-    """The rows in a recipe's ``ablation.toml``.
-
-    Args:
-        recipe: name or folder of the recipe.
-        wanted: names of rows; none: all. The baseline is always among them.
-
-    Raises:
-        SpurbenchError: if there is no such file, it is wrong, or a row is unknown.
-    """
-    path = builder_folder(recipe) / "ablation.toml"
-    try:
-        plan = Plan.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise SpurbenchError(f"recipe {recipe!r} has no ablation.toml; see builders/mini") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SpurbenchError(f"{path} is not valid TOML: {error}") from None
-    except ValidationError as error:
-        raise SpurbenchError(f"{path}: {describe(error)}") from None
-    names = [row.name for row in plan.rows]
-    unknown = [name for name in wanted if name not in names]
-    if unknown:
-        raise SpurbenchError(f"no row {unknown[0]!r} in {path}; rows: {', '.join(names)}")
-    rows = [row for row in plan.rows if not wanted or row.name in {*wanted, plan.baseline}]
-    return plan.model_copy(update={"rows": tuple(rows)})
 
 
 def ablate(request: AblationRequest) -> dict[str, Any]:
@@ -166,15 +57,15 @@ def ablate(request: AblationRequest) -> dict[str, Any]:
         )
         for row in request.plan.rows
     }
-    recipe, _, folder = variants[request.plan.baseline]
-    for name, (variant, _, _) in variants.items():
+    recipe = variants[request.plan.baseline]
+    for name, variant in variants.items():
         if variant.panel.classifiers != recipe.panel.classifiers:
             raise SpurbenchError(
                 f"row {name} has another panel than the baseline, {request.plan.baseline}; their "
                 "numbers can't be compared"
             )
-    phi = panel.load_member(recipe.panel.phi, relative_to=folder, device=request.device)
-    unseen = _load_unseen(request, recipe, folder, phi)
+    phi = panel.load_member(recipe.panel.phi, relative_to=recipe.folder, device=request.device)
+    unseen = _load_unseen(request, recipe, phi)
     fooled: dict[str, dict[int, dict[str, float]]] = {row.name: {} for row in request.plan.rows}
     fooled_by_real: dict[str, float] = {}
     runs: dict[str, dict[int, dict[str, Measured]]] = {row.name: {} for row in request.plan.rows}
@@ -184,7 +75,7 @@ def ablate(request: AblationRequest) -> dict[str, Any]:
     for seed in request.seeds:
         for position, row in enumerate(request.plan.rows, 1):
             log.info("seed %d, row %d of %d: %s", seed, position, len(request.plan.rows), row.name)
-            built = _build(request, variants[row.name][0], folder, row, seed)
+            built = _build(request, variants[row.name], row, seed)
             splits = read_rows(built.output)
             features = _features(phi, [r for rows in splits.values() for r in rows])
             fooled[row.name][seed] = fooled_classifiers(splits["generated"], unseen)
@@ -267,6 +158,8 @@ def fooled_classifiers(
             row["source"],
             row["image_sha256"],
             partial(row.__getitem__, "image"),
+            row["class_name"],
+            row["spurious_feature"],
         )
         for row in rows
     ]
@@ -283,12 +176,14 @@ def fooled_classifiers(
 
 
 def _load_unseen(
-    request: AblationRequest, recipe: Recipe, folder: Path, phi: Classifier
+    request: AblationRequest, recipe: Recipe, phi: Classifier
 ) -> tuple[Classifier, ...]:
     unseen = panel.load_panel(request.unseen, relative_to=Path(), device=request.device)
     if not unseen:
         return ()
-    members = panel.load_panel(recipe.panel.classifiers, relative_to=folder, device=request.device)
+    members = panel.load_panel(
+        recipe.panel.classifiers, relative_to=recipe.folder, device=request.device
+    )
     taken = {classifier.info.name for classifier in (phi, *members)}
     weights = {classifier.info.weights_sha256 for classifier in (phi, *members)}
     for classifier in unseen:
@@ -310,11 +205,10 @@ def _of(
     return np.stack([features[row["image_sha256"]] for row in rows])
 
 
-def _build(request: AblationRequest, recipe: Recipe, folder: Path, row: Row, seed: int) -> Built:
+def _build(request: AblationRequest, recipe: Recipe, row: Row, seed: int) -> Built:
     built = build(
         BuildRequest(
             recipe=recipe,
-            recipe_folder=folder,
             classes=request.classes,
             data=request.data,
             output=request.output / "datasets" / f"{row.name}-seed{seed}",
@@ -467,165 +361,3 @@ def _summary(values: Sequence[float | None]) -> dict[str, float | None] | None:
         return None
     low, high = metrics.t_interval(known) or (None, None)
     return {"mean": float(np.mean(known)), "low": low, "high": high}
-
-
-def classes_at_or_above_real(document: Mapping[str, Any], row: Mapping[str, Any]) -> int:
-    """In how many classes a row's images fool the panel at least as often as the real ones."""
-    real = document["real"]["classes"]
-    return sum(
-        measured["spurious_accuracy"] >= real[name]["spurious_accuracy"]
-        for name, measured in row["classes"].items()
-    )
-
-
-def render_markdown(document: Mapping[str, Any]) -> str:
-    """The table of an ablation, with what each column is."""
-    rows = [
-        [
-            "real images",
-            *(_cell(name, document["real"]["mean"].get(name)) for name in MEASURES),
-            "",
-            "",
-        ]
-    ]
-    for row in document["rows"]:
-        rows.append(
-            [
-                markdown.escape(row["description"]),
-                *(_interval(name, row["summary"][name]) for name in MEASURES),
-                ""
-                if row["name"] == document["baseline"]
-                else _interval("spurious_accuracy", row["against_baseline"]["spurious_accuracy"]),
-                f"{classes_at_or_above_real(document, row)}/{len(row['classes'])}",
-            ]
-        )
-    table = markdown.table(
-        ["row", *(heading for heading, _ in MEASURES.values()), "against baseline", "classes"],
-        markdown.first_left(len(MEASURES) + 3),
-        rows,
-    )
-    legend = "".join(f"- {heading}: {meaning}\n" for heading, meaning in MEASURES.values())
-    classes = list(document["real"]["classes"])
-    per_class = markdown.table(
-        ["spurious accuracy", *map(markdown.escape, classes)],
-        markdown.first_left(len(classes) + 1),
-        [
-            [title, *(_cell("spurious_accuracy", of[c]["spurious_accuracy"]) for c in classes)]
-            for title, of in [
-                ("real images", document["real"]["classes"]),
-                *((markdown.escape(r["description"]), r["classes"]) for r in document["rows"]),
-            ]
-        ],
-    )
-    return (
-        f"# Ablation of recipe {markdown.escape(document['recipe'])}\n\n"
-        f"Seeds {', '.join(map(str, document['seeds']))}; means over classes and seeds with 95 % "
-        f"t-intervals over seeds; per cent but for the last two measures. Distances: "
-        f"{markdown.escape(document['feature_space'])}. `against baseline`: difference in spurious "
-        f"accuracy to row `{document['baseline']}`, paired by seed. `classes`: in how many the "
-        "spurious accuracy is at or above that of the real images.\n\n"
-        f"{table}\n{legend}\n{per_class}\n{_classifier_table(document)}"
-    )
-
-
-def _classifier_table(document: Mapping[str, Any]) -> str:
-    """Which classifiers are fooled; then, by their part in the images, against the baseline."""
-    part_of = document["classifiers"]
-    names = sorted(part_of, key=lambda name: list(PARTS).index(part_of[name]))
-    parts = [part for part in PARTS if part in part_of.values()]
-    real = document["real"]
-    rows = [
-        [
-            "real images",
-            *(_cell("spurious_accuracy", real["classifiers"][name]) for name in names),
-            *("" for _ in parts),
-        ]
-    ]
-    for row in document["rows"]:
-        differences = [
-            ""
-            if row["name"] == document["baseline"]
-            else _interval("spurious_accuracy", row["parts"][part]["against_baseline"])
-            for part in parts
-        ]
-        means = [row["classifiers"][name]["spurious_accuracy"]["mean"] for name in names]
-        rows.append(
-            [
-                markdown.escape(row["description"]),
-                *(_cell("spurious_accuracy", mean) for mean in means),
-                *differences,
-            ]
-        )
-    header = [
-        "spurious accuracy",
-        *(f"{markdown.escape(name)} ({part_of[name]})" for name in names),
-        *(f"{part}, against baseline" for part in parts),
-    ]
-    table = markdown.table(header, markdown.first_left(len(header)), rows)
-    return f"{table}\n" + "".join(f"- {part}: {PARTS[part]}\n" for part in parts)
-
-
-def _cell(name: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    if name == "diversity":
-        return f"{value:.3f}"
-    return f"{value:.0f}" if name == "seconds" else f"{100 * value:.1f}"
-
-
-def _interval(name: str, summary: Mapping[str, float | None] | None) -> str:
-    if summary is None:
-        return ""
-    text = _cell(name, summary["mean"])
-    if summary["low"] is None:
-        return text
-    return f"{text} [{_cell(name, summary['low'])}, {_cell(name, summary['high'])}]"
-
-
-def render_plot(document: Mapping[str, Any]) -> bytes:
-    """Means with intervals, a row each; the real images as a line. PNG."""
-    from matplotlib.figure import Figure
-
-    shown = ("spurious_accuracy", "object_absent", "feature_present", "copying")
-    rows = document["rows"]
-    figure = Figure(figsize=(4 + 2.6 * len(shown), 1.4 + 0.34 * len(rows)), layout="constrained")
-    axes = figure.subplots(1, len(shown), sharey=True)
-    for axis, name in zip(axes, shown, strict=True):
-        for position, row in enumerate(rows):
-            summary = row["summary"][name]
-            if summary is None:
-                continue
-            if summary["low"] is not None:
-                ends = [100 * summary["low"], 100 * summary["high"]]
-                axis.plot(ends, [position, position], color="#7a9cc6", linewidth=3, zorder=1)
-            axis.plot(100 * summary["mean"], position, "o", color="#1f4e8c", zorder=2)
-        real = document["real"]["mean"][name]
-        if real is not None:
-            axis.axvline(100 * real, color="#c0392b", linestyle="--", linewidth=1)
-        axis.set(title=MEASURES[name][0], xlim=(-4, 104), xlabel="per cent")
-        axis.grid(axis="x", color="#dddddd")
-    axes[0].set_yticks(range(len(rows)), [row["name"] for row in rows])
-    axes[0].invert_yaxis()
-    seeds = len(document["seeds"])
-    figure.suptitle(
-        f"Recipe {document['recipe']}, {seeds} seed{'s' if seeds > 1 else ''}; dashed: real images",
-        fontsize=10,
-    )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    return buffer.getvalue()
-
-
-def _sheet(request: AblationRequest, pictures: Mapping[tuple[str, str], list[bytes]]) -> bytes:
-    """Per class, its first references and each row's first images of the first seed."""
-    rows: list[tuple[str, list[Any] | None]] = []
-    names = ["", *(row.name for row in request.plan.rows)]
-    half = (len(request.classes) + 1) // 2
-    for group in (request.classes[:half], request.classes[half:]):
-        rows.append((" | ".join(c.name for c in group), None))
-        for name in names:
-            images = [decode_rgb(d) for c in group for d in pictures[name, c.name]]
-            rows.append((name or "references", images))
-    buffer = io.BytesIO()
-    contact_sheet(rows, side=64).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()

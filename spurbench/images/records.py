@@ -1,0 +1,92 @@
+"""What is known of images: the records that everything which looks at images takes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from spurbench.core.documents import Document
+
+Split = Literal["real", "generated"]
+
+
+class DatasetInfo(Document):
+    """Which images were measured."""
+
+    name: str
+    version: str | None = Field(default=None, description="of a dataset that `build` made")
+    kind: Literal["folder", "dataset", "hub"]
+    fingerprint: str = Field(description="sha256 over the images' hashes, classes and splits")
+
+
+class Damaged(Document):
+    """An image that could not be read: left out of every number, and named."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image: what is known of it, and how to get its bytes.
+
+    Attributes:
+        path: relative path or row, to name it in messages and tables.
+        class_index: ImageNet-1k index of the class it is measured for.
+        source: real or generated.
+        sha256: of the encoded bytes.
+        read: returns the encoded bytes.
+        class_name: what the dataset calls the class.
+        spurious_feature: what the image is meant to show instead, where the dataset says it.
+    """
+
+    path: str
+    class_index: int
+    source: Split
+    sha256: str
+    read: Callable[[], bytes] = field(repr=False, compare=False)
+    class_name: str
+    spurious_feature: str | None = None
+
+    @classmethod
+    def from_file(
+        cls,
+        path: Path,
+        *,
+        class_index: int,
+        source: Split,
+        class_name: str,
+        spurious_feature: str | None = None,
+        name: str | None = None,
+    ) -> ImageRecord:
+        """A record of a file, called ``name`` in messages."""
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return cls(
+            path=name or path.name,
+            class_index=class_index,
+            source=source,
+            sha256=digest,
+            read=path.read_bytes,
+            class_name=class_name,
+            spurious_feature=spurious_feature,
+        )
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images, the damaged ones that were found and left out, and the identity of it all."""
+
+    records: tuple[ImageRecord, ...]
+    damaged: tuple[Damaged, ...]
+    info: DatasetInfo
+
+
+def images_fingerprint(images: Iterable[ImageRecord]) -> str:
+    """Identity of a set of images: hex sha256 over their hashes, classes and splits, sorted."""
+    lines = sorted(f"{image.sha256} {image.class_index} {image.source}" for image in images)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

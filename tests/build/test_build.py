@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+
+from makers.toy import save_toy_classifier, toy_recipe
+from spurbench.build import stages
+from spurbench.build.build import BuildRequest, build, select_references
+from spurbench.core.errors import SpurbenchError
+from spurbench.dataset.manifest import MANIFEST, read_manifest, read_rows
+from spurbench.dataset.verify import verify
+from spurbench.evaluation.panel import Answer
+from spurbench.recipe.load import read_recipe
+
+
+@pytest.fixture(scope="module")
+def recipe_folder(tmp_path_factory):
+    return toy_recipe(tmp_path_factory.mktemp("toy") / "recipe")
+
+
+@pytest.fixture(autouse=True)
+def hf_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def request(folder: Path, tmp_path: Path, *overrides: str, **changes) -> BuildRequest:
+    recipe = read_recipe(str(folder), overrides)
+    registry = recipe.classes
+    options = {
+        "classes": registry.select("hummingbird"),
+        "data": None,
+        "output": tmp_path / "out",
+        "work": tmp_path / "work",
+        "version": "1.0.0",
+        "seed": 0,
+        "device": torch.device("cpu"),
+        **changes,
+    }
+    return BuildRequest(recipe=recipe, **options)
+
+
+def images_of(rows) -> list[bytes]:
+    return [row["image"] for row in rows]
+
+
+def test_a_whole_build_loads_and_says_how_it_was_made(recipe_folder, tmp_path):
+    built = build(request(recipe_folder, tmp_path))
+    assert built.complete and built.written and not built.failed
+    stages = [stage for _, stage in built.seconds]
+    assert stages == ["select", "prior", "fine-tune", "sample", "check"]
+
+    loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "c"))
+    assert {split: len(rows) for split, rows in loaded.items()} == {"real": 5, "generated": 4}
+    real, generated = loaded["real"], loaded["generated"]
+    assert real.features["label"].names[94] == "hummingbird"
+    assert sum(real["is_reference"]) == 3
+    assert set(real["prompt"]) == {None}
+    row = generated[0]
+    assert row["image"].size == (32, 32)
+    assert row["label"] == row["class_index"] == 94
+    assert (row["prompt"], row["kappa"]) == ("a photo of a sks flower", 0.7)
+    assert (row["source"], row["num_inference_steps"]) == ("generated", 2)
+    assert len(set(generated["seed"])) == 4
+    assert [a["classifier"] for a in row["panel"]] == ["one", "two"]
+    assert all(a["prediction"] == 94 and a["rank"] == 1 for a in row["panel"])
+    assert row["consistently_spurious"] is True
+    assert row["object_absent"] == (row["object_score"] < 0.5)
+
+    manifest = read_manifest(tmp_path / "out")
+    provenance = manifest["provenance"]
+    assert provenance["recipe"]["finetune"]["steps"] == 3
+    assert provenance["seed"] == 0
+    assert len(provenance["panel"]) == 2
+    assert provenance["versions"]["torch"] == version("torch")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "<b>" not in card.split("---", 2)[2]
+
+
+def test_without_fine_tuning_the_base_is_sampled(recipe_folder, tmp_path):
+    options = ("finetune.method=base", "finetune.prompt=a photo of {feature}")
+    built = build(request(recipe_folder, tmp_path, *options))
+    assert [stage for _, stage in built.seconds] == ["select", "sample", "check"]
+    generated = read_rows(tmp_path / "out")["generated"]
+    assert {row["prompt"] for row in generated} == {"a photo of red <b>flowers</b> | pipes"}
+    assert {row["feature_present"] for row in generated} == {
+        None
+    }  # the detector has no such output
+
+
+def test_the_second_run_does_no_work_and_leaves_the_dataset_alone(
+    recipe_folder, tmp_path, monkeypatch
+):
+    build(request(recipe_folder, tmp_path))
+    before = (tmp_path / "out" / MANIFEST).stat().st_mtime_ns
+
+    def never(*args, **kwargs):
+        raise AssertionError("a finished stage was made again")
+
+    monkeypatch.setattr(stages, "finetune", never)
+    monkeypatch.setattr(stages, "sample", never)
+    again = build(request(recipe_folder, tmp_path))
+    assert again.complete and not again.written
+    assert all(reused for _, reused in again.seconds.values())
+    assert (tmp_path / "out" / MANIFEST).stat().st_mtime_ns == before
+
+
+def test_a_failed_class_is_named_and_the_others_go_on(recipe_folder, tmp_path):
+    registry = read_recipe(str(recipe_folder)).classes
+    built = build(request(recipe_folder, tmp_path, classes=registry.select("all")))
+    assert list(built.failed) == ["koala"]
+    assert "0 of 5 real images are consistently spurious and 3" in built.failed["koala"]
+    manifest = read_manifest(tmp_path / "out")
+    assert list(manifest["provenance"]["failed_classes"]) == ["koala"]
+    assert {row["class_name"] for row in read_rows(tmp_path / "out")["generated"]} == {
+        "hummingbird"
+    }
+    assert "koala" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_when_every_class_fails_nothing_is_written(recipe_folder, tmp_path):
+    registry = read_recipe(str(recipe_folder)).classes
+    built = build(request(recipe_folder, tmp_path, classes=registry.select("koala")))
+    assert built.failed and not built.complete
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unexpected_error_in_one_class_is_that_classs_failure(
+    recipe_folder, tmp_path, monkeypatch
+):
+    def broken(*args, **kwargs):
+        raise RuntimeError("the GPU\nfell off")
+
+    monkeypatch.setattr(stages, "finetune", broken)
+    built = build(request(recipe_folder, tmp_path))
+    assert built.failed == {"hummingbird": "RuntimeError: the GPU"}
+
+
+def test_an_interrupted_build_goes_on_and_ends_as_if_it_had_not_stopped(
+    recipe_folder, tmp_path, monkeypatch
+):
+    build(request(recipe_folder, tmp_path / "whole"))
+
+    original, drawn = stages.sample, 0
+
+    def stop_after_three(*args, **kwargs):
+        nonlocal drawn
+        for image in original(*args, **kwargs):
+            drawn += 1
+            if drawn == 3 + 3:  # three priors, then the third sample
+                raise KeyboardInterrupt
+            yield image
+
+    monkeypatch.setattr(stages, "sample", stop_after_three)
+    with pytest.raises(KeyboardInterrupt):
+        build(request(recipe_folder, tmp_path / "stopped"))
+    assert not (tmp_path / "stopped" / "out").exists()
+    monkeypatch.undo()
+    built = build(request(recipe_folder, tmp_path / "stopped"))
+    assert built.seconds["094_hummingbird", "fine-tune"][1] is True
+    rows = {name: read_rows(tmp_path / name / "out") for name in ("whole", "stopped")}
+    assert images_of(rows["whole"]["generated"]) == images_of(rows["stopped"]["generated"])
+
+
+def test_seed_and_overrides_change_the_images_and_force_repeats_them(recipe_folder, tmp_path):
+    def generated(name: str, *overrides: str, **changes) -> list[bytes]:
+        asked = request(recipe_folder, tmp_path, *overrides, output=tmp_path / name, **changes)
+        build(asked)
+        return images_of(read_rows(tmp_path / name)["generated"])
+
+    first = generated("a")
+    assert generated("b", seed=1) != first
+    assert generated("c", "finetune.steps=1") != first
+    assert generated("d", "sfsl.kappa=0") != first
+    assert generated("e", force=True) == first
+
+
+def test_an_output_with_another_version_is_refused_before_any_work(recipe_folder, tmp_path):
+    build(request(recipe_folder, tmp_path))
+    before = sorted(p.name for p in (tmp_path / "work").rglob("*"))
+    with pytest.raises(SpurbenchError, match=r"holds toy 1\.0\.0, not toy 1\.1\.0"):
+        build(request(recipe_folder, tmp_path, version="1.1.0", seed=5))
+    assert sorted(p.name for p in (tmp_path / "work").rglob("*")) == before
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("mine")
+    with pytest.raises(SpurbenchError, match="is not a dataset of spurbench build"):
+        build(request(recipe_folder, tmp_path))
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "mine"
+
+
+def test_two_versions_in_folders_of_one_name_load_their_own_rows(recipe_folder, tmp_path):
+    """The loader's cache is keyed by the card's YAML, not by the files."""
+    lengths = []
+    for place, number, count in (("x", "1.0.0", 4), ("y", "1.1.0", 6), ("x", "1.0.0", 5)):
+        output = tmp_path / place / "dataset"
+        build(
+            request(
+                recipe_folder,
+                tmp_path,
+                f"sample.images={count}",
+                output=output,
+                version=number,
+            )
+        )
+        loaded = datasets.load_dataset(str(output), cache_dir=str(tmp_path / "c"))
+        lengths.append(len(loaded["generated"]))
+        assert str(loaded["generated"].info.version) == number
+    assert lengths == [4, 6, 5]
+
+
+def test_the_changelog_goes_on_from_the_previous_version(recipe_folder, tmp_path):
+    first = request(recipe_folder, tmp_path, output=tmp_path / "a", note="the start")
+    build(first)
+    options = {"output": tmp_path / "b", "version": "1.1.0", "previous": tmp_path / "a"}
+    build(request(recipe_folder, tmp_path, "sample.images=6", **options))
+    newest, oldest = read_manifest(tmp_path / "b")["changelog"]
+    assert oldest == {"version": "1.0.0", "note": "the start", "changes": ["the first version"]}
+    assert newest["version"] == "1.1.0" and newest["note"] is None
+    assert newest["changes"] == [
+        "sample.images: 4 -> 6",
+        "hummingbird, generated: 2 added, 0 removed, 4 kept; panel accuracy 100.0 % -> 100.0 %",
+    ]
+    assert "sample.images: 4 -&gt; 6" in (tmp_path / "b" / "README.md").read_text()
+    assert not build(request(recipe_folder, tmp_path, "sample.images=6", **options)).written
+    with pytest.raises(SpurbenchError, match=r"toy 1\.1\.0, which does not precede 1\.0\.0"):
+        build(request(recipe_folder, tmp_path, previous=tmp_path / "b", seed=5))
+
+
+def test_a_build_passes_verification(recipe_folder, tmp_path):
+    build(request(recipe_folder, tmp_path))
+    checks = verify(tmp_path / "out")
+    assert {check.status for check in checks} == {"ok"}, checks
+
+
+def test_data_without_the_class_is_that_classs_failure(recipe_folder, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(
+        recipe_folder / "real" / "spurious_class_105_koala_component_3",
+        data / "spurious_class_105_koala_component_3",
+    )
+    built = build(request(recipe_folder, tmp_path, data=data))
+    assert "no images of class 94 (hummingbird)" in built.failed["hummingbird"]
+
+
+def test_a_panel_with_the_same_weights_twice_is_refused(recipe_folder, tmp_path):
+    one = recipe_folder / "one"
+    with pytest.raises(SpurbenchError, match="same weights twice"):
+        build(request(recipe_folder, tmp_path, f"panel.classifiers=['{one}', '{one}']"))
+
+
+def test_references_are_the_surest_of_the_consistently_spurious():
+    def answers(*pairs: tuple[float, int]) -> list[Answer]:
+        return [Answer(f"c{i}", 94 if r == 1 else 0, p, r) for i, (p, r) in enumerate(pairs)]
+
+    registry = read_recipe("mini").classes
+    hummingbird = registry.select("hummingbird")[0]
+    entries = [
+        answers((0.9, 1), (0.5, 1)),  # weakest 0.5
+        answers((0.99, 1), (0.98, 2)),  # not called the class by the second
+        answers((0.7, 1), (0.6, 1)),  # weakest 0.6
+        answers((0.6, 1), (0.9, 1)),  # weakest 0.6, later
+    ]
+    assert select_references(hummingbird, entries, 2) == [2, 3]
+    assert select_references(hummingbird, entries, 3) == [2, 3, 0]
+    with pytest.raises(SpurbenchError, match="hummingbird: 3 of 4 real images"):
+        select_references(hummingbird, entries, 4)
+
+
+def test_identical_rows_give_identical_files(recipe_folder, tmp_path):
+    build(request(recipe_folder, tmp_path, output=tmp_path / "a"))
+    build(request(recipe_folder, tmp_path, output=tmp_path / "b"))
+    digests = [json.loads((tmp_path / n / MANIFEST).read_text())["files"] for n in "ab"]
+    assert digests[0] == digests[1]
+
+
+def test_toy_classifier_answers_its_favourite(tmp_path):
+    from spurbench.classifiers.load import load_classifier
+
+    classifier = load_classifier(str(save_toy_classifier(tmp_path / "c", favourite=7, seed=0)))
+    logits = classifier(torch.rand(4, 3, 32, 32))
+    assert logits.argmax(1).tolist() == [7] * 4
+    assert np.ptp(logits.numpy(), axis=0).max() > 0

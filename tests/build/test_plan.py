@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from makers.toy import save_toy_pipeline, toy_recipe
+from spurbench.build.plan import TERA, plan
+from spurbench.cli import main
+from spurbench.core.errors import SpurbenchError
+from spurbench.diffusion.base import load_base
+from spurbench.recipe.load import read_recipe
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture(scope="module")
+def full_size():
+    """The paper's recipe for one class, planned by the recipe's own copy of the architecture."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        recipe = read_recipe("sd15")
+        return recipe, plan(recipe, recipe.classes.select("hummingbird"))
+
+
+def test_operations_are_those_of_stable_diffusion(full_size):
+    """0.80, 2.41, 1.12, 2.51 and 5.06 TFLOP at 512 px, and the published parameter counts."""
+    costs = full_size[1].costs
+    assert costs.unet.forward / TERA == pytest.approx(0.80, abs=0.005)
+    assert costs.unet.training / TERA == pytest.approx(2.41, abs=0.005)
+    assert costs.encode / TERA == pytest.approx(1.12, abs=0.005)
+    assert costs.decode.forward / TERA == pytest.approx(2.51, abs=0.005)
+    assert costs.decode.training / TERA == pytest.approx(5.06, abs=0.005)
+    guided = 51 * 2 * costs.unet.forward + costs.decode.forward
+    assert guided / TERA == pytest.approx(84, abs=0.5)
+    assert costs.unet.parameters == 859_520_964
+    assert costs.text_encoder.parameters == 123_060_480
+    assert costs.vae_parameters == 83_653_863
+
+
+def test_stages_add_up_to_what_the_recipe_says(full_size):
+    _, planned = full_size
+    by_name = {stage.name: stage.operations / TERA for stage in planned.stages}
+    assert by_name["prior"] == pytest.approx(100 * (51 * 2 * 0.8033 + 2.5145), rel=1e-3)
+    assert by_name["sample"] == pytest.approx(75 * (26 * 2 * 0.8033 + 2.5145), rel=1e-3)
+    step = 2 * 2.4068 + 2 * 0.0399 + 5.0634
+    assert by_name["fine-tune"] == pytest.approx(800 * step + 106 * 1.1167, rel=1e-3)
+    stored = 859_520_964 + 123_060_480
+    disk = {stage.name: stage.disk for stage in planned.stages}
+    assert disk["fine-tune"] == 2 * stored
+    # Weights (float32, and bfloat16 for autocast), gradients and two moments, before activations.
+    assert 18 * stored < planned.memory < 18 * stored + 20e9
+    assert planned.checkpoint == 12 * stored
+
+
+@pytest.mark.slow
+def test_settings_change_the_plan(full_size):
+    _, default = full_size
+
+    def with_(*overrides: str):
+        recipe = read_recipe("sd15", overrides)
+        return plan(recipe, recipe.classes.select("hummingbird"))
+
+    without = with_("sfsl.kappa=0")
+    assert without.memory < default.memory
+    fewer = sum(s.operations for s in default.stages) - sum(s.operations for s in without.stages)
+    assert fewer / TERA == pytest.approx(800 * 5.063, rel=1e-3)
+    checkpointed = with_("finetune.gradient_checkpointing=true")
+    assert checkpointed.memory < 0.85 * default.memory
+    assert checkpointed.costs.unet.training == pytest.approx(
+        4 / 3 * default.costs.unet.training, rel=0.1
+    )
+    assert checkpointed.memory < 24e9 - 4e9  # the setting that docs/performance.md names
+    decoder = with_("sfsl.checkpoint_decoder=true")
+    assert decoder.costs.decode.kept < 0.2 * default.costs.decode.kept
+    assert decoder.costs.unet.kept == default.costs.unet.kept
+    base = with_("finetune.method=base", "finetune.prompt=a photo of {feature}")
+    assert [stage.name for stage in base.stages] == ["sample", "check"]
+
+
+def test_kept_activations_are_what_a_real_backward_pass_keeps(tmp_path):
+    """Counted on meta against counted on real tensors of the toy pipeline."""
+    save_toy_pipeline(tmp_path / "base")
+    recipe = read_recipe(str(toy_recipe(tmp_path / "recipe")))
+    costs = plan(recipe, recipe.classes.select("hummingbird")).costs
+    unet = load_base(recipe.locate("base"), revision=None, device=torch.device("cpu")).pipeline.unet
+    unet.requires_grad_(True).train()
+    weights = {p.data_ptr() for p in unet.parameters()}
+    kept = {}
+
+    def note(tensor):
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = unet(
+            torch.zeros(1, 4, 8, 8), torch.zeros(1, dtype=torch.long), torch.zeros(1, 24, 16)
+        )
+    assert output.sample.requires_grad
+    assert costs.unet.kept == pytest.approx(sum(kept.values()), rel=0.1)
+    assert costs.unet.parameters == sum(p.numel() for p in unet.parameters())
+
+
+def test_the_command_prints_the_plan_and_builds_nothing(tmp_path):
+    output = tmp_path / "out"
+    result = CliRunner().invoke(
+        main,
+        [
+            "build",
+            "--recipe",
+            "sd15",
+            "--classes",
+            "hummingbird",
+            "--dry-run",
+            "--output",
+            str(output),
+        ],
+    )
+    assert result.exit_code == 0, result.output
+    assert "the base itself can't be reached" in " ".join(result.output.split())
+    assert "fine-tune" in result.output and "TFLOP" in result.output
+    assert not output.exists()
+
+
+def test_a_base_without_configurations_is_one_line(tmp_path):
+    recipe = read_recipe("sd15", [f"base.model={tmp_path}"])
+    with pytest.raises(SpurbenchError, match="not a base model in diffusers' layout"):
+        plan(recipe, recipe.classes.select("hummingbird"))
+    recipe = read_recipe("sd15", ["base.model=nobody/nothing", "base.architecture=none"])
+    with pytest.raises(SpurbenchError, match="can't be reached for its configuration"):
+        plan(recipe, recipe.classes.select("hummingbird"))

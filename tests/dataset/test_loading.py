@@ -1,0 +1,78 @@
+"""What people do with a built dataset through ``datasets``."""
+
+from __future__ import annotations
+
+import io
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from makers.rows import picture, row, write
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("loading") / "d"
+    write(folder, real=3, generated=5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def load(folder, tmp_path_factory):
+    cache = str(tmp_path_factory.mktemp("cache"))
+
+    def loading(*config: str, **options):
+        return datasets.load_dataset(str(folder), *config, cache_dir=cache, **options)
+
+    return loading
+
+
+def pixels(i: int) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(picture(1000 + i))))
+
+
+def test_streaming_gives_every_row_in_order_without_a_cache(load):
+    streamed = load(streaming=True)
+    assert isinstance(streamed, datasets.IterableDatasetDict)
+    rows = list(streamed["generated"])
+    assert [r["file_name"] for r in rows] == [f"generated/{i}.png" for i in range(5)]
+    assert np.array_equal(np.asarray(rows[3]["image"]), pixels(3))
+    assert rows[3]["panel"] == row("generated", 3)["panel"]
+    curated = load("curated", streaming=True, split="generated")
+    assert [r["file_name"] for r in curated] == [f"generated/{i}.png" for i in (0, 2, 4)]
+
+
+def test_to_pandas_keeps_values_nulls_and_bytes(load):
+    real, generated = (load(split=split).to_pandas() for split in ("real", "generated"))
+    assert generated["seed"].tolist() == [2**62 + i for i in range(5)]  # no float in between
+    assert real["seed"].isna().all() and real["prompt"].isna().all()
+    assert generated["consistently_spurious"].tolist() == [True, False, True, False, True]
+    assert generated["image"][2]["bytes"] == picture(1002)
+    assert generated["panel"][0][0]["rank"] == 1
+
+
+def test_with_format_torch_gives_tensors(load):
+    rows = load(split="generated").with_format("torch")
+    first = rows[0]
+    assert first["image"].dtype == torch.uint8
+    assert np.array_equal(first["image"].permute(1, 2, 0).numpy(), pixels(0))
+    assert first["label"].item() == 94
+    columns = ["image", "label"]
+    batch = next(iter(torch.utils.data.DataLoader(rows.select_columns(columns), batch_size=4)))
+    assert batch["image"].shape == (4, 3, 24, 24) and batch["label"].tolist() == [94] * 4
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        ("generated[:3]", ["generated/0.png", "generated/1.png", "generated/2.png"]),
+        ("generated[-1:]", ["generated/4.png"]),
+        ("generated[40%:80%]", ["generated/2.png", "generated/3.png"]),
+        ("real[2:]+generated[:1]", ["real/2.png", "generated/0.png"]),
+    ],
+)
+def test_splits_can_be_sliced(load, split, expected):
+    assert list(load(split=split)["file_name"]) == expected

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from makers.measured import CLASSES, OTHER, save_dataset, save_result
+from spurbench.classifiers.classifier import ClassifierInfo
+from spurbench.core.errors import SpurbenchError
+from spurbench.evaluation.results import Result
+from spurbench.leaderboard import entries, lineage
+from spurbench.leaderboard.entries import Entry
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return save_dataset(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture
+def result(images, tmp_path):
+    return save_result(tmp_path, images, "a", {"real": 0.25, "generated": 0.5})
+
+
+def test_an_entry_holds_what_its_result_and_parquet_say(result, tmp_path):
+    entry = entries.read(result)
+    source = Result.read(result)
+    assert entry.splits == source.splits
+    frame = pd.read_parquet(result.with_suffix(".parquet"))
+    for split in ("real", "generated"):
+        assert [a.index for a in entry.answers[split]] == sorted(CLASSES)
+        for answers in entry.answers[split]:
+            rows = frame[(frame["source"] == split) & (frame["class_index"] == answers.index)]
+            rows = rows.sort_values("image_sha256")
+            assert answers.predictions == rows["prediction"].tolist()
+            assert set(answers.predictions) == {answers.index, OTHER}
+            np.testing.assert_allclose(answers.probabilities, rows["probability"], atol=5e-5)
+            assert answers.images == entries.images_digest(rows["image_sha256"].tolist()[::-1])
+    entry.write(tmp_path / "x" / "entry.json")
+    assert entries.read(tmp_path / "x" / "entry.json") == entry
+
+
+def test_an_entry_is_laid_out_to_be_reviewed(result, tmp_path):
+    entry = entries.read(result)
+    entry.write(tmp_path / "entry.json")
+    text = (tmp_path / "entry.json").read_text()
+    assert json.loads(text)["schema"] == "spurbench.entry/1"
+    lines = text.splitlines()
+    assert len(lines) < 250
+    # An array of answers is one line, whatever its length; anything else is short.
+    assert all(len(line) <= 100 for line in lines if not line.rstrip(",").endswith("]"))
+    assert sum('"predictions": [' in line for line in lines) == 2 * len(CLASSES)
+    assert "null" not in text
+
+
+def test_a_path_it_was_loaded_from_is_not_published(images, tmp_path):
+    path = save_result(tmp_path, images, "/home/me/secret", {"real": 0.5, "generated": 0.5})
+    source = Result.read(path)
+    info = source.classifier.model_copy(update={"name": "mine", "source": "folder"})
+    entry = Entry.of(source.model_copy(update={"classifier": info}), None)
+    assert "secret" not in entry.model_dump_json().replace("weights of /home/me/secret", "")
+    assert entry.file_name.startswith("folder-mine_")
+
+
+def test_without_its_parquet_a_result_has_no_answers_and_that_is_said(result, caplog):
+    parquet = result.with_suffix(".parquet")
+    parquet.write_bytes(parquet.read_bytes() + b" ")
+    assert entries.read(result).answers == {}
+    assert "is not the one that" in caplog.text
+    parquet.unlink()
+    assert entries.read(result).answers == {}
+    assert "no 00.parquet beside it" in caplog.text
+
+
+def test_a_parquet_is_looked_for_beside_its_result_only(result, tmp_path):
+    content = json.loads(result.read_text())
+    content["predictions"] = "../elsewhere/00.parquet"
+    moved = tmp_path / "moved" / "00.json"
+    moved.parent.mkdir()
+    moved.write_text(json.dumps(content))
+    (tmp_path / "elsewhere").mkdir()
+    result.with_suffix(".parquet").rename(tmp_path / "elsewhere" / "00.parquet")
+    assert entries.read(moved).answers == {}
+
+
+def tamper(entry: dict, change: str) -> None:
+    split = entry["splits"]["generated"]
+    answers = entry["answers"]["generated"]
+    match change:
+        case "better class":
+            split["classes"][0]["spurious_accuracy"] = 0.0
+        case "better mean":
+            split["summary"]["spurious_accuracy"] = 0.1
+        case "other answer":
+            answers[0]["predictions"][0] = 1 if answers[0]["predictions"][0] != 1 else 2
+            answers[0]["predictions"][:10] = [1] * 10
+        case "fewer answers":
+            answers[0]["predictions"].pop()
+            answers[0]["probabilities"].pop()
+        case "uneven":
+            answers[0]["probabilities"].pop()
+        case "no class":
+            answers.pop()
+        case "no split":
+            entry["answers"].pop("real")
+        case "no such class":
+            answers[0]["predictions"][0] = 1000
+        case "surer":
+            answers[0]["probabilities"] = [0.0] * len(answers[0]["probabilities"])
+        case "unknown key":
+            entry["note"] = "x"
+        case "newer":
+            entry["schema"] = "spurbench.entry/2"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "better class",
+        "better mean",
+        "other answer",
+        "fewer answers",
+        "uneven",
+        "no class",
+        "no split",
+        "no such class",
+        "surer",
+        "unknown key",
+        "newer",
+    ],
+)
+def test_an_entry_that_contradicts_itself_is_refused(result, tmp_path, change):
+    path = tmp_path / "entry.json"
+    entries.read(result).write(path)
+    content = json.loads(path.read_text())
+    tamper(content, change)
+    path.write_text(json.dumps(content))
+    with pytest.raises(SpurbenchError, match=r"entry\.json is not a") as caught:
+        entries.read(path)
+    assert "\n" not in str(caught.value)
+
+
+def info(source: str, name: str, architecture: str, **more: str) -> ClassifierInfo:
+    return ClassifierInfo(
+        spec=name,
+        name=name,
+        source=source,
+        architecture=architecture,
+        parameters=1,
+        head="imagenet-1k",
+        weights_sha256="0",
+        **more,
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "architecture", "family", "data"),
+    [
+        ("timm", "resnet50.a1_in1k", "resnet50", "resnet", "ImageNet-1k"),
+        (
+            "timm",
+            "vit_base_patch16_224.augreg_in21k_ft_in1k",
+            "vit_base_patch16_224",
+            "vision_transformer",
+            "ImageNet-21k + ImageNet-1k",
+        ),
+        (
+            "timm",
+            "convnext_large.fb_in22k_ft_in1k_384",
+            "convnext_large",
+            "convnext",
+            "ImageNet-22k + ImageNet-1k",
+        ),
+        (
+            "hf-hub",
+            "timm/vit_base_patch16_clip_224.laion2b_ft_in12k_in1k",
+            "vit_base_patch16_clip_224",
+            "vision_transformer",
+            "LAION-2B + ImageNet-12k + ImageNet-1k",
+        ),
+        ("torchvision", "vit_b_16.IMAGENET1K_V1", "vit_b_16", "vision_transformer", "ImageNet-1k"),
+        ("torchvision", "resnet50.IMAGENET1K_V2", "resnet50", "resnet", "ImageNet-1k"),
+        ("robustbench", "Salman2020Do_R50", "Salman2020Do_R50", "unknown", "unknown"),
+        ("hf-hub", "owner/mine", "owner/mine", "unknown", "unknown"),
+        ("folder", "mine", "resnet10t", "resnet", "unknown"),
+    ],
+)
+def test_family_and_training_data_are_read_off_registry_and_tag(
+    source, name, architecture, family, data
+):
+    classifier = info(source, name, architecture)
+    assert lineage.family(classifier) == family
+    assert lineage.training_data(classifier) == data
+
+
+def test_own_weights_are_not_those_of_the_tag_and_a_config_may_say_theirs():
+    own = info("timm", "resnet50.a1_in1k", "resnet50", checkpoint="x.safetensors")
+    assert lineage.training_data(own) == "unknown"
+    said = info("folder", "mine", "resnet10t", training_data="biased scenes")
+    assert lineage.training_data(said) == "biased scenes"

@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from makers.measured import save_dataset, save_result
+from makers.site import EVIL, evil_site
+from spurbench.core import markdown
+from spurbench.core.errors import SpurbenchError
+from spurbench.evaluation.metrics import wilson_interval
+from spurbench.leaderboard import entries, reported
+from spurbench.leaderboard import page as site
+from spurbench.leaderboard.boards import boards, read
+
+
+class Tags(HTMLParser):
+    """Start tags and their attributes; the text of JSON data blocks."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.data: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        if self.found and self.found[-1][1].get("type") == "application/json" and data.strip():
+            self.data.append(data)
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.found)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return save_dataset(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("again") / "set"
+    save_dataset(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, images):
+    folder = tmp_path_factory.mktemp("results")
+    save_result(folder, images, "best", {"real": 0.05, "generated": 0.1})
+    save_result(folder, images, "middle", {"real": 0.3, "generated": 0.5}, seed=1)
+    save_result(folder, images, "close", {"real": 0.3, "generated": 0.55}, seed=2)
+    save_result(folder, images, "worst", {"real": 0.8, "generated": 1.0}, architecture="vit_b_16")
+    return folder
+
+
+def test_build_publishes_entries_tables_and_a_page(results, data, tmp_path):
+    written = site.build([results], [data], tmp_path / "board")
+    names = sorted(str(p.resolve().relative_to(tmp_path.resolve() / "board")) for p in written)
+    key = "_[0-9a-f]{8}.json"
+    patterns = [
+        "README.md",
+        "index.html",
+        "spurbench-toy-1.0.0-classes.csv",
+        "spurbench-toy-1.0.0.csv",
+        "spurbench-toy-1.0.0.md",
+        *(f"spurbench-toy-1.0.0/timm-{name}{key}" for name in ("best", "close", "middle", "worst")),
+    ]
+    assert len(names) == len(patterns)
+    assert all(re.fullmatch(p, n) for p, n in zip(patterns, names, strict=True)), names
+    before = {path: path.read_bytes() for path in written}
+    site.build([results], [data], tmp_path / "board")
+    site.build([], [data], tmp_path / "board")  # from the entries alone
+    assert {path: path.read_bytes() for path in written} == before
+
+
+def test_ties_are_in_markdown_csv_and_page(results, tmp_path):
+    site.build([results], [], tmp_path)
+    frame = pd.read_csv(tmp_path / "spurbench-toy-1.0.0.csv")
+    groups = frame[["classifier", "rank", "tied_first", "tied_last"]].to_numpy().tolist()
+    assert groups == [
+        ["best", 1, 1, 1],
+        ["middle", 2, 2, 3],
+        ["close", 3, 2, 3],
+        ["worst", 4, 4, 4],
+    ]
+    table = (tmp_path / "README.md").read_text()
+    assert "| 2 | 2–3 | middle |" in table and "| 4 | 4 | worst |" in table
+    page = (tmp_path / "index.html").read_text()
+    assert page.count('<span class="group">2–3</span>') == 2
+
+
+def test_without_answers_there_are_no_tie_groups_and_it_says_whose_lack(images, results, tmp_path):
+    lacking = save_result(tmp_path / "more", images, "[lacking]", {"real": 0.5, "generated": 0.5})
+    lacking.with_suffix(".parquet").unlink()
+    site.build([results, lacking], [], tmp_path / "board")
+    for file in ("README.md", "index.html"):
+        text = (tmp_path / "board" / file).read_text()
+        assert re.search(
+            r"No tie groups:.*answers to each image are not known of \\?\[lacking", text
+        )
+        assert "2–3" not in text
+    assert pd.read_csv(tmp_path / "board" / "spurbench-toy-1.0.0.csv")["tied_first"].isna().all()
+
+
+def test_ties_need_the_same_images(images, results, tmp_path):
+    mine = read([results])
+    other = mine[0].answers["generated"][0].model_copy(update={"images": "0" * 64})
+    answers = {**mine[0].answers, "generated": [other, *mine[0].answers["generated"][1:]]}
+    (board,) = boards([mine[0].model_copy(update={"answers": answers}), *mine[1:]])
+    assert board.untested == "the answers are not to the same images"
+    assert all(row.tied is None for row in board.rows)
+
+
+def test_the_class_csv_has_wilson_intervals(results, tmp_path):
+    site.build([results], [], tmp_path)
+    frame = pd.read_csv(tmp_path / "spurbench-toy-1.0.0-classes.csv")
+    assert len(frame) == 4 * 2 * 3
+    row = frame[(frame["classifier"] == "close") & (frame["split"] == "generated")].iloc[0]
+    assert (row["n"], row["spurious_accuracy"]) == (20, 0.55)
+    assert (row["low"], row["high"]) == pytest.approx(wilson_interval(11, 20))
+
+
+def test_samples_are_the_measured_images_and_each_classifiers_answers(
+    images, results, data, tmp_path
+):
+    site.build([results], [data], tmp_path, samples=4)
+    (block,) = Tags((tmp_path / "index.html").read_text()).data
+    shown = json.loads(block)
+    frame = pd.read_parquet(results / "01.parquet")  # middle, ranked second
+    assert set(shown["samples"]) == {"94", "105", "565"}
+    for index, samples in shown["samples"].items():
+        assert [s["split"] for s in samples] == ["generated"] * 4 + ["real"] * 4
+        for split in ("generated", "real"):
+            records = [
+                r for r in images.records if (r.source, r.class_index) == (split, int(index))
+            ]
+            records = sorted(records, key=lambda r: r.sha256)[:4]
+            for record, sample in zip(
+                records, [s for s in samples if s["split"] == split], strict=True
+            ):
+                picture = Image.open(io.BytesIO(_decode(sample["image"]))).convert("RGB")
+                original = Image.open(io.BytesIO(record.read()))
+                difference = np.abs(np.asarray(picture, int) - np.asarray(original, int)).mean()
+                assert picture.size == original.size and difference < 25
+                row = frame[frame["image_sha256"] == record.sha256].iloc[0]
+                prediction, probability = sample["answers"][1]
+                assert prediction == row["prediction"]
+                assert probability == pytest.approx(row["probability"], abs=1e-4)
+                assert str(prediction) in shown["names"]
+
+
+def _decode(uri: str) -> bytes:
+    head, _, body = uri.partition(",")
+    assert head == "data:image/webp;base64"
+    return base64.b64decode(body)
+
+
+def test_other_images_are_not_shown_for_those_measured(results, tmp_path):
+    save_dataset(tmp_path / "other", images=19)
+    with pytest.raises(SpurbenchError, match="no classifier here was measured on the images of"):
+        site.build([results], [str(tmp_path / "other")], tmp_path / "board")
+    assert not (tmp_path / "board").exists()
+
+
+def test_a_new_result_joins_those_published_and_replaces_its_own(images, results, tmp_path):
+    site.build([results], [], tmp_path)
+    new = save_result(tmp_path / "new", images, "newer", {"real": 0.0, "generated": 0.0})
+    again = save_result(tmp_path / "new", images, "best", {"real": 0.5, "generated": 0.9})
+    site.build([new, again], [], tmp_path)
+    frame = pd.read_csv(tmp_path / "spurbench-toy-1.0.0.csv")
+    assert frame["classifier"].tolist() == ["newer", "middle", "close", "best", "worst"]
+
+
+def test_a_broken_entry_stops_the_build_before_anything_is_written(results, tmp_path):
+    site.build([results], [], tmp_path)
+    (entry, *_) = sorted((tmp_path / "spurbench-toy-1.0.0").iterdir())
+    entry.write_text(entry.read_text().replace('"index": 94', '"index": 95'))
+    before = (tmp_path / "index.html").read_bytes()
+    with pytest.raises(SpurbenchError, match=entry.name):
+        site.build([], [], tmp_path)
+    assert (tmp_path / "index.html").read_bytes() == before
+
+
+def test_nothing_to_build_is_an_error(tmp_path):
+    with pytest.raises(SpurbenchError, match=r"no results in .*spurbench eval"):
+        site.build([], [], tmp_path)
+
+
+def test_text_from_outside_cannot_break_out_of_the_page(tmp_path):
+    board = evil_site(tmp_path)
+    page = (board / "index.html").read_text()
+    assert "<script>window" not in page and "<img" not in page
+    tags = Tags(page)
+    assert tags.count("img") == 0
+    assert tags.count("script") == 2  # the data and the page's own
+    assert not [a for _, a in tags.found if any(key.startswith("on") for key in a)]
+    assert "{{ 7 * 7 }}" in page  # shown, not rendered
+    # It is there, as text, in all its places.
+    harmless = markdown.plain(EVIL)
+    texts = [v for _, a in tags.found for v in a.values() if v]
+    assert harmless in texts  # an option's or a row's data
+    for file in board.glob("*.md"):
+        text = file.read_text()
+        assert "<script" not in text and "<img" not in text
+        assert "[x](" not in text and "**z**" not in text
+
+
+def test_the_policy_allows_the_pages_own_script_only(results, tmp_path):
+    site.build([results], [], tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    policy = re.search(r'Security-Policy" content="([^"]*)"', page).group(1)
+    policy = policy.replace("&#39;", "'")
+    assert "default-src 'none'" in policy
+    script = page.rpartition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert re.findall(r"script-src ([^;]*)", policy) == [f"'sha256-{digest}'"]
+
+
+def test_the_page_names_no_other_file_or_host_to_load(results, data, tmp_path):
+    site.build([results], [data], tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    tags = Tags(page)
+    assert not [a for tag, a in tags.found if tag in ("link", "iframe", "object", "base")]
+    assert not [a["src"] for _, a in tags.found if "src" in a]
+    assert "url(" not in page and "@import" not in page
+
+
+def test_heat_colours_are_legible():
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+    for scheme in ("light", "dark"):
+        for background, text in site._heat_colours(scheme):
+            low, high = sorted((luminance(background), luminance(text)))
+            assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def test_reported_scores_stand_apart_and_rank_nobody(results, tmp_path):
+    (tmp_path / "reported.toml").write_text(
+        '[[tables]]\ntitle = "T"\nmeasure = "Higher is better."\nsource = "S"\n'
+        'url = "https://example.org/x"\nscores = [{ classifier = "theirs", score = 0.01 }]\n'
+    )
+    site.build([results], [], tmp_path)
+    readme = (tmp_path / "README.md").read_text()
+    assert "| theirs | 0.010 |" in readme and "not measured here" in readme
+    for table in tmp_path.glob("*.csv"):
+        assert "theirs" not in table.read_text()
+    page = (tmp_path / "index.html").read_text()
+    ranking = page.partition('<table class="ranking">')[2].partition("</table>")[0]
+    assert "theirs" in page and "theirs" not in ranking
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[tables]]\n", "title"),
+        ("tables = 3", "tables"),
+        ("[[tables", "TOML"),
+        *(
+            (
+                f'[[tables]]\ntitle="t"\nmeasure="m"\nsource="s"\nurl="{url}"\n'
+                'scores=[{classifier="c",score=1}]',
+                "url",
+            )
+            for url in ("javascript:x", "https://x/<script>", "https://x/ [x](y)")
+        ),
+    ],
+)
+def test_wrong_reported_scores_are_named(tmp_path, text, said):
+    (tmp_path / "reported.toml").write_text(text)
+    with pytest.raises(SpurbenchError, match=rf"reported\.toml.*{said}"):
+        reported.read(tmp_path)
+
+
+def test_the_reported_scores_of_the_repository_are_sound():
+    (table,) = reported.read(Path(__file__).parents[2] / "leaderboards")
+    assert {s.classifier: s.score for s in table.scores}["ResNet50"] == 0.851
+    assert len(table.scores) == 5
+
+
+def test_every_entry_of_the_repository_is_sound():
+    entries.read_all([Path(__file__).parents[2] / "leaderboards"])

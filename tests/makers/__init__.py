@@ -1,0 +1,1 @@
+"""What tests make: toy recipes and models, datasets, results, a hub."""

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from spurbench.classifiers.load import load_classifier
+from spurbench.core.identity import file_sha256
+from spurbench.core.resources import builders
+from spurbench.diffusion.base import load_base, load_decoder
+from spurbench.mini.data import biased, caption_words, render_all, unbiased
+from spurbench.mini.measure import measure, render_markdown
+from spurbench.mini.objects import OBJECTS
+from spurbench.mini.scenes import PLANTED_FEATURE
+from spurbench.mini.training.assets import AssetSettings, class_indices, train_assets
+from spurbench.mini.training.base import RARE_TOKEN, BaseSettings, make_tokenizer
+from spurbench.mini.training.classifiers import ClassifierSettings
+from spurbench.mini.training.decoder import DecoderSettings, likeness_db
+from spurbench.mini.training.vae import VAESettings, psnr, round_trip, soften_half, to_model
+from spurbench.recipe.load import read_recipe
+
+CPU = torch.device("cpu")
+ASSETS = builders()["mini"] / "assets"
+PANEL = ("resnet_v1", "resnet_v2", "resnet_robust", "vit")
+
+
+@pytest.fixture(scope="module")
+def base():
+    recipe = read_recipe("mini")
+    return load_base(recipe.locate(recipe.base.model), revision=None, device=CPU)
+
+
+def test_every_asset_is_listed_with_its_hash_and_small():
+    listing = json.loads((ASSETS / "assets.json").read_text())
+    files = {str(p.relative_to(ASSETS)) for p in ASSETS.rglob("*") if p.is_file()}
+    assert files == set(listing["files"]) | {"assets.json"}
+    for name, digest in listing["files"].items():
+        assert file_sha256(ASSETS / name) == digest, name
+    weights = [p.stat().st_size for p in ASSETS.rglob("*.safetensors")]
+    assert sum(weights) <= 24e6
+
+
+def test_the_rare_token_is_one_token_that_no_caption_holds(base):
+    tokenizer = base.pipeline.tokenizer
+    assert RARE_TOKEN not in caption_words()
+    for word in [*caption_words(), RARE_TOKEN]:
+        assert len(tokenizer(word, add_special_tokens=False).input_ids) == 1, word
+    strange = tokenizer("zebra-99!", add_special_tokens=False).input_ids
+    assert tokenizer.unk_token_id not in strange
+
+
+def test_the_autoencoder_keeps_scenes_recognisable(base):
+    pixels = render_all([unbiased(1, "test", i) for i in range(32)], "scenes")
+    assert psnr(pixels, round_trip(base.pipeline.vae, pixels)) > 20
+
+
+def test_the_tiny_decoder_paints_what_the_autoencoder_does(base):
+    tiny = load_decoder(str(ASSETS / "tiny_decoder"), device=CPU).network
+    pixels = render_all([unbiased(1, "test", i) for i in range(32)], "scenes")
+    vae = base.pipeline.vae
+    assert likeness_db(tiny, vae, pixels) > 25
+    # The autoencoder's latents, not its own kind of them: pictures that it encodes come out, too.
+    with torch.inference_mode():
+        latents = tiny.encode(to_model(pixels)).latents
+        wanted = vae.config.scaling_factor * vae.encode(to_model(pixels)).latent_dist.mean
+    assert torch.corrcoef(torch.stack([latents.flatten(), wanted.flatten()]))[0, 1] > 0.95
+
+
+def test_every_second_training_scene_is_softened(base):
+    pixels = render_all([unbiased(1, "test", i) for i in range(5)], "scenes")
+    softened = soften_half(base.pipeline.vae, pixels)
+    np.testing.assert_array_equal(softened[::2], pixels[::2])
+    np.testing.assert_array_equal(softened[1::2], round_trip(base.pipeline.vae, pixels[1::2]))
+    assert (softened[1::2] != pixels[1::2]).any(axis=(1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("name", PANEL)
+def test_the_panel_is_right_on_fresh_biased_scenes(name):
+    classifier = load_classifier(f"mini:{name}")
+    index = class_indices()
+    pairs = [(c, i) for c in OBJECTS for i in range(30)]
+    pixels = render_all([biased(c, 1, "test", i) for c, i in pairs], "scenes")
+    tensors = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        answers = classifier(tensors).argmax(1).numpy()
+    assert np.mean(answers == [index[c] for c, _ in pairs]) >= 0.85
+
+
+def test_a_toy_sized_training_makes_assets_that_work(tmp_path):
+    """`make assets` from nothing, everything tiny; two runs give the same bits, as do parts."""
+    small = {"steps": 3, "batch_size": 4, "checkpoint_every": 2}
+    classifier = ClassifierSettings("resnet10t", {"channels": [8, 8, 8, 8]}, **small)
+    settings = AssetSettings(
+        captioned=12,
+        biased_per_class=2,
+        unbiased=12,
+        validation_per_class=1,
+        real_per_class=1,
+        vae=VAESettings(block_out_channels=(8, 8, 8), **small),
+        decoder=DecoderSettings(**small),
+        base=BaseSettings(block_out_channels=(16, 16), text_width=16, text_layers=1, **small),
+        panel={
+            "plain": classifier,
+            "robust": ClassifierSettings(
+                "resnet10t", {"channels": [8, 8, 8, 8]}, epsilon=0.02, **small
+            ),
+        },
+        oracle=classifier,
+    )
+    train_assets(tmp_path / "a", tmp_path / "work", settings, 0, CPU)
+    train_assets(tmp_path / "b", tmp_path / "other", settings, 0, CPU)
+    listings = [json.loads((tmp_path / n / "assets.json").read_text()) for n in "ab"]
+    assert listings[0]["files"] == listings[1]["files"]
+    train_assets(tmp_path / "b", tmp_path / "third", settings, 0, CPU, parts=["classifiers"])
+    assert json.loads((tmp_path / "b" / "assets.json").read_text())["files"] == listings[0]["files"]
+    measured = listings[0]["classifiers"]["measured"]["panel"]["plain"]
+    assert 0 <= measured["validation_accuracy"] <= 1
+    assert set(measured["spurious_accuracy"]) == set(PLANTED_FEATURE)
+    loaded = load_base(str(tmp_path / "a" / "base"), revision=None, device=CPU)
+    image = loaded.pipeline(
+        "a photo of a flower", height=64, width=64, num_inference_steps=2
+    ).images[0]
+    assert image.size == (64, 64)
+    load_decoder(str(tmp_path / "a" / "tiny_decoder"), device=CPU)
+    assert load_classifier(str(tmp_path / "a" / "panel" / "robust")).info.head == "imagenet-1k"
+
+
+def test_tokenizer_is_deterministic():
+    one, two = (make_tokenizer(caption_words(), 16) for _ in range(2))
+    assert one.get_vocab() == two.get_vocab()
+
+
+@pytest.mark.slow
+def test_the_models_are_measured_on_fresh_scenes():
+    measured = measure(scenes=3, samples=2, attacked=4, device=CPU)
+    assert set(measured["panel"]) == set(PANEL)
+    assert measured["panel"]["resnet_v1"]["robust_accuracy"] is None
+    assert measured["panel"]["resnet_robust"]["epsilon"] == pytest.approx(4 / 255)
+    assert 0 <= measured["panel"]["resnet_robust"]["robust_accuracy"] <= 1
+    assert len(measured["base"]["shown"]) == 16
+    assert measured["oracle"]["rendered"]["feature"] > 0.8
+    text = render_markdown(measured)
+    assert "resnet_robust" in text and "a photo of a flower" in text

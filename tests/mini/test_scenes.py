@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from spurbench.core.imagenet import imagenet_names
+from spurbench.images.sources import open_images, open_positives
+from spurbench.mini.data import BIAS, Labels, biased, caption_words, captioned, spurious, unbiased
+from spurbench.mini.kinds import KINDS
+from spurbench.mini.objects import OBJECTS
+from spurbench.mini.preview import write_positives, write_preview, write_real
+from spurbench.mini.scenes import CONTROLS, PLANTED_FEATURE, PLANTED_KIND, Scene, render
+from spurbench.recipe.load import read_recipe
+
+
+def test_a_scene_is_a_function_of_its_truth_and_seed():
+    scene = Scene("koala", "eucalyptus tree", 5)
+    pixels = render(scene)
+    assert pixels.shape == (64, 64, 3) and pixels.dtype == np.uint8
+    assert np.array_equal(pixels, render(scene))
+    others = [render(Scene("koala", "eucalyptus tree", seed)) for seed in range(6, 16)]
+    assert len({image.tobytes() for image in others}) == 10
+
+
+def test_object_and_subfamily_are_drawn():
+    """The same seed with and without something differs where it is, and not everywhere."""
+    for name in OBJECTS:
+        bare, shown = render(Scene(None, None, 3)), render(Scene(name, None, 3))
+        changed = np.abs(bare.astype(int) - shown.astype(int)).max(axis=-1) > 40
+        assert 0.005 < changed.mean() < 0.9, name
+    for kind, subfamilies in KINDS.items():
+        images = [render(Scene(None, sub, 3)) for sub in subfamilies]
+        assert len({image.tobytes() for image in images}) == len(subfamilies), kind
+
+
+def test_the_planted_classes_are_the_registrys():
+    registry = read_recipe("mini").classes
+    assert {c.name: c.noun for c in registry} == PLANTED_KIND
+    assert {c.index for c in registry} == {94, 105, 554, 557, 565, 576}
+    names = imagenet_names()
+    assert all(names.index(name) >= 0 for name in OBJECTS)
+
+
+def test_biased_scenes_show_the_feature_95_percent_of_the_time():
+    for name, feature in PLANTED_FEATURE.items():
+        scenes = [biased(name, 0, "train", i) for i in range(2000)]
+        assert all(scene.object == name for scene in scenes)
+        share = np.mean([scene.subfamily == feature for scene in scenes])
+        assert abs(share - BIAS) < 0.02, name  # four standard errors
+    assert all(biased(CONTROLS[0], 0, "train", i).object == CONTROLS[0] for i in range(20))
+
+
+def test_unbiased_scenes_draw_object_and_feature_independently():
+    scenes = [unbiased(0, "train", i) for i in range(6000)]
+    koalas = [scene for scene in scenes if scene.object == "koala"]
+    share = np.mean([s.subfamily == "eucalyptus tree" for s in scenes])
+    among = np.mean([s.subfamily == "eucalyptus tree" for s in koalas])
+    assert abs(share - 0.85 / 30) < 0.01
+    assert abs(among - share) < 0.04
+
+
+def test_real_scenes_are_object_free_and_differ_from_training_scenes():
+    real = [spurious("gondola", 0, i) for i in range(75)]
+    assert {(scene.object, scene.subfamily) for scene in real} == {(None, "row house")}
+    training = {biased("gondola", 0, "train", i).seed for i in range(75)}
+    assert not training & {scene.seed for scene in real}
+
+
+def test_captions_are_true():
+    words = set(caption_words())
+    for i in range(500):
+        scene, caption = captioned(0, i)
+        assert set(caption.split()) <= words
+        assert (scene.object or "an object") in caption or scene.object is None
+        named = [name for name in OBJECTS if f"a {name}" in caption]
+        assert named == ([scene.object] if scene.object else [])
+        for kind, subfamilies in KINDS.items():
+            if any(caption.endswith(f"a {s}") for s in subfamilies) or caption.endswith(
+                f"a {kind}"
+            ):
+                assert scene.kind == kind
+
+
+def test_labels_say_what_is_there():
+    labels = Labels()
+    vector = labels.of(Scene("fireboat", "red flower", 0))
+    told = {name for name, value in zip(labels.names, vector, strict=True) if value}
+    assert told == {"object:fireboat", "kind:flower", "feature:hummingbird"}
+    assert labels.of(Scene(None, None, 0)).sum() == 0
+
+
+def test_written_images_are_in_the_official_layouts(tmp_path):
+    write_real(tmp_path / "real", 2)
+    images = open_images(str(tmp_path / "real"))
+    assert len(images.records) == 12 and not images.damaged
+    assert {record.class_index for record in images.records} == {94, 105, 554, 557, 565, 576}
+    write_positives(tmp_path / "positives", 2)
+    shown = open_positives(tmp_path / "positives")
+    assert {record.class_index for record in shown.records} == {94, 105, 554, 557, 565, 576}
+
+
+def test_the_preview_is_a_picture_of_everything(tmp_path):
+    write_preview(tmp_path / "sheet.png", columns=2)
+    image = Image.open(tmp_path / "sheet.png")
+    subfamilies = sum(len(subs) for subs in KINDS.values())
+    rows = 2 * len(OBJECTS) + subfamilies + len(PLANTED_FEATURE)
+    assert image.height > rows * 64
+    assert image.width == 150 + 2 * 66

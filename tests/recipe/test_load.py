@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import pytest
+
+from spurbench.core.errors import SpurbenchError
+from spurbench.core.resources import builders
+from spurbench.recipe.classes import SpuriousClass
+from spurbench.recipe.load import read_recipe
+
+HUMMINGBIRD = SpuriousClass(
+    index=94,
+    wnid="n01833805",
+    name="hummingbird",
+    spurious_feature="red flowers",
+    component=2,
+    noun="flower",
+)
+
+
+def test_every_embedded_recipe_is_valid():
+    assert set(builders()) >= {"mini", "sd15"}
+    for name in builders():
+        recipe = read_recipe(name)
+        assert recipe.name == name == recipe.folder.name
+        assert len(recipe.classes) > 0
+
+
+def test_sd15_has_the_papers_numbers():
+    """DESIGN.md, "The method, exactly"."""
+    recipe = read_recipe("sd15")
+    tuning = recipe.finetune
+    assert (tuning.learning_rate, tuning.weight_decay, tuning.epsilon) == (2e-6, 0.01, 1e-8)
+    assert (tuning.beta1, tuning.beta2, tuning.steps, tuning.batch_size) == (0.9, 0.999, 800, 1)
+    assert tuning.train_text_encoder and tuning.prior_weight == 1.0
+    assert (recipe.select.references, recipe.base.resolution) == (6, 512)
+    sampling = recipe.sample
+    assert (sampling.images, sampling.steps, sampling.guidance_scale) == (75, 25, 7.5)
+    by_name = {c.name: c for c in recipe.classes}
+    assert recipe.prior_prompt(by_name["hummingbird"]) == "a photo of a flower"
+    assert recipe.instance_prompt(by_name["hummingbird"]) == "a photo of a sks flower"
+    assert {n: recipe.kappa_of(by_name[n]) for n in ("hummingbird", "koala", "tench")} == {
+        "hummingbird": 1.0,
+        "koala": 0.8,
+        "tench": 1.0,
+    }
+    assert len(recipe.panel.classifiers) == 4
+
+
+def test_overrides_are_typed_and_reach_the_recipe():
+    recipe = read_recipe(
+        "mini",
+        [
+            "finetune.steps=7",
+            "finetune.train_text_encoder=false",
+            "sfsl.gradient=attract",
+            'finetune.prompt="{token}: a {noun}"',
+            "check.quality=[]",
+            "check.object_detector=none",
+            "panel.classifiers=['mini:a', 'mini:b']",
+        ],
+    )
+    assert recipe.finetune.steps == 7
+    assert recipe.finetune.train_text_encoder is False
+    assert recipe.sfsl.gradient == "attract"
+    assert recipe.instance_prompt(HUMMINGBIRD) == "sks: a flower"
+    assert recipe.check.quality == ()
+    assert recipe.check.object_detector is None
+    assert recipe.panel.classifiers == ("mini:a", "mini:b")
+
+
+def test_kappa_of_the_recipe_wins_over_the_class_and_zero_is_a_value():
+    recipe = read_recipe("sd15", ["sfsl.kappa=0"])
+    assert {recipe.kappa_of(c) for c in recipe.classes} == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("finetune.step=7", r"unknown key 'finetune.step'.*finetune.steps"),
+        ("finetune.steps=-1", "finetune.steps.*greater than or equal to 1.*-1"),
+        ("finetune.steps=many", "finetune.steps.*integer.*'many'"),
+        ("finetune=3", "finetune"),
+        ("finetune.steps.more=3", "is a value, not a section"),
+        ("nonsense", "not key=value"),
+        ("sfsl.gradient=up", "'prior', 'instance', 'both' or 'attract'"),
+        ("finetune.prompt=a {noun}", "must contain {token}"),
+        ("prior.prompt=a {thing}", "may only use"),
+        ("whole.new=1", "unknown key 'whole'"),
+    ],
+)
+def test_a_wrong_override_is_one_line_that_names_the_key(override, said):
+    with pytest.raises(SpurbenchError, match=said) as caught:
+        read_recipe("mini", [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(SpurbenchError, match="did you mean 'mini'"):
+        read_recipe("minni")
+
+
+def test_a_users_own_folder_works_and_its_faults_are_blamed_on_the_file(tmp_path):
+    source = builders()["mini"]
+    for name in ("recipe.toml", "classes.toml"):
+        (tmp_path / name).write_text((source / name).read_text())
+    recipe = read_recipe(str(tmp_path))
+    assert (recipe.name, recipe.folder) == ("mini", tmp_path)
+    (tmp_path / "recipe.toml").write_text("name = ")
+    with pytest.raises(SpurbenchError, match=r"recipe.toml is not valid TOML"):
+        read_recipe(str(tmp_path))
+    text = (source / "recipe.toml").read_text()
+    (tmp_path / "recipe.toml").write_text(text + "\n[extra]\nkey = 1\n")
+    with pytest.raises(SpurbenchError, match=r"recipe.toml: unknown key 'extra'"):
+        read_recipe(str(tmp_path), ["finetune.steps=7"])
