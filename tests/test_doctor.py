@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from huggingface_hub import constants
 
 from spurbench import doctor
-from spurbench.cli import main
+from spurbench.cli.main import main
 from spurbench.core.identity import file_sha256
 from spurbench.core.resources import builders
 from spurbench.doctor import Check, diagnose

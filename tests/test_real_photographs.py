@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from spurbench.cli import main
+from spurbench.cli.main import main
 
 # Spurious accuracy (top-1), top-5 and mean probability, worked out by independent code.
 FIGURES = {0: (0.400, 0.700, 0.1848), 1: (0.370, 0.713, 0.1302), 2: (0.360, 0.700, 0.1315)}

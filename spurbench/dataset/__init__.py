@@ -1,0 +1,1 @@
+"""The emitted dataset: written, described, checked, compared, published."""

@@ -1,0 +1,1 @@
+"""Images from folders, datasets and the hub, as records and as pixels."""

@@ -1,0 +1,1 @@
+"""Entries, the boards that rank them, and the page."""

@@ -1,0 +1,1 @@
+"""A build's every number, and its pairs of class and spurious feature."""

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from makers.toy import save_toy_pipeline, toy_recipe
 from spurbench.build.plan import TERA, plan
-from spurbench.cli import main
+from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError
 from spurbench.diffusion.base import load_base
 from spurbench.recipe.load import read_recipe

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from makers.toy import save_noise_images, save_toy_classifier, toy_recipe
-from spurbench.cli import main
+from spurbench.cli.main import main
 
 
 def run(*arguments: str):
@@ -66,7 +66,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported():
 
 def test_evaluating_robustly_does_not_import_robustbench(toy, tmp_path):
     code = (
-        "import sys\nfrom spurbench.cli import main\n"
+        "import sys\nfrom spurbench.cli.main import main\n"
         f"main(['eval', '--model', {str(toy / 'one')!r}, '--data', {str(toy / 'real')!r}, "
         f"'--output', {str(tmp_path)!r}], standalone_mode=False)\n"
         "print('robustbench' in sys.modules, 'pyiqa' in sys.modules)"

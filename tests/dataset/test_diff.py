@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from makers.rows import provenance, row, write
-from spurbench.cli import main
+from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError
 from spurbench.dataset import changelog
 from spurbench.dataset.diff import compare, summarise

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from makers.hub_server import TOKEN, running_hub
 from makers.rows import row, write
-from spurbench.cli import main
+from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import file_sha256
 from spurbench.dataset import push as push_module
@@ -233,7 +233,7 @@ def test_what_the_command_pushes_loads_from_the_hub(hub, datasets_of_versions, t
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 
-    command = "from spurbench.cli import main; main()"
+    command = "from spurbench.cli.main import main; main()"
     for version in ("1.0.0", "1.1.0"):
         said = run(command, "push", str(datasets_of_versions / version), "--repo-id", NAME)
         assert f'load_dataset("{NAME}", revision="v{version}")' in said

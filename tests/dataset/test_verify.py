@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from makers.rows import picture, row, write
-from spurbench.cli import main
+from spurbench.cli.main import main
 from spurbench.core.identity import file_sha256, fingerprint
 from spurbench.dataset import card
 from spurbench.dataset.manifest import MANIFEST

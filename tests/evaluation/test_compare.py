@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from makers.measured import save_dataset, save_result
-from spurbench.cli import main
+from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError
 from spurbench.evaluation import compare, metrics
 from spurbench.evaluation.paired import mcnemar

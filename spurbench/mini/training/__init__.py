@@ -1,0 +1,1 @@
+"""The embedded recipe's models, trained from nothing."""

@@ -1,0 +1,1 @@
+"""`spurbench ablate`: one recipe varied row by row, built over seeds, and measured."""

@@ -1,0 +1,92 @@
+"""`spurbench ablate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from spurbench.cli.options import device_option
+from spurbench.cli.tables import silence_libraries
+
+
+@click.command()
+@click.option(
+    "--recipe", default="mini", show_default=True, help="With an ablation.toml beside it."
+)
+@click.option("--rows", "wanted_rows", default="", help="Names of rows, by comma. [default: all]")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Builds of each row: seeds 0, 1, ...",
+)
+@click.option("--classes", "wanted", default="all", show_default=True, help="As in build.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="As in build.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a recipe key in every row; repeatable.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of datasets and tables. [default: out/ablation-RECIPE]",
+)
+@click.option(
+    "--unseen",
+    multiple=True,
+    metavar="SPEC",
+    help="Measure a classifier that had no part in the images too; as --model of eval; repeatable.",
+)
+@device_option
+def ablate(
+    recipe: str,
+    wanted_rows: str,
+    seeds: int,
+    wanted: str,
+    data: Path | None,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    unseen: tuple[str, ...],
+    device: str,
+) -> None:
+    """Compare variations of a recipe over several seeds: table, plot, samples.
+
+    The rows are those of the recipe's ablation.toml. The same command goes on after an
+    interruption.
+    """
+    from spurbench.core.environment import choose_device
+    from spurbench.recipe.load import read_recipe
+    from spurbench.studies.ablation.ablate import ablate as run_ablation
+    from spurbench.studies.ablation.plan import AblationRequest, read_plan
+    from spurbench.studies.ablation.report import render_markdown
+
+    names = [name.strip() for name in wanted_rows.split(",") if name.strip()]
+    base = read_recipe(recipe, overrides)
+    request = AblationRequest(
+        recipe=recipe,
+        plan=read_plan(recipe, names),
+        overrides=overrides,
+        classes=base.classes.select(wanted),
+        data=data,
+        seeds=range(seeds),
+        output=output or Path("out") / f"ablation-{base.name}",
+        device=choose_device(device),
+        unseen=unseen,
+    )
+    click.echo(
+        f"Recipe {base.name}: {len(request.plan.rows)} rows, {seeds} seeds, "
+        f"{len(request.classes)} classes, device: {request.device}."
+    )
+    silence_libraries()
+    document = run_ablation(request)
+    click.echo(render_markdown(document))
+    click.echo(f"Wrote ablation.json, ablation.md, ablation.png, samples.png to {request.output}")

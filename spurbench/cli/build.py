@@ -1,0 +1,168 @@
+"""Commands that make datasets, and show what can be made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from spurbench.cli.options import device_option
+from spurbench.cli.tables import plan_tables, show, silence_libraries, stage_table
+from spurbench.core.errors import SpurbenchError
+
+
+@click.command()
+@click.option(
+    "--recipe",
+    "recipe_name",
+    default="mini",
+    show_default=True,
+    help="mini (embedded, offline), sd15 (the paper), or a folder with recipe.toml, classes.toml.",
+)
+@click.option(
+    "--classes",
+    "wanted",
+    default="all",
+    show_default=True,
+    help="all, paper, or names and indices: hummingbird,565.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Real images in the Spurious ImageNet layout. [default: the recipe's own]",
+)
+@click.option("--base", help="Base model: hub id or folder. Short for --set base.model=...")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a recipe key; repeatable.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Dataset folder. [default: out/spurbench-RECIPE-VERSION]",
+)
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where finished stages are kept. [default: .stages beside the output]",
+)
+@click.option("--version", "version", default="1.0.0", show_default=True, metavar="X.Y.Z")
+@click.option(
+    "--previous",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The version before: its changelog goes on, and says what changed.",
+)
+@click.option("--note", help="For the changelog: what is new.")
+@click.option("--seed", default=0, show_default=True, help="Global seed.")
+@click.option("--force", is_flag=True, help="Start over: make every stage again.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and its cost; touch no weights.")
+@device_option
+def build(
+    recipe_name: str,
+    wanted: str,
+    data: Path | None,
+    base: str | None,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    work: Path | None,
+    version: str,
+    previous: Path | None,
+    note: str | None,
+    seed: int,
+    force: bool,
+    dry_run: bool,
+    device: str,
+) -> None:
+    """Fine-tune per class, generate, check, and write a versioned dataset.
+
+    The same command goes on after an interruption. A class that fails does not stop the others;
+    the exit status is then 1.
+    """
+    from spurbench.build.build import BuildRequest
+    from spurbench.build.build import build as run_build
+    from spurbench.core.environment import choose_device
+    from spurbench.recipe.load import read_recipe
+
+    if base is not None:
+        overrides = (*overrides, f"base.model={base}")
+    recipe = read_recipe(recipe_name, overrides)
+    classes = recipe.classes.select(wanted)
+    chosen = choose_device(device)
+    output = output or Path("out") / f"spurbench-{recipe.name}-{version}"
+    click.echo(
+        f"Recipe {recipe.name}: {recipe.description} Classes: {len(classes)}, "
+        f"images each: {recipe.sample.images}, device: {chosen}."
+    )
+    silence_libraries()
+    if dry_run:
+        from spurbench.build.plan import plan
+
+        show(*plan_tables(plan(recipe, classes)))
+        return
+    built = run_build(
+        BuildRequest(
+            recipe=recipe,
+            classes=classes,
+            data=data,
+            output=output,
+            work=work or output.parent / ".stages" / recipe.name,
+            version=version,
+            seed=seed,
+            device=chosen,
+            force=force,
+            previous=previous,
+            note=note,
+        )
+    )
+    show(stage_table(built.seconds))
+    if built.failed:
+        for name, reason in built.failed.items():
+            click.echo(f"failed: {name}: {reason}", err=True)
+    if built.complete:
+        click.echo(f"{'Wrote' if built.written else 'Unchanged:'} {output}")
+        click.echo(f'Load it: datasets.load_dataset("{output.resolve()}")')
+    if built.failed:
+        raise SpurbenchError(
+            f"{len(built.failed)} of {len(classes)} classes failed: {', '.join(built.failed)}; "
+            "the same command tries them again, finished stages are kept"
+        )
+
+
+@click.command()
+@click.option("--recipe", "recipe_name", default="sd15", show_default=True, help="Whose registry.")
+@click.option("--classes", "wanted", default="all", show_default=True, help="As in build.")
+def classes(recipe_name: str, wanted: str) -> None:
+    """List the (class, spurious feature) pairs."""
+    from rich.table import Table
+
+    from spurbench.recipe.load import read_recipe
+
+    recipe = read_recipe(recipe_name)
+    table = Table(title=f"{recipe.name}: {recipe.description}", title_justify="left")
+    for heading in (
+        "index",
+        "wnid",
+        "class",
+        "spurious feature",
+        "component",
+        "noun",
+        "kappa",
+        "paper",
+    ):
+        table.add_column(heading, justify="right" if heading in {"index", "component"} else "left")
+    for c in recipe.classes.select(wanted):
+        kappa = "" if c.kappa is None else f"{c.kappa:g}"
+        table.add_row(
+            str(c.index),
+            c.wnid,
+            c.name,
+            c.spurious_feature,
+            str(c.component),
+            c.noun,
+            kappa,
+            "yes" if c.paper else "",
+        )
+    show(table)

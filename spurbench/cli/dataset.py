@@ -1,0 +1,94 @@
+"""Commands on finished datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from spurbench.cli.options import device_option
+from spurbench.cli.tables import show, silence_libraries
+from spurbench.core.errors import SpurbenchError
+
+
+@click.command()
+@click.argument("dataset", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    help="pyiqa metric; repeatable. [default: the dataset's own]",
+)
+@device_option
+def quality(dataset: Path, metrics: tuple[str, ...], device: str) -> None:
+    """Fill in the image quality columns that were null when a dataset was built."""
+    from spurbench.core.environment import choose_device
+    from spurbench.dataset.quality import fill_quality
+
+    for metric, count in fill_quality(dataset, metrics, choose_device(device)).items():
+        click.echo(f"{metric}: {count} scores filled in")
+
+
+@click.command()
+@click.argument("dataset", type=click.Path(path_type=Path))
+def verify(dataset: Path) -> None:
+    """Check a dataset: hashes, counts, schema, card, and that it loads as its card says.
+
+    The exit status is 1 if any check fails.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    from spurbench.dataset.verify import verify as run_checks
+
+    silence_libraries()
+    checks = run_checks(dataset)
+    table = Table(show_header=False)
+    for check in checks:
+        colour = {"ok": "green", "skipped": "yellow", "fail": "red"}[check.status]
+        table.add_row(Text(check.status, colour), check.name, Text(check.detail))
+    show(table)
+    failed = [check.name for check in checks if check.status == "fail"]
+    if failed:
+        raise SpurbenchError(f"{dataset} fails: {', '.join(failed)}")
+
+
+@click.command()
+@click.argument("dataset", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--repo-id", required=True, metavar="OWNER/NAME", help="On the hub.")
+@click.option("--private", is_flag=True, help="Not public.")
+@click.option("--dry-run", is_flag=True, help="Print the operations; change nothing.")
+def push(dataset: Path, repo_id: str, private: bool, dry_run: bool) -> None:
+    """Publish a dataset on the Hugging Face hub, tagged vX.Y.Z.
+
+    It is verified first. The same command goes on after an interruption. A published version is
+    never changed. The token is taken from HF_TOKEN or the saved login.
+    """
+    from spurbench.dataset.push import push as run_push
+
+    silence_libraries()
+    made = run_push(dataset, repo_id, private=private, dry_run=dry_run)
+    if dry_run or made.published:
+        for line in made.lines():
+            click.echo(line)
+    else:
+        click.echo(f'Published. Load it: load_dataset("{repo_id}", revision="{made.tag}")')
+
+
+@click.command()
+@click.argument("old", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("new", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--json", "output", type=click.Path(path_type=Path, dir_okay=False), help="Also write JSON."
+)
+def diff(old: Path, new: Path, output: Path | None) -> None:
+    """Say what changed from dataset OLD to dataset NEW, per class."""
+    from spurbench.core import atomic
+    from spurbench.dataset import diff
+    from spurbench.dataset.manifest import read_snapshot
+
+    difference = diff.compare(read_snapshot(old), read_snapshot(new))
+    show(*diff.to_tables(difference))
+    if output is not None:
+        atomic.write_json(output, difference.as_json())
+        click.echo(str(output))

@@ -1,0 +1,223 @@
+"""Commands that ask classifiers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from spurbench.cli.options import device_option
+from spurbench.cli.tables import contrast_table, result_table, results_table, show
+from spurbench.core.errors import SpurbenchError
+
+if TYPE_CHECKING:
+    from spurbench.evaluation.results import Result
+
+
+@click.command(name="eval")
+@click.option(
+    "--model",
+    "specs",
+    multiple=True,
+    metavar="SPEC[=CHECKPOINT]",
+    help="timm name, torchvision:ARCH.WEIGHTS, robustbench:NAME, hf-hub:OWNER/NAME, mini:NAME "
+    "(embedded panel), or a folder in timm's hub format; repeatable.",
+)
+@click.option(
+    "--panel",
+    "panel_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file with a list `classifiers` of such SPECs.",
+)
+@click.option("--data", required=True, help="Spurious ImageNet folder, built dataset or hub id.")
+@click.option(
+    "--split",
+    type=click.Choice(["real", "generated", "all"]),
+    default="all",
+    show_default=True,
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    help="Local weights of a timm or torchvision architecture (safetensors, or torch weights).",
+)
+@click.option(
+    "--positives",
+    type=click.Path(path_type=Path),
+    help="Images that truly show the classes (ImageNet layout): adds AUROC, average precision.",
+)
+@click.option(
+    "--preprocess",
+    type=click.Choice(["whole", "model"]),
+    default="whole",
+    show_default=True,
+    help="whole: short side to the input size, bicubic, centre crop, as the authors of Spurious "
+    "ImageNet do; model: the model's own evaluation transform.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("out/results"),
+    show_default=True,
+    help="Folder of results.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), help="[default: by the device]")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Threads that decode while the classifier runs. [default: one a core, 8 at most]",
+)
+@click.option("--force", is_flag=True, help="Measure again even if an unchanged result is stored.")
+@device_option
+def evaluate(
+    specs: tuple[str, ...],
+    panel_file: Path | None,
+    data: str,
+    split: str,
+    checkpoint: Path | None,
+    positives: Path | None,
+    preprocess: Any,
+    output: Path,
+    batch_size: int | None,
+    workers: int | None,
+    force: bool,
+    device: str,
+) -> None:
+    """Measure classifiers' spurious accuracy, real and generated.
+
+    Several classifiers share the decoding of the images; one that fails does not stop the others.
+    """
+    from spurbench.core.environment import choose_device
+    from spurbench.evaluation import panel
+    from spurbench.evaluation.evaluate import evaluate_each
+    from spurbench.images.sources import open_images, open_positives
+    from spurbench.recipe.load import read_recipe
+
+    members = panel.members(specs, panel_file, checkpoint, choose_device(device))
+    failed: dict[str, list[str]] = {}
+    results: list[Result] = []
+    for measured in evaluate_each(
+        members,
+        open_images(data, split, decode=False),  # type: ignore[arg-type]
+        read_recipe("sd15").classes,
+        output,
+        positives=open_positives(positives, decode=False) if positives else None,
+        preprocess=preprocess,
+        batch_size=batch_size,
+        workers=workers,
+        force=force,
+    ):
+        result = measured.result
+        if result is None:
+            failed.setdefault(measured.error or "", []).append(measured.spec)
+            continue
+        if not results:
+            for damaged in result.damaged:
+                click.echo(f"left out, damaged: {damaged.path} ({damaged.reason})", err=True)
+        results.append(result)
+        if len(members) == 1:
+            show(*(result_table(result, name) for name in result.splits))
+        again = " (stored result of the same measurement; --force repeats it)"
+        click.echo(f"{measured.path}{again if measured.stored else ''}")
+    if len(members) > 1 and results:
+        show(results_table(results))
+    if len(members) == 1 and failed:
+        raise SpurbenchError(*failed)
+    if failed:
+        for reason, affected in failed.items():
+            click.echo(f"failed: {', '.join(affected)}: {reason}", err=True)
+        raise SpurbenchError(
+            f"{len(members) - len(results)} of {len(members)} classifiers failed; "
+            "the others' results are kept, the same command measures only what is missing"
+        )
+
+
+@click.command()
+@click.option(
+    "--data",
+    required=True,
+    help="Folder of real images in the Spurious ImageNet layout.",
+)
+@click.option(
+    "--panel",
+    "members",
+    multiple=True,
+    required=True,
+    metavar="SPEC[=CHECKPOINT]",
+    help="A classifier as in eval --model, with local weights after '='; repeat for each.",
+)
+@click.option("--classes", "wanted", default="all", show_default=True, help="As in build.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the answers as JSON."
+)
+@device_option
+def select(
+    data: str, members: tuple[str, ...], wanted: str, output: Path | None, device: str
+) -> None:
+    """List the images that every classifier of a panel calls their class."""
+    from rich.table import Table
+
+    from spurbench.core import atomic
+    from spurbench.core.environment import choose_device
+    from spurbench.evaluation import panel
+    from spurbench.images.sources import open_images
+    from spurbench.recipe.load import read_recipe
+
+    registry = read_recipe("sd15").classes
+    chosen = {c.index: c for c in registry.select(wanted)}
+    images = open_images(data, "real")
+    records = [record for record in images.records if record.class_index in chosen]
+    if not records:
+        raise SpurbenchError(f"{data} has no images of the classes {wanted}")
+    classifiers = panel.load_panel(members, relative_to=Path(), device=choose_device(device))
+    selected = panel.select(classifiers, records)
+    table = Table(
+        title="Consistently spurious: called the class by "
+        + ", ".join(classifier.info.name for classifier in classifiers),
+        title_justify="left",
+    )
+    for heading in ("class", "of", "consistently spurious", "images (surest first)"):
+        table.add_column(heading)
+    for index, c in chosen.items():
+        total = sum(record.class_index == index for record in records)
+        found = [choice.path for choice in selected if choice.class_index == index]
+        if total:
+            table.add_row(
+                c.name, str(total), str(len(found)), ", ".join(Path(f).name for f in found)
+            )
+    show(table)
+    click.echo(f"{len(selected)} of {len(records)} images are consistently spurious")
+    for damaged in images.damaged:
+        click.echo(f"left out, damaged: {damaged.path} ({damaged.reason})", err=True)
+    if output is not None:
+        atomic.write_json(output, [choice.as_json() for choice in selected])
+        click.echo(str(output))
+
+
+@click.command()
+@click.argument("a", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("b", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--data", help="Dataset that was measured, as in eval: adds a sheet of the images.")
+@click.option(
+    "--images",
+    type=click.IntRange(min=1),
+    default=24,
+    show_default=True,
+    help="How many of the images on which they differ most.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("out/comparison"),
+    show_default=True,
+    help="Folder of comparison.json and images.png.",
+)
+def compare(a: Path, b: Path, data: str | None, images: int, output: Path) -> None:
+    """Compare two results, image by image; B minus A: below 0, B is fooled less."""
+    from spurbench.evaluation import compare as comparing
+
+    comparison = comparing.compare(a, b, images=images)
+    show(*(contrast_table(comparison, split) for split in comparison.splits))
+    for path in comparing.write(comparison, output, data):
+        click.echo(str(path))

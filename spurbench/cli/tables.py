@@ -1,0 +1,206 @@
+"""Results as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from spurbench.build.plan import Plan
+    from spurbench.evaluation.compare import Comparison
+    from spurbench.evaluation.results import ClassResult, Result, Summary
+
+
+def plan_tables(planned: Plan) -> tuple[Table, str]:
+    """What a build will do and cost: a table of its stages, and a paragraph."""
+    from rich.table import Table
+
+    from spurbench.build.plan import GIGA, TERA
+
+    table = Table(
+        title=f"Plan, by the architecture of {planned.architecture}", title_justify="left"
+    )
+    table.add_column("stage")
+    table.add_column("runs", justify="right")
+    table.add_column("each")
+    table.add_column("TFLOP", justify="right")
+    table.add_column("disk, GB", justify="right")
+    for stage in planned.stages:
+        table.add_row(
+            stage.name,
+            str(stage.runs),
+            stage.work,
+            f"{stage.operations / TERA:,.1f}",
+            f"{stage.disk / GIGA:,.2f}",
+        )
+    table.add_section()
+    table.add_row(
+        "all",
+        "",
+        "",
+        f"{sum(stage.operations for stage in planned.stages) / TERA:,.1f}",
+        f"{sum(stage.disk for stage in planned.stages) / GIGA:,.2f}",
+    )
+    costs = planned.costs
+    return table, (
+        f"Per sample, TFLOP: U-Net {costs.unet.forward / TERA:.3g}, with backward "
+        f"{costs.unet.training / TERA:.3g}; VAE encode {costs.encode / TERA:.3g}, decode "
+        f"{costs.decode.forward / TERA:.3g}, with backward {costs.decode.training / TERA:.3g}.\n"
+        f"Memory at the peak of fine-tuning: about {planned.memory / GIGA:.1f} GB, and what the "
+        f"device's context takes. Checkpoint while a class is fine-tuned: "
+        f"{planned.checkpoint / GIGA:.1f} GB."
+    )
+
+
+def stage_table(seconds: dict[tuple[str, str], tuple[float, bool]]) -> Table:
+    """What each subject's stages took, in seconds."""
+    from rich.table import Table
+
+    stages = list(dict.fromkeys(stage for _, stage in seconds))
+    table = Table(
+        title="Seconds by stage (in brackets: taken from the store)", title_justify="left"
+    )
+    table.add_column("subject")
+    for stage in stages:
+        table.add_column(stage, justify="right")
+    for subject in dict.fromkeys(subject for subject, _ in seconds):
+        cells = []
+        for stage in stages:
+            spent, reused = seconds.get((subject, stage), (None, False))
+            text = "" if spent is None else f"{spent:.1f}"
+            cells.append(f"({text})" if reused else text)
+        table.add_row(subject, *cells)
+    totals = [
+        sum(spent for (_, name), (spent, reused) in seconds.items() if name == stage and not reused)
+        for stage in stages
+    ]
+    table.add_section()
+    table.add_row("now", *(f"{total:.1f}" for total in totals))
+    return table
+
+
+def results_table(results: Sequence[Result]) -> Table:
+    """Several classifiers on one dataset, a line per classifier and split."""
+    from rich.table import Table
+
+    dataset = results[0].dataset
+    table = Table(title=f"{dataset.name} {dataset.version or ''}", title_justify="left")
+    headings = ("classifier", "split", "n", "spurious accuracy", "95 % interval", "top-5")
+    for heading in (*headings, "mean probability", "worst class"):
+        left = heading in {"classifier", "split", "worst class"}
+        table.add_column(heading, justify="left" if left else "right")
+    for result in results:
+        for split, part in result.splits.items():
+            summary = part.summary
+            interval = summary.spurious_accuracy_interval
+            table.add_row(
+                result.classifier.name,
+                split,
+                str(summary.n),
+                f"{100 * summary.spurious_accuracy:.1f} %",
+                f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
+                f"{100 * summary.top5:.1f} %",
+                f"{summary.mean_probability:.4f}",
+                f"{summary.worst_class} {100 * summary.worst_class_spurious_accuracy:.0f} %",
+            )
+    return table
+
+
+def result_table(result: Result, split: Any) -> Table:
+    """One classifier on one split, a line per class."""
+    from rich.table import Table
+
+    part = result.splits[split]
+    table = Table(
+        title=f"{result.classifier.name} on {result.dataset.name} "
+        f"{result.dataset.version or ''} {split} ({result.environment['device']})",
+        title_justify="left",
+    )
+    scored = part.summary.auroc is not None
+    for heading in (
+        "class",
+        "n",
+        "spurious accuracy",
+        "95 % interval",
+        "top-5",
+        "mean probability",
+    ):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    if scored:
+        table.add_column("AUROC", justify="right")
+        table.add_column("average precision", justify="right")
+    lines: list[tuple[str, ClassResult | Summary]] = [(c.name, c) for c in part.classes]
+    for name, c in (*lines, ("macro mean", part.summary)):
+        if c is part.summary:
+            table.add_section()
+        interval = c.spurious_accuracy_interval
+        cells = [
+            name,
+            str(c.n),
+            f"{100 * c.spurious_accuracy:.1f} %",
+            f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
+            f"{100 * c.top5:.1f} %",
+            f"{c.mean_probability:.4f}",
+        ]
+        if scored:
+            cells += [
+                f"{value:.3f}" for value in (c.auroc, c.average_precision) if value is not None
+            ]
+        table.add_row(*cells)
+    return table
+
+
+def contrast_table(comparison: Comparison, split: Any) -> Table:
+    """Two classifiers on one split, a line per class."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from spurbench.core.markdown import plain
+
+    part = comparison.splits[split]
+    title = f"A: {comparison.a}\nB: {comparison.b}\n{split} images of {comparison.dataset.name}"
+    table = Table(title=Text("\n".join(map(plain, title.splitlines()))), title_justify="left")
+    for heading in ("class", "n", "A", "B", "B - A", "95 % interval", "only A", "only B", "p"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    lines = [(plain(c.name), c, c.adjusted_p_value) for c in part.classes]
+    for name, c, p in (*lines, ("macro mean", part, part.p_value)):
+        if c is part:
+            table.add_section()
+        table.add_row(
+            Text(name),
+            str(c.n),
+            f"{100 * c.a:.1f} %",
+            f"{100 * c.b:.1f} %",
+            f"{100 * c.difference:+.1f}",
+            f"{100 * c.interval.low:+.1f} to {100 * c.interval.high:+.1f}",
+            str(c.only_a),
+            str(c.only_b),
+            "<0.001" if p < 0.001 else f"{p:.3f}",
+        )
+    return table
+
+
+def show(*renderables: Any) -> None:
+    """Print tables whole: in a pipe they are as wide as they need to be, not 80 columns."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    for renderable in renderables:
+        console.print(renderable)
+
+
+def silence_libraries() -> None:
+    """Other libraries' bars are noise between our own lines."""
+    import datasets
+    import diffusers
+    import transformers
+
+    datasets.disable_progress_bars()
+
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
