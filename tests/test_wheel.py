@@ -1,4 +1,4 @@
-"""The wheel works on its own: installed elsewhere, run from another folder."""
+"""However it is installed, it finds its recipes and cards: run elsewhere, from a fresh environment."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+DATA = ("builders", "dataset_cards")
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -25,10 +26,26 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 
 def build(target: str, source: Path, output: Path) -> Path:
-    """Build an ``sdist`` or a ``wheel`` from the project in ``source``."""
+    """Build an ``sdist``, a ``wheel`` or a ``wheel:editable`` from the project in ``source``."""
     run(sys.executable, "-m", "hatchling", "build", "-t", target, "-d", output, cwd=source)
     (made,) = output.iterdir()
     return made
+
+
+def names(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    """What git makes of the project on a system that has no links: they become text files."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git repository, so nothing to clone")
+    folder = tmp_path_factory.mktemp("clone")
+    settings = ("git", "-c", "core.symlinks=false")
+    run(*settings, "checkout-index", "--all", f"--prefix={folder}/", cwd=ROOT)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -37,54 +54,114 @@ def wheel(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(wheel, tmp_path_factory) -> Path:
-    """A fresh environment with the wheel; its dependencies are those of the tests' environment."""
-    folder = tmp_path_factory.mktemp("environment")
+def wheel_of_the_sdist(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sdist")
+    archive = build("sdist", ROOT, folder / "made")
+    with tarfile.open(archive) as file:
+        assert not [member.name for member in file if member.issym() or member.islnk()]
+        file.extractall(folder, filter="data")
+    return build("wheel", folder / archive.name.removesuffix(".tar.gz"), folder / "wheel")
+
+
+@pytest.fixture(scope="module")
+def wheel_of_the_clone(clone, tmp_path_factory) -> Path:
+    return build("wheel", clone, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def editable(clone, tmp_path_factory) -> Path:
+    """What an editable install of the clone puts into an environment."""
+    return build("wheel:editable", clone, tmp_path_factory.mktemp("editable"))
+
+
+def install(wheel: Path, folder: Path) -> Path:
+    """Make an environment with a wheel; its dependencies are those of the tests' environment.
+
+    Returns:
+        Its folder of programs.
+    """
     run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
     python = folder / "bin" / "python"
-    install = ("install", "--quiet", "--no-deps", "--no-index", wheel)
-    run(sys.executable, "-m", "pip", "--python", python, *install, cwd=folder)
-    (packages,) = folder.glob("lib/python*/site-packages")
+    options = ("install", "--quiet", "--no-deps", "--no-index", wheel)
+    run(sys.executable, "-m", "pip", "--python", python, *options, cwd=folder)
     # Folders added by a .pth come after site-packages, and theirs are not read: neither an
     # installed nor an editable spurbench of the tests' environment can stand in for the wheel.
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    (packages(folder) / "zz-dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return folder / "bin"
 
 
-def names(wheel: Path) -> set[str]:
-    with zipfile.ZipFile(wheel) as archive:
-        return set(archive.namelist())
+def packages(environment: Path) -> Path:
+    (found,) = environment.glob("lib/python*/site-packages")
+    return found
 
 
-def test_builders_and_cards_travel_in_the_wheel(wheel):
+def test_nothing_in_the_tree_is_a_link():
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git repository to ask")
+    links = [
+        line for line in run("git", "ls-files", "-s", cwd=ROOT).splitlines() if line[:6] == "120000"
+    ]
+    assert not links
+
+
+def test_recipes_and_cards_travel_in_the_wheel(wheel):
     expected = {
         f"spurbench/{file.relative_to(ROOT).as_posix()}"
-        for folder in ("builders", "dataset_cards")
+        for folder in DATA
         for file in (ROOT / folder).rglob("*")
-        if file.is_file() and "__pycache__" not in file.parts
+        if file.is_file()
     }
-    assert {Path(name).suffix for name in expected} >= {".toml", ".py", ".jinja"}
+    assert {Path(name).suffix for name in expected} >= {".toml", ".safetensors", ".jinja"}
     assert expected <= names(wheel)
-    templates = {f"spurbench/templates/leaderboard.{end}" for end in ("css", "js", "html.jinja")}
-    assert templates <= names(wheel)
+    page = {
+        f"spurbench/leaderboard/templates/leaderboard.{end}" for end in ("css", "js", "html.jinja")
+    }
+    assert page <= names(wheel)
     assert not [name for name in names(wheel) if name.startswith(("tests/", "builders/"))]
 
 
-def test_the_source_distribution_makes_the_same_wheel(wheel, tmp_path):
-    archive = build("sdist", ROOT, tmp_path / "sdist")
-    with tarfile.open(archive) as file:
-        file.extractall(tmp_path, filter="data")
-    again = build("wheel", tmp_path / archive.name.removesuffix(".tar.gz"), tmp_path / "wheel")
-    assert names(again) == names(wheel)
+def test_folders_of_data_hold_no_code():
+    assert not [path for folder in DATA for path in (ROOT / folder).rglob("*.py")]
 
 
-def test_it_runs_from_a_fresh_environment_and_another_folder(environment, tmp_path):
-    script = "import spurbench; print(spurbench.__file__)"
-    imported = Path(run(environment / "python", "-c", script, cwd=tmp_path).strip())
-    assert imported.is_relative_to(environment.parent)
-    command = environment / "spurbench"
-    assert "leaderboard" in run(command, "--help", cwd=tmp_path)
-    assert "hummingbird" in run(command, "classes", cwd=tmp_path)
-    assert "fireboat" in run(command, "classes", "--recipe", "mini", cwd=tmp_path)
-    said = run(command, "doctor", cwd=tmp_path)
-    assert "recipe mini" in said and "recipe sd15" in said
+def test_the_source_distribution_makes_the_same_wheel(wheel, wheel_of_the_sdist):
+    assert names(wheel_of_the_sdist) == names(wheel)
+
+
+def test_a_clone_without_links_makes_a_wheel_with_every_tracked_recipe(clone, wheel_of_the_clone):
+    tracked = run("git", "ls-files", *DATA, cwd=ROOT).splitlines()
+    assert {f"spurbench/{name}" for name in tracked} <= names(wheel_of_the_clone)
+
+
+def test_an_editable_install_holds_no_frozen_copy_of_the_recipes(editable):
+    assert not [name for name in names(editable) if any(folder in name for folder in DATA)]
+
+
+@pytest.mark.parametrize("made", ["wheel", "wheel_of_the_sdist", "wheel_of_the_clone", "editable"])
+def test_it_runs_from_a_fresh_environment_and_another_folder(made, request, tmp_path):
+    environment, elsewhere = tmp_path / "environment", tmp_path / "elsewhere"
+    environment.mkdir()
+    elsewhere.mkdir()
+    programs = install(request.getfixturevalue(made), environment)
+    home = request.getfixturevalue("clone") if made == "editable" else environment
+    script = (
+        "import spurbench\nfrom spurbench.core.resources import builders, card_templates\n"
+        "print(spurbench.__file__, card_templates(), *builders().values(), sep='\\n')"
+    )
+    places = run(programs / "python", "-c", script, cwd=elsewhere).splitlines()
+    assert len(places) == 4
+    assert all(Path(place).is_relative_to(home) for place in places), places
+    assert "fireboat" in run(programs / "spurbench", "classes", "--recipe", "mini", cwd=elsewhere)
+
+
+def test_an_editable_install_reads_the_recipes_of_its_checkout(editable, clone, tmp_path):
+    (tmp_path / "environment").mkdir()
+    programs = install(editable, tmp_path / "environment")
+    registry = clone / "builders" / "mini" / "classes.toml"
+    before = registry.read_text()
+    try:
+        registry.write_text(before.replace("fireboat", "steamboat"))
+        said = run(programs / "spurbench", "classes", "--recipe", "mini", cwd=tmp_path)
+    finally:
+        registry.write_text(before)
+    assert "steamboat" in said and "fireboat" not in said

@@ -1,1 +1,0 @@
-"""Builders: one folder per dataset, found by name through importlib.resources."""
