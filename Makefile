@@ -4,14 +4,18 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
+ROBUSTBENCH := .venv-robustbench
 OUT := out
 DATASET := $(OUT)/spurbench-mini-1.0.0
 PANEL := resnet_v1 resnet_v2 resnet_robust vit
 
-.PHONY: help demo test test-browser test-slow check leaderboard bench assets clean
+# Bytecode is compiled once, here: where it can't be written later, every start would compile it anew.
+INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode
+
+.PHONY: help demo test test-browser test-robustbench test-slow check docs leaderboard bench assets clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[A-Za-z0-9_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -20,12 +24,18 @@ $(BIN)/uv:
 	$(BIN)/python -m pip install --quiet uv
 
 # A stamp per set of dependencies, renewed when pyproject.toml changes.
-$(VENV)/.installed-%: pyproject.toml | $(BIN)/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$*]'
+$(VENV)/.installed: pyproject.toml | $(BIN)/uv
+	$(INSTALL) --python $(BIN)/python --editable .
+	@$(BIN)/python -m compileall -q spurbench
 	@touch $@
 
-$(VENV)/.installed: pyproject.toml | $(BIN)/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable .
+$(VENV)/.installed-%: pyproject.toml $(VENV)/.installed
+	$(INSTALL) --python $(BIN)/python --editable '.[$*]'
+	@touch $@
+
+$(ROBUSTBENCH)/.installed: pyproject.toml | $(BIN)/uv
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(ROBUSTBENCH)
+	$(INSTALL) --python $(ROBUSTBENCH)/bin/python --editable '.[robustbench,test]'
 	@touch $@
 
 demo: $(VENV)/.installed ## Build the embedded dataset, evaluate its panel, render the leaderboard
@@ -43,6 +53,9 @@ test: $(VENV)/.installed-test ## Run the fast tests
 test-browser: $(VENV)/.installed-test ## Test the leaderboard's page in a headless Chromium (Debian: chromium chromium-driver)
 	$(BIN)/python -m pytest -m browser
 
+test-robustbench: $(ROBUSTBENCH)/.installed ## Test what depends on robustbench and the packages that it pins, in an environment of their own
+	$(ROBUSTBENCH)/bin/python -m pytest -m robustbench
+
 test-slow: $(VENV)/.installed-test ## Run the slow tests
 	$(BIN)/python -m pytest -m slow
 
@@ -50,6 +63,9 @@ check: $(VENV)/.installed-dev ## Lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-docs ## Make the documentation's site in site/; a broken link fails
+	$(BIN)/mkdocs build --strict --quiet
 
 leaderboard: $(VENV)/.installed ## Publish the embedded dataset's leaderboard: train more classifiers, evaluate all, render leaderboards/
 	$(BIN)/spurbench build --classes all --output $(DATASET)
@@ -67,4 +83,4 @@ assets: $(VENV)/.installed ## Train the embedded recipe's models from nothing (h
 	$(BIN)/python -m spurbench.mini.training.assets
 
 clean: ## Remove the environment and all output
-	rm -rf $(VENV) $(OUT)
+	rm -rf $(VENV) $(ROBUSTBENCH) $(OUT) site

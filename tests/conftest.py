@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,3 +15,10 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder of real photographs at {folder}")
     return folder
+
+
+@pytest.fixture
+def robustbench() -> None:
+    """For tests that want robustbench installed; they skip where it is not."""
+    if find_spec("robustbench") is None:
+        pytest.skip("robustbench is not installed; make test-robustbench has it")

@@ -1,4 +1,4 @@
-"""However it is installed, it finds its recipes and cards: run elsewhere, from a fresh environment."""
+"""However it is installed, it finds its recipes and cards, from a fresh environment elsewhere."""
 
 from __future__ import annotations
 

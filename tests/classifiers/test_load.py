@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import logging
 
 import pytest
@@ -186,8 +185,9 @@ def test_an_unknown_name_or_tag_lists_what_there_is():
         load_classifier("mini:x")
 
 
+@pytest.mark.robustbench
+@pytest.mark.usefixtures("robustbench")
 def test_robustbench_models_are_known_by_name():
-    assert importlib.util.find_spec("robustbench"), "the test extra brings it"
     with pytest.raises(SpurbenchError, match="nearest: Salman2020Do_R50"):
         load_classifier("robustbench:Salman2020Do_R55")
 

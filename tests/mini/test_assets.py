@@ -133,6 +133,8 @@ def test_tokenizer_is_deterministic():
 
 
 @pytest.mark.slow
+@pytest.mark.robustbench
+@pytest.mark.usefixtures("robustbench")
 def test_the_models_are_measured_on_fresh_scenes():
     measured = measure(scenes=3, samples=2, attacked=4, device=CPU)
     assert set(measured["panel"]) == set(PANEL)
