@@ -8,7 +8,7 @@ OUT := out
 DATASET := $(OUT)/spurbench-mini-1.0.0
 PANEL := resnet_v1 resnet_v2 resnet_robust vit
 
-.PHONY: help demo test test-browser test-slow check leaderboard bench assets clean
+.PHONY: help demo test test-browser test-slow mutants check leaderboard bench assets clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ test-browser: $(VENV)/.installed-test ## Test the leaderboard's page in a headle
 
 test-slow: $(VENV)/.installed-test ## Run the slow tests
 	$(BIN)/python -m pytest -m slow
+
+mutants: $(VENV)/.installed-mutants ## Run 300 wrong programs against the tests (about an hour); arguments in MUTANTS
+	PYTHONPATH=tests $(BIN)/python -m mutants $(MUTANTS)
 
 check: $(VENV)/.installed-dev ## Lint, format and types
 	$(BIN)/ruff check .
