@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spurbench.core.errors import SpurbenchError
+from spurbench.core.errors import SpurbenchError, reason
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +37,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise SpurbenchError(f"{path} is not a safetensors file: {error}") from None
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numbers()):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what unpickling junk raises has no common ancestor
-        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        said = f"{type(error).__name__}: {reason(error)}"
         raise SpurbenchError(
-            f"{path} can't be read as weights only ({reason[:120]}); nothing is unpickled here: "
+            f"{path} can't be read as weights only ({said[:120]}); nothing is unpickled here: "
             "save the bare state dict, best as safetensors"
         ) from None
     for nest in _NESTS:
@@ -49,6 +52,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not isinstance(loaded, Mapping) or not loaded:
         raise SpurbenchError(f"{path} holds no state dict; save model.state_dict()")
     return {key: value for key, value in loaded.items() if isinstance(value, Tensor)}
+
+
+def _numbers() -> list[Any]:
+    """NumPy's scalars: training scripts save accuracies as such beside the weights."""
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = {type(np.dtype(code)) for code in "?bhilqBHILQefd"}
+    # By the name of NumPy 1 too, under which older checkpoints have it.
+    return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
 
 
 def fit_state_dict(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -76,6 +87,8 @@ def fit_state_dict(model: nn.Module, state: Mapping[str, Tensor], source: str) -
                 f"{source} does not fit: {key} has shape {tuple(state[key].shape)}, the model's is "
                 f"{tuple(tensor.shape)}"
             )
+        if state[key].is_floating_point() and not state[key].isfinite().all():
+            raise SpurbenchError(f"{source} holds NaN or infinity in {key}; its weights are broken")
     model.load_state_dict({key: value.to(wanted[key].dtype) for key, value in state.items()})
 
 

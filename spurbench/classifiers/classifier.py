@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from PIL import Image
-from pydantic import Field
 from torch import Tensor, nn
 
-from spurbench.core.documents import Document
-from spurbench.core.errors import SpurbenchError
-from spurbench.core.imagenet import head_wnids
-
-Mode = Literal["whole", "model"]
-
-
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+from spurbench.classifiers.info import (
+    ClassifierInfo,
+    Interpolation,
+    Mode,
+    Preprocessing,
+    SourceName,
+)
+from spurbench.classifiers.labels import wnids_of
+from spurbench.core.errors import SpurbenchError, reason
+from spurbench.core.identity import weights_sha256
+from spurbench.core.imagenet import HEADS, head_wnids
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a source gives: the network and its own evaluation transform."""
+    """What a source gives: the network and its own evaluation transform.
+
+    Attributes:
+        labels: of the outputs, where they are not those of one of ImageNet's heads; see
+            :func:`spurbench.classifiers.labels.wnids_of`.
+        interpolation: None with a ``transform``.
+        transform: makes the network's input, (3, height, width), of an RGB image, in place of
+            resize, crop and normalisation.
+    """
 
     network: nn.Module
     name: str
     architecture: str
     input_size: tuple[int, int]
     resize: tuple[int, ...]
-    interpolation: Interpolation
+    interpolation: Interpolation | None
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     training_data: str | None = None
+    labels: Sequence[str | int] | None = None
+    transform: Callable[[Image.Image], Tensor] | None = None
 
 
 class Classifier(nn.Module):
@@ -43,12 +53,15 @@ class Classifier(nn.Module):
     Attributes:
         info: which classifier it is.
         input_size: (height, width) of the pixels it takes.
+        wnids: the WordNet id of each output; an output that is no class of ImageNet's has its own
+            label instead.
     """
 
-    def __init__(self, loaded: Loaded, info: ClassifierInfo) -> None:
+    def __init__(self, loaded: Loaded, info: ClassifierInfo, wnids: tuple[str, ...]) -> None:
         super().__init__()
         self.info = info
         self.input_size = loaded.input_size
+        self.wnids = wnids
         self.mean: Tensor
         self.std: Tensor
         self._loaded = loaded
@@ -101,11 +114,11 @@ class Classifier(nn.Module):
         Raises:
             SpurbenchError: if the head has no such class.
         """
-        column = {wnid: i for i, wnid in enumerate(head_wnids(self.info.head))}
+        column = {wnid: i for i, wnid in enumerate(self.wnids)}
         missing = [wnid for wnid in wnids if wnid not in column]
         if missing:
             raise SpurbenchError(
-                f"{self.info.name} ({self.info.head} head) has no class {', '.join(missing[:5])}"
+                f"{self.info.name} ({self.info.head} head) has no class {', '.join(missing)}"
             )
         return torch.tensor([column[wnid] for wnid in wnids], dtype=torch.int64)
 
@@ -115,11 +128,13 @@ class Classifier(nn.Module):
         Args:
             mode: ``whole``: bicubic to the input size on the short side, then centre crop, as the
                 authors of Spurious ImageNet do; ``model``: the classifier's own evaluation
-                transform.
+                transform, which is also taken where it is a function of the user's own.
         """
         loaded = self._loaded
         height, width = loaded.input_size
         whole = (height,) if height == width else (height, width)
+        if loaded.transform is not None:
+            mode = "model"
         return Preprocessing(
             mode=mode,
             resize=whole if mode == "whole" else loaded.resize,
@@ -127,7 +142,82 @@ class Classifier(nn.Module):
             interpolation="bicubic" if mode == "whole" else loaded.interpolation,
             mean=loaded.mean,
             std=loaded.std,
+            transform=" ".join(repr(loaded.transform).split()) if loaded.transform else None,
         )
+
+    @property
+    def own_transform(self) -> Callable[[Image.Image], Tensor] | None:
+        """The function of the user's own that makes its input, (3, height, width) of any dtype."""
+        return self._loaded.transform
+
+
+def assemble(
+    loaded: Loaded, *, spec: str, source: SourceName, checkpoint: str | None = None
+) -> Classifier:
+    """A classifier of what a source gives, on the CPU in float32.
+
+    Args:
+        loaded: what the source gives.
+        spec: what was asked for.
+        source: where it comes from.
+        checkpoint: the file name of the weights that were given with it.
+
+    Raises:
+        SpurbenchError: if it can't answer on an image of its input size, or its outputs are not
+            known to be ImageNet's classes.
+    """
+    network = loaded.network.float()
+    head, wnids = _label_space(loaded, _count_outputs(loaded))
+    info = ClassifierInfo(
+        spec=spec,
+        name=loaded.name,
+        source=source,
+        architecture=loaded.architecture,
+        parameters=sum(p.numel() for p in network.parameters()),
+        head=head,
+        weights_sha256=weights_sha256(network.state_dict()),
+        checkpoint=checkpoint,
+        training_data=loaded.training_data,
+    )
+    return Classifier(loaded, info, wnids)
+
+
+def _count_outputs(loaded: Loaded) -> int:
+    """How many logits there are for an image, which must be finite."""
+    height, width = loaded.input_size
+    with torch.inference_mode():
+        try:
+            outputs = loaded.network.eval()(torch.zeros(1, 3, height, width))
+        except Exception as error:  # what networks raise on a size they don't take has no ancestor
+            raise SpurbenchError(
+                f"{loaded.name} can't take an image of {height} x {width} pixels: {reason(error)}"
+            ) from None
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != 1:
+        raise SpurbenchError(f"{loaded.name} does not return a tensor of logits, (images, classes)")
+    if not outputs.isfinite().all():
+        raise SpurbenchError(f"{loaded.name} answers NaN or infinity; its weights are broken")
+    return outputs.shape[1]
+
+
+def _label_space(loaded: Loaded, count: int) -> tuple[str, tuple[str, ...]]:
+    """The head's name, and the WordNet id of each of its columns."""
+    if loaded.labels is None:
+        if count not in HEADS:
+            known = ", ".join(f"{width} ({name})" for width, name in HEADS.items())
+            raise SpurbenchError(
+                f"{loaded.name} has a head of {count} outputs and no labels; Spurious ImageNet's "
+                f"classes can be found in heads of {known} outputs, or by labels"
+            )
+        return HEADS[count], head_wnids(HEADS[count])
+    if len(loaded.labels) != count:
+        raise SpurbenchError(
+            f"{loaded.name} has {count} outputs and {len(loaded.labels)} labels; give one for each"
+        )
+    wnids = wnids_of(loaded.labels, loaded.name)
+    for head in HEADS.values():
+        if wnids == head_wnids(head):
+            return head, wnids
+    return f"own labels ({count})", wnids
 
 
 def transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
@@ -138,64 +228,15 @@ def transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
         :class:`Classifier`. PIL's antialiased resampling is used, as timm and torchvision do on
         images.
     """
-    resample = Image.Resampling[preprocessing.interpolation.upper()]
-    height, width = preprocessing.crop
+    from torchvision.transforms import v2
 
-    def apply(image: Image.Image) -> Tensor:
-        from torchvision.transforms.v2 import functional as tv
-
-        if len(preprocessing.resize) == 2:
-            size = (preprocessing.resize[1], preprocessing.resize[0])
-        else:
-            short = preprocessing.resize[0]
-            # The long side is truncated, as torchvision's Resize does.
-            if image.width <= image.height:
-                size = (short, max(short, int(short * image.height / image.width)))
-            else:
-                size = (max(short, int(short * image.width / image.height)), short)
-        resized = image if image.size == size else image.resize(size, resample)
-        pixels: Tensor = tv.center_crop(tv.pil_to_tensor(resized), [height, width])
-        return pixels
-
-    return apply
-
-
-def weights_sha256(network: nn.Module) -> str:
-    """Hex sha256 over a network's state dict: names, types, shapes and values, sorted by name."""
-    digest = hashlib.sha256()
-    for key, value in sorted(network.state_dict().items()):
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-class ClassifierInfo(Document):
-    """Which classifier was measured."""
-
-    spec: str = Field(description="as asked for")
-    name: str = Field(
-        description="resolved in full, e.g. vit_base_patch16_224.augreg_in21k_ft_in1k"
+    assert preprocessing.interpolation is not None, "a transform of the user's own made the pixels"
+    return v2.Compose(
+        [
+            v2.Resize(
+                list(preprocessing.resize), v2.InterpolationMode(preprocessing.interpolation)
+            ),
+            v2.PILToTensor(),
+            v2.CenterCrop(list(preprocessing.crop)),
+        ]
     )
-    source: Literal["timm", "torchvision", "robustbench", "hf-hub", "folder", "mini"]
-    architecture: str
-    parameters: int
-    head: str = Field(description="label space, e.g. imagenet-1k")
-    weights_sha256: str = Field(description="over the loaded state dict, not over a file")
-    checkpoint: str | None = Field(default=None, description="file name given with --checkpoint")
-    training_data: str | None = Field(
-        default=None, description="what a local classifier's config.json says of it"
-    )
-
-
-class Preprocessing(Document):
-    """From a decoded RGB image to the classifier's pixels, in this order."""
-
-    mode: Literal["whole", "model"] = Field(
-        description="whole: short side to the input size, then centre crop; "
-        "model: the classifier's own evaluation transform"
-    )
-    resize: tuple[int, ...] = Field(description="(short side,) or (height, width), pixels")
-    crop: tuple[int, int] = Field(description="centre crop, (height, width), pixels")
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]

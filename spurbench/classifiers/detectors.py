@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from spurbench.classifiers.folder import CONFIG, WEIGHTS, read_folder
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError
+from spurbench.core.identity import file_sha256
 from spurbench.recipe.classes import SpuriousClass
 
 What = Literal["object", "feature"]
@@ -49,7 +50,7 @@ def load_detector(spec: str, *, device: torch.device) -> ObjectDetector:
     if separator and kind in _KINDS:
         return _KINDS[kind](name, device)
     folder = Path(spec)
-    if (folder / "config.json").is_file():
+    if (folder / CONFIG).is_file():
         return MultiLabelDetector(folder, device)
     raise SpurbenchError(
         f"object detector {spec!r} is neither a folder with a config.json nor one of "
@@ -65,23 +66,18 @@ class MultiLabelDetector:
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        import timm
-        from safetensors.torch import load_file
-
-        from spurbench.core.identity import file_sha256
-
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        weights = folder / "model.safetensors"
+        config, weights = folder / CONFIG, folder / WEIGHTS
+        read = read_folder(config, weights)
+        labels = read.config.label_names or ()
+        if len(labels) != read.config.num_classes:
+            raise SpurbenchError(
+                f"{config} has {len(labels)} label_names for {read.config.num_classes} outputs"
+            )
         self.name = f"{folder.name}@{file_sha256(weights)[:16]}"
-        self.labels: list[str] = config["label_names"]
-        self.network = timm.create_model(
-            config["architecture"], num_classes=len(self.labels), **config.get("model_args", {})
-        )
-        state = {key: value.float() for key, value in load_file(weights).items()}
-        self.network.load_state_dict(state)
-        self.network.to(device).eval()
+        self.labels = list(labels)
+        self.network: Any = read.network.float().to(device).eval()
         self._device = device
-        self._cfg = config["pretrained_cfg"]
+        self._data = read.data
 
     def scores(
         self, images: Sequence[Image.Image], spurious_class: SpuriousClass, what: What
@@ -112,9 +108,9 @@ class MultiLabelDetector:
     def _batches(self, images: Sequence[Image.Image], size: int = 64) -> Iterator[Tensor]:
         from torchvision.transforms.v2 import functional as tv
 
-        _, height, width = self._cfg["input_size"]
-        mean = torch.tensor(self._cfg["mean"], device=self._device).view(3, 1, 1)
-        std = torch.tensor(self._cfg["std"], device=self._device).view(3, 1, 1)
+        _, height, width = self._data["input_size"]
+        mean = torch.tensor(self._data["mean"], device=self._device).view(3, 1, 1)
+        std = torch.tensor(self._data["std"], device=self._device).view(3, 1, 1)
         for start in range(0, len(images), size):
             resized = [
                 image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)

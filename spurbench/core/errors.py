@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from spurbench.core.text import printable
+
 
 class SpurbenchError(Exception):
     """Something the user can mend: one line that says what is wrong, where, and what to do.
 
     The command line prints it without a traceback (``--debug`` shows one) and exits with status 1.
+    File names in it may hold anything, such as a line feed that would forge a second message, so
+    what can't be printed is escaped.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 def reason(error: BaseException) -> str:

@@ -1,11 +1,15 @@
-"""What things are known by: hashes of values and files, and seeds."""
+"""What things are known by: hashes of values, files and weights, and seeds."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def fingerprint(value: Any) -> str:
@@ -18,6 +22,26 @@ def file_sha256(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """Hex sha256 over a state dict: names, types, shapes and values, sorted by name."""
+    digest = hashlib.sha256()
+    for key, value in sorted(state.items()):
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        update_with_values(digest, value)
+    return digest.hexdigest()
+
+
+def update_with_values(digest: Any, tensor: Tensor) -> None:
+    """Feed a tensor's values to a hash as they lie in memory, row after row.
+
+    What is said before them of names and types is the caller's: classifiers and base models
+    (:mod:`spurbench.diffusion.base`) say it in two ways, which published fingerprints fix.
+    """
+    import torch
+
+    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def derive_seed(seed: int, *parts: str | int) -> int:

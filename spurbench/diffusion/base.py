@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError, reason
+from spurbench.core.identity import update_with_values
 
 log = logging.getLogger(__name__)
 
@@ -196,4 +197,4 @@ def _fingerprint(pipeline: Any) -> str:
 def _update(digest: Any, name: str, module: nn.Module) -> None:
     for key, value in sorted(module.state_dict().items()):
         digest.update(f"{name}.{key} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        update_with_values(digest, value)

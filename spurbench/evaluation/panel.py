@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, ValidationError
 
 from spurbench.classifiers.classifier import Classifier
-from spurbench.classifiers.load import load_classifier
+from spurbench.classifiers.load import load_classifier, read_member
 from spurbench.core.documents import Document, describe
 from spurbench.core.errors import SpurbenchError
 from spurbench.evaluation.predict import predict
@@ -36,15 +36,9 @@ class Answer:
 
 
 def load_member(spec: str, *, relative_to: Path, device: torch.device) -> Classifier:
-    """Load ``SPEC`` or ``SPEC=CHECKPOINT``; a relative checkpoint starts from ``relative_to``."""
-    name, separator, checkpoint = spec.partition("=")
-    if (Path(spec) / "config.json").is_file():  # a folder with "=" in its name
-        name, separator, checkpoint = spec, "", ""
-    if separator and not checkpoint:
-        raise SpurbenchError(f"panel member {spec!r} names no checkpoint after '='")
-    return load_classifier(
-        name, checkpoint=relative_to / checkpoint if checkpoint else None, device=device
-    )
+    """Load ``SPEC`` or ``SPEC=CHECKPOINT``; see :func:`read_member`."""
+    name, checkpoint = read_member(spec, relative_to)
+    return load_classifier(name, checkpoint=checkpoint, device=device)
 
 
 def load_panel(

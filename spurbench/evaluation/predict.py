@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from spurbench.classifiers.classifier import Classifier, Mode
+from spurbench.classifiers.classifier import Classifier
+from spurbench.classifiers.info import Mode
 from spurbench.core.errors import SpurbenchError
-from spurbench.core.imagenet import head_wnids, imagenet_wnids
+from spurbench.core.imagenet import imagenet_wnids
 from spurbench.evaluation import metrics
 from spurbench.images.pixels import PixelStore, decode, default_workers
 from spurbench.images.records import (
@@ -76,7 +78,9 @@ def predict(
         zip(classes, classifier.columns([wnids[c] for c in classes]).tolist(), strict=True)
     )
     columns = np.array([column_of[image.class_index] for image in images])
-    batches = (store.batches if store else decode)(
+    given = classifier.own_transform
+    read = partial(decode, transform=given) if given or store is None else store.batches
+    batches = read(
         images,
         classifier.preprocessing(preprocess),
         batch_size=batch_size or default_batch_size(classifier.device),
@@ -102,9 +106,8 @@ def predict(
             f"all {len(damaged)} images are damaged; the first: {images[first].path} "
             f"({damaged[first]})"
         )
-    head = head_wnids(classifier.info.head)
     index_of = {wnid: i for i, wnid in enumerate(wnids)}
-    predicted = [head[column] for column in np.concatenate(answers)]
+    predicted = [classifier.wnids[column] for column in np.concatenate(answers)]
     return Predictions(
         prediction=np.array([index_of.get(wnid, -1) for wnid in predicted], np.int64),
         predicted_wnid=predicted,
@@ -115,10 +118,13 @@ def predict(
 
 
 def _logits(classifier: Classifier, pixels: Tensor) -> Iterator[NDArray[np.float32]]:
-    """Logits of uint8 pixels in order, in as many parts as memory asks for."""
+    """Logits of pixels in order, in as many parts as memory asks for."""
     try:
         with torch.inference_mode():
-            scaled = pixels.to(classifier.device).float().div_(255)
+            # A transform of the user's own gives what the network takes; images give bytes.
+            scaled = pixels.to(classifier.device).float()
+            if pixels.dtype == torch.uint8:
+                scaled.div_(255)
             if scaled.device.type == "cpu":  # where convolutions are up to twice as fast so
                 scaled = scaled.contiguous(memory_format=torch.channels_last)
             yield classifier(scaled).float().cpu().numpy()

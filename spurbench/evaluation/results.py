@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from spurbench.classifiers.classifier import ClassifierInfo, Preprocessing
+from spurbench.classifiers.info import ClassifierInfo, Preprocessing
 from spurbench.core import atomic
 from spurbench.core.documents import Document, Share, describe
 from spurbench.core.errors import SpurbenchError

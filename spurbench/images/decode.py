@@ -8,7 +8,10 @@ import math
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from spurbench.core.errors import SpurbenchError
+from spurbench.core.errors import SpurbenchError, reason
+
+MAX_RATIO = 32
+"""Long side by short side. Resizing a strip of one pixel by 60,000 would take gigabytes."""
 
 
 class DamagedImageError(SpurbenchError):
@@ -23,7 +26,8 @@ def decode_rgb(data: bytes) -> Image.Image:
     frame counts.
 
     Raises:
-        DamagedImageError: if the bytes are not an image, or end too early.
+        DamagedImageError: if the bytes are not an image, end too early, or hold one that no
+            photograph is like: too large, or a strip.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(data))
@@ -31,15 +35,18 @@ def decode_rgb(data: bytes) -> Image.Image:
         # way out: warning filters belong to the process, and this runs in threads.
         if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
             raise Image.DecompressionBombError
+        if max(image.size) > MAX_RATIO * min(image.size):
+            raise DamagedImageError(f"a strip of {image.width} x {image.height} pixels")
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
+    except DamagedImageError:
+        raise
     except UnidentifiedImageError:
         raise DamagedImageError("not an image") from None
     except Image.DecompressionBombError:
         raise DamagedImageError("too large to be a photograph (decompression bomb?)") from None
     except Exception as error:  # what decoders raise on junk has no common ancestor
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise DamagedImageError(reason) from None
+        raise DamagedImageError(reason(error)) from None
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
         grey = np.asarray(image).astype(np.float64) / 65535 * 255
         return Image.fromarray(np.clip(grey.round(), 0, 255).astype(np.uint8)).convert("RGB")

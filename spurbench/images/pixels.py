@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,11 @@ from typing import IO
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from spurbench.classifiers.classifier import Preprocessing, transform
+from spurbench.classifiers.classifier import transform as resized
+from spurbench.classifiers.info import Preprocessing
 from spurbench.core.identity import fingerprint
 from spurbench.images.decode import DamagedImageError, decode_rgb
 from spurbench.images.records import ImageRecord
@@ -31,7 +33,7 @@ class Batch:
 
     Attributes:
         positions: (B,) of the readable images in the sequence.
-        pixels: (B, 3, height, width) uint8.
+        pixels: (B, 3, height, width) uint8, or of a dtype that a transform of the user's own gives.
         damaged: position to reason, of those that can't be decoded.
     """
 
@@ -120,7 +122,12 @@ def default_workers() -> int:
 
 
 def decode(
-    images: Sequence[ImageRecord], preprocessing: Preprocessing, *, batch_size: int, workers: int
+    images: Sequence[ImageRecord],
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    workers: int,
+    transform: Callable[[Image.Image], Tensor] | None = None,
 ) -> Iterator[Batch]:
     """Decode, resize and crop images in order, a batch ahead of the caller.
 
@@ -129,8 +136,10 @@ def decode(
         preprocessing: see :func:`spurbench.classifiers.classifier.transform`.
         batch_size: images in a batch, damaged ones counted.
         workers: threads that decode; 0 does it in the caller's, when it asks.
+        transform: a function of the user's own that makes the pixels instead; they have the
+            dtype that it gives, and the size that ``preprocessing`` says.
     """
-    prepare = transform(preprocessing)
+    prepare = transform or resized(preprocessing)
 
     def read(image: ImageRecord) -> Tensor | str:
         try:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from spurbench.core.documents import Document
+from spurbench.core.documents import Document, read_bytes
+from spurbench.core.text import label
 
 Split = Literal["real", "generated"]
 
@@ -64,14 +66,19 @@ class ImageRecord:
         spurious_feature: str | None = None,
         name: str | None = None,
     ) -> ImageRecord:
-        """A record of a file, called ``name`` in messages."""
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        """A record of a regular file, called ``name`` in messages.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            SpurbenchError: if it is something else, or can't be read.
+        """
+        digest = hashlib.sha256(read_bytes(path)).hexdigest()
         return cls(
-            path=name or path.name,
+            path=name or label(path.name),
             class_index=class_index,
             source=source,
             sha256=digest,
-            read=path.read_bytes,
+            read=partial(read_bytes, path),
             class_name=class_name,
             spurious_feature=spurious_feature,
         )

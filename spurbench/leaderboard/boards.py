@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spurbench.classifiers.classifier import Preprocessing
+from spurbench.classifiers.info import Preprocessing
 from spurbench.core.errors import SpurbenchError
 from spurbench.evaluation import paired
 from spurbench.evaluation.results import SplitResult

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from spurbench.classifiers.classifier import ClassifierInfo, Preprocessing
+from spurbench.classifiers.info import ClassifierInfo, Preprocessing
 from spurbench.core import atomic
 from spurbench.core.documents import Document, Share, describe
 from spurbench.core.errors import SpurbenchError

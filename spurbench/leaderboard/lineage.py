@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from spurbench.classifiers.classifier import ClassifierInfo
+from spurbench.classifiers.info import ClassifierInfo
 
 UNKNOWN = "unknown"
 

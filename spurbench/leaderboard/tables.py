@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spurbench.classifiers.classifier import Preprocessing
+from spurbench.classifiers.info import Preprocessing
 from spurbench.core import atomic, markdown
 from spurbench.evaluation.results import Interval
 from spurbench.images.records import Split
@@ -244,6 +244,8 @@ def describe(preprocessing: Preprocessing) -> str:
         return "x".join(map(str, sides if len(set(sides)) > 1 else sides[:1]))
 
     resize, crop = size(preprocessing.resize), size(preprocessing.crop)
+    if preprocessing.transform is not None:
+        return f"{preprocessing.mode}: {crop}, a transform of its own"
     sizes = resize if resize == crop else f"{resize}, crop {crop}"
     return f"{preprocessing.mode}: {sizes}, {preprocessing.interpolation}"
 

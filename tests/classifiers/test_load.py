@@ -10,11 +10,11 @@ from safetensors.torch import save_file
 from torchvision.transforms import v2
 
 from makers.toy import save_toy_classifier
-from spurbench.classifiers import load as sources
 from spurbench.classifiers.classifier import Preprocessing, transform
 from spurbench.classifiers.load import load_classifier
+from spurbench.classifiers.timm import full_name
 from spurbench.core.errors import SpurbenchError
-from spurbench.core.imagenet import head_wnids
+from spurbench.core.imagenet import HEADS, head_wnids
 from spurbench.recipe.load import read_recipe
 
 SMALL = "test_efficientnet"  # timm's own toy architecture, 160 px, 1,000 classes
@@ -167,7 +167,7 @@ def test_a_missing_or_broken_checkpoint_is_one_line(content, said, suffix, tmp_p
 )
 def test_partial_tags_are_read_as_whole_words_in_timms_order(name, full):
     architecture, _, tag = name.partition(".")
-    assert sources._full_name(architecture, tag) == full
+    assert full_name(architecture, tag) == full
 
 
 def test_an_unknown_name_or_tag_lists_what_there_is():
@@ -198,7 +198,7 @@ def test_torchvision_takes_local_weights_and_its_own_preprocessing(tmp_path):
     model = models.get_model("shufflenet_v2_x0_5", weights=None)
     torch.save(model.state_dict(), tmp_path / "w.pt")
     classifier = load_classifier("torchvision:shufflenet_v2_x0_5", checkpoint=tmp_path / "w.pt")
-    assert classifier.info.name == "shufflenet_v2_x0_5.IMAGENET1K_V1"
+    assert classifier.info.name == "shufflenet_v2_x0_5"
     own = classifier.preprocessing("model")
     assert (own.resize, own.crop, own.interpolation) == ((256,), (224, 224), "bilinear")
     whole = classifier.preprocessing("whole")
@@ -218,7 +218,7 @@ def test_weights_that_cant_be_fetched_are_one_line(monkeypatch):
 
 @pytest.mark.parametrize("width", [1000, 11821, 21841, 21843])
 def test_every_spurious_class_has_a_column_in_the_imagenet_families(width):
-    head = sources._HEADS[width]
+    head = HEADS[width]
     wnids = head_wnids(head)
     assert len(wnids) == width
     missing = [c.name for c in read_recipe("sd15").classes if c.wnid not in wnids]
@@ -285,10 +285,16 @@ def test_timms_own_transform_is_used_in_model_mode(weights):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"resnet10t"', '"resnet10t', "describes no timm model"),
-        ('"resnet10t"', '"resnet5000"', "describes no timm model: Unknown model"),
-        ("num_classes", "classes", "has no key 'num_classes'"),
-        ("stem_width", "width_of_stem", "describes no timm model"),
+        ('"resnet10t"', '"resnet10t', "is not valid JSON"),
+        ('"resnet10t"', '"resnet5000"', "describes no timm model: unknown model 'resnet5000'"),
+        ("num_classes", "classes", "key 'num_classes' is missing"),
+        ("stem_width", "width_of_stem", "'width_of_stem' is not a setting of resnet10t"),
+        ('"stem_width": 8', '"stem_width": "wide"', "describes no timm model: "),
+        ("[0.5, 0.5, 0.5]}", "[0.5, 0, 0.5]}", r"pretrained_cfg.std.1: .*greater than 0"),
+        ("[0.5, 0.5, 0.5]}", "[0.5, NaN, 0.5]}", r"pretrained_cfg.std.1: .*finite|greater than 0"),
+        ("[3, 32, 32]", "[3, 32, 0]", r"pretrained_cfg.input_size.2"),
+        ('"crop_pct": 1.0', '"crop_pct": 1e-9', r"pretrained_cfg.crop_pct"),
+        ('"bicubic"', '"nonsense"', r"pretrained_cfg.interpolation"),
     ],
 )
 def test_a_folder_whose_config_is_wrong_is_named(tmp_path, old, new, message):

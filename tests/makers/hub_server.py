@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub: its HTTP protocol for datasets, over a real connection.
+"""A stand-in for the Hugging Face hub: its HTTP protocol for datasets (of models: fetching).
 
 It keeps repositories in memory: commits as lists of files, tags, and the large files that were
 uploaded. Written after what huggingface_hub 1.33 sends and reads. Large files travel by LFS: the
@@ -345,5 +345,6 @@ ROUTES = [
     (rf"/lfs/{NAME}/(\w+)", {"PUT"}, _Handler.put_object),
     (rf"/verify/{NAME}", {"POST"}, _Handler.verify_object),
     (f"/datasets/{NAME}/resolve/([^/]+)/(.+)", {"GET", "HEAD"}, _Handler.resolve),
+    (f"/{NAME}/resolve/([^/]+)/(.+)", {"GET", "HEAD"}, _Handler.resolve),  # models
 ]
 """Path, methods, and what answers."""

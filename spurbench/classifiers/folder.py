@@ -1,0 +1,233 @@
+"""Networks in timm's hub format, ``config.json`` and ``model.safetensors``; nothing is run."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, is_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from spurbench.classifiers.info import Interpolation
+from spurbench.classifiers.sources import Source
+from spurbench.core.documents import Document, read_json, validated
+from spurbench.core.errors import SpurbenchError, reason
+from spurbench.core.imagenet import HEADS
+from spurbench.core.resources import builders
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from spurbench.classifiers.classifier import Loaded
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+Side = Annotated[int, Field(ge=1, le=4096)]
+Mean = Annotated[float, Field(allow_inf_nan=False)]
+Deviation = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class DataConfig(Document):
+    """What a network wants of its images: all that is taken from timm's ``pretrained_cfg``.
+
+    The rest of it names files and addresses to load weights from, which are no business of a
+    folder that brings its own.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    input_size: tuple[Literal[3], Side, Side] | None = None
+    interpolation: Interpolation | None = None
+    mean: tuple[Mean, Mean, Mean] | None = None
+    std: tuple[Deviation, Deviation, Deviation] | None = None
+    crop_pct: float | None = Field(default=None, ge=0.05, le=2)
+    crop_mode: Literal["center", "squash", "border"] | None = None
+
+
+class Config(Document):
+    """What is read of a ``config.json``; other keys are notes of whoever wrote it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    architecture: str = Field(pattern=r"^\w+(\.\w+)?$", description="of timm's registry")
+    num_classes: int = Field(ge=1, le=1_000_000)
+    model_args: dict[str, Any] = Field(default={}, description="settings of the architecture")
+    pretrained_cfg: DataConfig
+    label_names: tuple[str, ...] | None = None
+    training_data: str | None = None
+
+
+@dataclass(frozen=True)
+class TimmFolder:
+    """A network with its weights, and what its ``config.json`` says of it.
+
+    Attributes:
+        data: ``pretrained_cfg``, completed with what the architecture's own says.
+    """
+
+    network: nn.Module
+    architecture: str
+    config: Config
+    data: Mapping[str, Any]
+
+
+def read_folder(config: Path, weights: Path) -> TimmFolder:
+    """Make the network that a ``config.json`` describes, with weights from a safetensors file.
+
+    Only settings of the architecture get through to timm: neither a path nor an address in the
+    file is followed, and nothing is unpickled.
+
+    Args:
+        config: ``architecture``, ``num_classes``, ``pretrained_cfg`` and perhaps ``model_args``.
+        weights: a safetensors file.
+
+    Raises:
+        SpurbenchError: if the file is missing or wrong, asks for anything but settings of the
+            architecture, or the weights don't fit.
+    """
+    import timm
+
+    from spurbench.classifiers.checkpoints import fit_state_dict, read_state_dict
+
+    try:
+        described = validated(Config, read_json(config), str(config))
+    except FileNotFoundError:
+        raise SpurbenchError(
+            f"no {config}; a classifier's folder holds {CONFIG}, {WEIGHTS}"
+        ) from None
+    architecture = described.architecture.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise SpurbenchError(f"{config} describes no timm model: unknown model {architecture!r}")
+    settings = _settings(architecture, described.model_args, config)
+    try:
+        network = timm.create_model(architecture, num_classes=described.num_classes, **settings)
+    except Exception as error:  # what constructors raise on odd settings has no common ancestor
+        raise SpurbenchError(f"{config} describes no timm model: {reason(error)}") from None
+    fit_state_dict(network, read_state_dict(weights), str(weights))
+    own = described.pretrained_cfg.model_dump(exclude_none=True)
+    return TimmFolder(network, architecture, described, {**network.pretrained_cfg, **own})
+
+
+def loaded(folder: TimmFolder, name: str) -> Loaded:
+    """A folder's network with its evaluation transform, called ``name``."""
+    from spurbench.classifiers import timm
+
+    config = folder.config
+    return replace(
+        timm.loaded(folder.network, name, folder.architecture, folder.data),
+        training_data=config.training_data,
+        labels=None if config.num_classes in HEADS else config.label_names,
+    )
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False for what can't be a path (too long, with NUL in it)."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _load(path: str, checkpoint: Path | None) -> Loaded:
+    folder = Path(path)
+    return loaded(read_folder(folder / CONFIG, folder / WEIGHTS), folder.resolve().name)
+
+
+def _check(path: str) -> None:
+    for file in (CONFIG, WEIGHTS):
+        if not is_file(Path(path) / file):
+            raise SpurbenchError(
+                f"no {file} in {path}; a classifier's folder holds {CONFIG} and {WEIGHTS}"
+            )
+
+
+def _panel() -> dict[str, Path]:
+    """The folders of the embedded panel by name."""
+    folders = builders()["mini"] / "assets" / "panel"
+    return {path.parent.name: path.parent for path in sorted(folders.glob(f"*/{CONFIG}"))}
+
+
+def _check_embedded(name: str) -> None:
+    if name not in _panel():
+        raise SpurbenchError(f"the embedded panel has no {name!r}; it has {', '.join(_panel())}")
+
+
+def _load_embedded(name: str, checkpoint: Path | None) -> Loaded:
+    return _load(str(_panel()[name]), None)
+
+
+def _settings(architecture: str, wanted: Mapping[str, Any], where: Path) -> dict[str, Any]:
+    """``model_args``, if all of them are settings of the architecture and plain values."""
+    declared = _declared(architecture)
+    for key, value in wanted.items():
+        if key not in declared or _names_a_file(key):
+            raise SpurbenchError(
+                f"{where}: model_args.{key[:80]!r} is not a setting of {architecture}; a model "
+                "folder may only set the architecture's own"
+            )
+        if not _is_plain(value):
+            raise SpurbenchError(
+                f"{where}: model_args.{key} is not a plain number, word, list or table of them"
+            )
+    return dict(wanted)
+
+
+def _declared(architecture: str) -> set[str]:
+    """What the networks in an architecture's module declare as their settings.
+
+    Without what timm's factory takes for itself: of that, some loads files.
+    """
+    import timm
+
+    module = sys.modules[timm.models.model_entrypoint(architecture).__module__]
+    networks = {
+        base
+        for value in vars(module).values()
+        if isinstance(value, type) and (hasattr(value, "forward_features") or is_dataclass(value))
+        for base in value.__mro__
+    }
+    makers = [vars(network)["__init__"] for network in networks if "__init__" in vars(network)]
+    names = {name for maker in makers for name in _parameters(maker)}
+    return names - _parameters(timm.create_model) - _parameters(timm.models.build_model_with_cfg)
+
+
+def _parameters(function: Any) -> set[str]:
+    return {
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and parameter.name != "self"
+    }
+
+
+def _names_a_file(key: str) -> bool:
+    words = r"pretrained|checkpoint|path|file|url|hub|cache|dir|download|custom_load|script|export"
+    return re.search(words, key.lower()) is not None
+
+
+def _is_plain(value: Any, depth: int = 4) -> bool:
+    """Whether a JSON value is a moderate number, a word, or a shallow list or table of them."""
+    match value:
+        case None | bool():
+            return True
+        case int() | float():
+            return abs(value) <= 1e6 and not math.isnan(value)
+        case str():
+            return re.fullmatch(r"[\w-]{0,64}", value) is not None
+        case list():
+            return depth > 0 and all(_is_plain(item, depth - 1) for item in value)
+        case dict():
+            return depth > 0 and all(
+                _is_plain(key) and not _names_a_file(key) and _is_plain(item, depth - 1)
+                for key, item in value.items()
+            )
+    return False
+
+
+SOURCE = Source("folder", _load, _check)
+EMBEDDED = Source("mini", _load_embedded, _check_embedded)

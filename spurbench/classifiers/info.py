@@ -1,0 +1,60 @@
+"""Which classifier was measured and how its pixels were made: what results say, without torch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from spurbench.core.documents import Document
+
+Mode = Literal["whole", "model"]
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+SourceName = Literal["timm", "torchvision", "robustbench", "hf-hub", "folder", "mini", "module"]
+
+
+class ClassifierInfo(Document):
+    """Which classifier was measured."""
+
+    spec: str = Field(description="as asked for")
+    name: str = Field(
+        description="resolved in full, e.g. vit_base_patch16_224.augreg_in21k_ft_in1k"
+    )
+    source: SourceName = Field(description="module: given as a network through the Python API")
+    architecture: str
+    parameters: int
+    head: str = Field(description="label space, e.g. imagenet-1k")
+    weights_sha256: str = Field(description="over the loaded state dict, not over a file")
+    checkpoint: str | None = Field(default=None, description="file name given with --checkpoint")
+    training_data: str | None = Field(
+        default=None, description="what a local classifier's config.json says of it"
+    )
+
+
+class Preprocessing(Document):
+    """From a decoded RGB image to the classifier's pixels, in this order."""
+
+    mode: Mode = Field(
+        description="whole: short side to the input size, then centre crop; "
+        "model: the classifier's own evaluation transform"
+    )
+    resize: tuple[int, ...] = Field(description="(short side,) or (height, width), pixels")
+    crop: tuple[int, int] = Field(description="centre crop, (height, width), pixels")
+    interpolation: Interpolation | None = Field(description="null with a transform")
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    transform: str | None = Field(
+        default=None,
+        description="repr of the function that made the pixels instead, given through the Python "
+        "API; only the size of what it returns (crop) is known then",
+    )
+
+    @model_serializer(mode="wrap")
+    def _unchanged_without_a_function(self, handler: SerializerFunctionWrapHandler) -> Any:
+        # Keys of results and builds are hashes over these values.
+        values = handler(self)
+        if self.transform is None:
+            values.pop("transform", None)
+        return values

@@ -1,0 +1,43 @@
+"""What a source of classifiers is. Nothing heavy is imported until one is asked to load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spurbench.classifiers.info import SourceName
+
+if TYPE_CHECKING:
+    from spurbench.classifiers.classifier import Loaded
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place that classifiers come from.
+
+    Attributes:
+        name: what stands before the colon of a SPEC.
+        load: loads the classifier that is named after the colon, with local weights if they are
+            given.
+        check: raises a ``SpurbenchError`` for a name that can't be right, without loading anything.
+        takes_checkpoint: whether local weights can be given.
+    """
+
+    name: SourceName
+    load: Callable[[str, Path | None], Loaded]
+    check: Callable[[str], None] = lambda name: None
+    takes_checkpoint: bool = False
+
+
+def registry(*sources: Source) -> dict[str, Source]:
+    """Sources by name.
+
+    Raises:
+        ValueError: if two have the same name.
+    """
+    by_name: dict[str, Source] = {source.name: source for source in sources}
+    if len(by_name) != len(sources):
+        raise ValueError(f"two sources have one name: {', '.join(s.name for s in sources)}")
+    return by_name
