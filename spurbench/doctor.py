@@ -12,15 +12,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
 from spurbench import __version__
+from spurbench.core.checks import Check, Status
 from spurbench.core.environment import PACKAGES
 from spurbench.core.identity import file_sha256
 from spurbench.core.resources import builders
@@ -37,26 +36,6 @@ _EXTRAS = {
     "pyiqa": "pip install pyiqa, for image quality",
 }
 _LOCAL_WEIGHTS = "the mini recipe needs no network; eval takes local weights with --checkpoint"
-
-Status = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One finding.
-
-    Attributes:
-        name: what was looked at.
-        status: ``fail`` only for what nothing works without.
-        detail: what was found.
-        hint: what to do about it, or what is possible without it.
-    """
-
-    name: str
-    status: Status
-    detail: str
-    hint: str | None = None
-
 
 Probe = Callable[[], Sequence[Check]]
 

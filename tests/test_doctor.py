@@ -16,9 +16,10 @@ from huggingface_hub import constants
 
 from spurbench import doctor
 from spurbench.cli.main import main
+from spurbench.core.checks import Check
 from spurbench.core.identity import file_sha256
 from spurbench.core.resources import builders
-from spurbench.doctor import Check, diagnose
+from spurbench.doctor import diagnose
 
 
 class _Site(http.server.BaseHTTPRequestHandler):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from spurbench.build.stages import BuildRequest, Built, Workshop, build_class
 from spurbench.build.store import StageStore
@@ -14,12 +13,13 @@ from spurbench.core.environment import package_versions
 from spurbench.core.errors import SpurbenchError
 from spurbench.dataset import changelog
 from spurbench.dataset.manifest import (
+    ChangelogEntry,
+    Provenance,
     Snapshot,
-    read_manifest,
     read_snapshot,
     require_writable,
-    without_images,
 )
+from spurbench.dataset.rows import Row
 from spurbench.dataset.write import write_dataset
 from spurbench.diffusion.base import load_base, load_decoder
 from spurbench.evaluation import panel
@@ -39,14 +39,15 @@ def build(request: BuildRequest) -> Built:
             is not one, or a model or the images can't be had.
     """
     require_writable(request.output, name=request.recipe.name, version=request.version)
+    previous = None
     if request.previous is not None:
-        earlier = read_manifest(request.previous)
+        previous = read_snapshot(request.previous)  # now: a damaged one must not cost the night
         changelog.require_successor(
-            (earlier["name"], earlier["version"]), (request.recipe.name, request.version)
+            (previous.name, previous.version), (request.recipe.name, request.version)
         )
     built = Built(output=request.output)
     workshop = _open(request, built)
-    rows: dict[str, list[dict[str, Any]]] = {"real": [], "generated": []}
+    rows: dict[str, list[Row]] = {"real": [], "generated": []}
     for spurious_class in request.classes:
         try:
             real, generated = build_class(workshop, spurious_class)
@@ -73,7 +74,7 @@ def build(request: BuildRequest) -> Built:
             name=request.recipe.name,
             version=request.version,
             quality=request.recipe.check.quality,
-            changelog=_changelog(request, rows, provenance),
+            changelog=_changelog(request, previous, rows, provenance),
         )
         built.complete = True
     return built
@@ -108,38 +109,36 @@ def _open(request: BuildRequest, built: Built) -> Workshop:
 
 def _changelog(
     request: BuildRequest,
-    rows: Mapping[str, Sequence[Mapping[str, Any]]],
-    provenance: Mapping[str, Any],
-) -> list[changelog.Entry]:
+    previous: Snapshot | None,
+    rows: Mapping[str, Sequence[Row]],
+    provenance: Provenance,
+) -> tuple[ChangelogEntry, ...]:
     """The previous version's changelog and an entry for this one."""
-    if request.previous is None:
+    if previous is None:
         return changelog.first(request.version, request.note)
-    new = Snapshot(request.recipe.name, request.version, provenance, without_images(rows))
-    return changelog.extended(
-        read_manifest(request.previous).get("changelog", []),
-        read_snapshot(request.previous),
-        new,
-        request.note,
-    )
+    new = Snapshot(request.recipe.name, request.version, provenance, rows)
+    return changelog.extended(previous, new, request.note)
 
 
-def _provenance(shop: Workshop, built: Built) -> dict[str, Any]:
+def _provenance(shop: Workshop, built: Built) -> Provenance:
     """How the dataset was made, for its card and ``spurbench.json``."""
     request = shop.request
-    return {
-        "recipe": json.loads(request.recipe.model_dump_json()),
-        "seed": request.seed,
-        "device": str(request.device),
-        "base_model": {"name": shop.base.name, "fingerprint": shop.base.fingerprint},
-        "panel": [classifier.info.model_dump(mode="json") for classifier in shop.panel],
-        "phi": shop.phi.info.model_dump(mode="json"),
-        "object_detector": shop.detector.name if shop.detector else None,
-        "real_images": shop.images.info.model_dump(mode="json"),
-        "damaged": [entry.model_dump(mode="json") for entry in shop.images.damaged],
-        "failed_classes": built.failed,
-        "versions": package_versions(),
-        "licences": {
-            "images": request.recipe.data.licence,
-            "weights": request.recipe.base.licence,
-        },
-    }
+    return Provenance.model_validate(
+        {
+            "recipe": json.loads(request.recipe.model_dump_json()),
+            "seed": request.seed,
+            "device": str(request.device),
+            "base_model": {"name": shop.base.name, "fingerprint": shop.base.fingerprint},
+            "panel": [classifier.info.model_dump(mode="json") for classifier in shop.panel],
+            "phi": shop.phi.info.model_dump(mode="json"),
+            "object_detector": shop.detector.name if shop.detector else None,
+            "real_images": shop.images.info.model_dump(mode="json"),
+            "damaged": [entry.model_dump(mode="json") for entry in shop.images.damaged],
+            "failed_classes": built.failed,
+            "versions": package_versions(),
+            "licences": {
+                "images": request.recipe.data.licence,
+                "weights": request.recipe.base.licence,
+            },
+        }
+    )

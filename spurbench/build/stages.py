@@ -20,13 +20,14 @@ from spurbench.core import atomic
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import derive_seed, fingerprint
 from spurbench.dataset import quality
+from spurbench.dataset.rows import Row
 from spurbench.diffusion.base import TRAINED, Decoder, TextToImage
 from spurbench.diffusion.finetune import finetune
 from spurbench.diffusion.objective import Subject
 from spurbench.diffusion.sample import sample
 from spurbench.evaluation import panel
 from spurbench.images.decode import decode_rgb
-from spurbench.images.records import ImageRecord, ImageSet
+from spurbench.images.records import Answer, ImageRecord, ImageSet
 from spurbench.recipe.classes import SpuriousClass
 from spurbench.recipe.schema import Recipe
 
@@ -88,6 +89,19 @@ class Built:
 
 
 @dataclass(frozen=True)
+class Examined:
+    """What the panel and the detector say of one image; None where there is no detector."""
+
+    image_sha256: str
+    panel: tuple[Answer, ...]
+    consistently_spurious: bool
+    object_score: float | None
+    object_absent: bool | None
+    feature_score: float | None
+    feature_present: bool | None
+
+
+@dataclass(frozen=True)
 class Workshop:
     """The loaded models and images that every class's stages share."""
 
@@ -105,7 +119,8 @@ class Workshop:
         self, subject: str, label: str, name: str, inputs: Mapping[str, Any], make: Any
     ) -> Stage:
         """A stage of the store, timed and said; ``label`` is what people read of it."""
-        stage = self.store.run(subject, name, {"revision": REVISIONS[name], **inputs}, make)
+        with atomic.explained(self.store.root / subject):
+            stage = self.store.run(subject, name, {"revision": REVISIONS[name], **inputs}, make)
         self.built.seconds[subject, label] = (stage.seconds, stage.reused)
         log.info(
             "%s: %s %s",
@@ -116,9 +131,7 @@ class Workshop:
         return stage
 
 
-def build_class(
-    shop: Workshop, spurious_class: SpuriousClass
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def build_class(shop: Workshop, spurious_class: SpuriousClass) -> tuple[list[Row], list[Row]]:
     """The rows of one class's real and generated images."""
     recipe = shop.request.recipe
     photographs = [r for r in shop.images.records if r.class_index == spurious_class.index]
@@ -129,9 +142,7 @@ def build_class(
         )
     examined = _examine(shop, spurious_class, photographs, "select")
     chosen = select_references(
-        spurious_class,
-        [[panel.Answer(**answer) for answer in entry["panel"]] for entry in examined],
-        recipe.select.references,
+        spurious_class, [entry.panel for entry in examined], recipe.select.references
     )
     tuned = None
     if recipe.finetune.method != "base":
@@ -143,50 +154,38 @@ def build_class(
 
     real_quality = _quality(shop, spurious_class, photographs, "quality of real")
     generated_quality = _quality(shop, spurious_class, generated, "quality of generated")
-    common = {
-        "label": spurious_class.index,
-        "class_index": spurious_class.index,
-        "class_name": spurious_class.name,
-        "wnid": spurious_class.wnid,
-        "spurious_feature": spurious_class.spurious_feature,
-        "component": spurious_class.component,
-    }
     real_rows = [
-        {
-            **common,
-            "image": record.read(),
-            "file_name": f"{spurious_class.folder}/{Path(record.path).name}",
-            "source": "real",
-            "prompt": None,
-            "seed": None,
-            "guidance_scale": None,
-            "num_inference_steps": None,
-            "kappa": None,
-            "base_model": None,
-            "is_reference": position in chosen,
-            **entry,
-            **scores,
-        }
+        _row(
+            spurious_class,
+            record,
+            entry,
+            scores,
+            prompt=None,
+            seed=None,
+            guidance_scale=None,
+            num_inference_steps=None,
+            kappa=None,
+            base_model=None,
+            is_reference=position in chosen,
+        )
         for position, (record, entry, scores) in enumerate(
             zip(photographs, examined, real_quality, strict=True)
         )
     ]
     generated_rows = [
-        {
-            **common,
-            "image": record.read(),
-            "file_name": f"{spurious_class.folder}/{Path(record.path).name}",
-            "source": "generated",
-            "prompt": recipe.instance_prompt(spurious_class),
-            "seed": seed,
-            "guidance_scale": recipe.sample.guidance_scale,
-            "num_inference_steps": recipe.sample.steps,
-            "kappa": recipe.kappa_of(spurious_class),
-            "base_model": shop.base.name,
-            "is_reference": False,
-            **entry,
-            **scores,
-        }
+        _row(
+            spurious_class,
+            record,
+            entry,
+            scores,
+            prompt=recipe.instance_prompt(spurious_class),
+            seed=seed,
+            guidance_scale=recipe.sample.guidance_scale,
+            num_inference_steps=recipe.sample.steps,
+            kappa=recipe.kappa_of(spurious_class),
+            base_model=shop.base.name,
+            is_reference=False,
+        )
         for record, seed, entry, scores in zip(
             generated,
             _sample_seeds(shop.request, spurious_class),
@@ -198,8 +197,38 @@ def build_class(
     return real_rows, generated_rows
 
 
+def _row(
+    spurious_class: SpuriousClass,
+    record: ImageRecord,
+    examined: Examined,
+    scores: Mapping[str, float | None],
+    **made: Any,
+) -> Row:
+    """A row of the dataset; ``made`` are the columns that say how the image came about."""
+    return Row(
+        image=record.read(),
+        label=spurious_class.index,
+        class_index=spurious_class.index,
+        class_name=spurious_class.name,
+        wnid=spurious_class.wnid,
+        spurious_feature=spurious_class.spurious_feature,
+        component=spurious_class.component,
+        source=record.source,
+        consistently_spurious=examined.consistently_spurious,
+        object_absent=examined.object_absent,
+        object_score=examined.object_score,
+        feature_present=examined.feature_present,
+        feature_score=examined.feature_score,
+        panel=examined.panel,
+        file_name=f"{spurious_class.folder}/{Path(record.path).name}",
+        image_sha256=examined.image_sha256,
+        quality=scores,
+        **made,
+    )
+
+
 def select_references(
-    spurious_class: SpuriousClass, answers: Sequence[Sequence[panel.Answer]], count: int
+    spurious_class: SpuriousClass, answers: Sequence[Sequence[Answer]], count: int
 ) -> list[int]:
     """Stage 1: the images that every classifier calls the class, the surest first.
 
@@ -226,7 +255,7 @@ def select_references(
 
 def _examine(
     shop: Workshop, spurious_class: SpuriousClass, records: Sequence[ImageRecord], label: str
-) -> list[dict[str, Any]]:
+) -> list[Examined]:
     """Stages 1 and 6: the panel's answers and the object's presence, for each image."""
     check = shop.request.recipe.check
 
@@ -238,25 +267,21 @@ def _examine(
             images = [decode_rgb(record.read()) for record in records]
             objects = shop.detector.scores(images, spurious_class, "object")
             features = shop.detector.scores(images, spurious_class, "feature")
-        atomic.write_json(
-            folder / "examined.json",
-            [
-                {
-                    "image_sha256": record.sha256,
-                    "panel": [asdict(answer) for answer in entry],
-                    "consistently_spurious": panel.consistently_spurious(entry),
-                    "object_score": thing,
-                    "object_absent": None if thing is None else thing < check.object_threshold,
-                    "feature_score": feature,
-                    "feature_present": None
-                    if feature is None
-                    else feature >= check.feature_threshold,
-                }
-                for record, entry, thing, feature in zip(
-                    records, answers, objects, features, strict=True
-                )
-            ],
-        )
+        entries = [
+            Examined(
+                image_sha256=record.sha256,
+                panel=tuple(entry),
+                consistently_spurious=panel.consistently_spurious(entry),
+                object_score=thing,
+                object_absent=None if thing is None else thing < check.object_threshold,
+                feature_score=feature,
+                feature_present=None if feature is None else feature >= check.feature_threshold,
+            )
+            for record, entry, thing, feature in zip(
+                records, answers, objects, features, strict=True
+            )
+        ]
+        atomic.write_json(folder / "examined.json", [asdict(entry) for entry in entries])
 
     inputs = {
         "class": spurious_class.index,
@@ -266,8 +291,10 @@ def _examine(
         "thresholds": [check.object_threshold, check.feature_threshold],
     }
     stage = shop.run(spurious_class.slug, label, "examine", inputs, make)
-    entries: list[dict[str, Any]] = stage.json("examined.json")
-    return entries
+    return [
+        Examined(**{**entry, "panel": tuple(Answer(**answer) for answer in entry["panel"])})
+        for entry in stage.json("examined.json")
+    ]
 
 
 def _prior(shop: Workshop, spurious_class: SpuriousClass) -> Stage:

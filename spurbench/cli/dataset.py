@@ -51,6 +51,8 @@ def verify(dataset: Path) -> None:
     failed = [check.name for check in checks if check.status == "fail"]
     if failed:
         raise SpurbenchError(f"{dataset} fails: {', '.join(failed)}")
+    if skipped := [f"{check.name} ({check.hint})" for check in checks if check.status == "skipped"]:
+        raise SpurbenchError(f"{dataset} passes but for what was skipped: {', '.join(skipped)}")
 
 
 @click.command()
@@ -67,12 +69,12 @@ def push(dataset: Path, repo_id: str, private: bool, dry_run: bool) -> None:
     from spurbench.dataset.push import push as run_push
 
     silence_libraries()
-    made = run_push(dataset, repo_id, private=private, dry_run=dry_run)
-    if dry_run or made.published:
-        for line in made.lines():
+    publication = run_push(dataset, repo_id, private=private, dry_run=dry_run)
+    if dry_run or publication.published:
+        for line in publication.lines():
             click.echo(line)
     else:
-        click.echo(f'Published. Load it: load_dataset("{repo_id}", revision="{made.tag}")')
+        click.echo(f'Published. Load it: load_dataset("{repo_id}", revision="{publication.tag}")')
 
 
 @click.command()

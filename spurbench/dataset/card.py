@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from spurbench.core import markdown
 from spurbench.core.resources import card_templates
+from spurbench.dataset.manifest import ChangelogEntry, Provenance
 from spurbench.dataset.rows import (
-    SPLITS,
     Row,
     class_indices,
     describe_columns,
@@ -21,6 +21,7 @@ from spurbench.dataset.rows import (
     share,
 )
 from spurbench.images.decode import decode_rgb
+from spurbench.images.records import SPLITS
 
 if TYPE_CHECKING:
     import datasets
@@ -55,8 +56,8 @@ class Edition:
         name: of the dataset.
         version: X.Y.Z.
         content: hex sha256 over rows and provenance.
-        provenance: how it was made, as JSON values.
-        changelog: entries, the newest first (:mod:`spurbench.dataset.changelog`).
+        provenance: how it was made.
+        changelog: the newest version first (:mod:`spurbench.dataset.changelog`).
         quality: image quality metrics among the columns.
         parts: by :func:`spurbench.dataset.rows.place`-able names, only those with rows.
     """
@@ -64,8 +65,8 @@ class Edition:
     name: str
     version: str
     content: str
-    provenance: Mapping[str, Any]
-    changelog: Sequence[Mapping[str, Any]]
+    provenance: Provenance
+    changelog: Sequence[ChangelogEntry]
     quality: Sequence[str]
     parts: Mapping[str, Part]
 
@@ -94,7 +95,7 @@ def render(edition: Edition, rows: Mapping[str, Sequence[Row]], kind: datasets.F
             {"name": name, "kind": column[0], "meaning": column[1]}
             for name, column in describe_columns(edition.quality).items()
         ],
-        recipe=markdown.embedded_json(edition.provenance["recipe"]),
+        recipe=markdown.embedded_json(edition.provenance.recipe),
         citations=citations(),
         samples=SAMPLES,
         sample_classes=SAMPLE_CLASSES,
@@ -189,14 +190,12 @@ def sample_grid(
     for position, index in enumerate(indices):
         top = head + position * side
         for at, split in enumerate(SPLITS):
-            chosen = [row for row in rows[split] if row["class_index"] == index][:columns]
+            chosen = [row for row in rows[split] if row.class_index == index][:columns]
             for column, row in enumerate(chosen):
-                tile = decode_rgb(row["image"]).resize(
-                    (side - 2, side - 2), Image.Resampling.LANCZOS
-                )
+                tile = decode_rgb(row.image).resize((side - 2, side - 2), Image.Resampling.LANCZOS)
                 sheet.paste(tile, (label + at * (columns * side + gap) + column * side, top))
             if chosen:
-                name, feature = chosen[0]["class_name"], chosen[0]["spurious_feature"]
+                name, feature = chosen[0].class_name, chosen[0].spurious_feature
                 draw.text((4, top + 34), name[:22], "black", font)
                 draw.text((4, top + 54), feature[:22], "#555555", font)
     return sheet
@@ -205,18 +204,18 @@ def sample_grid(
 def _class_table(rows: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
     table = []
     for index in class_indices(rows):
-        per_split = {s: [r for r in rows[s] if r["class_index"] == index] for s in SPLITS}
+        per_split = {s: [r for r in rows[s] if r.class_index == index] for s in SPLITS}
         first = next(r for s in SPLITS for r in per_split[s])
         entry: dict[str, Any] = {
             "index": index,
-            "name": first["class_name"],
-            "feature": first["spurious_feature"],
+            "name": first.class_name,
+            "feature": first.spurious_feature,
         }
         for split, chosen in per_split.items():
             entry[split] = {
                 "n": len(chosen),
-                "consistent": share(r["consistently_spurious"] for r in chosen),
-                "absent": share(r["object_absent"] for r in chosen),
+                "consistent": share(r.consistently_spurious for r in chosen),
+                "absent": share(r.object_absent for r in chosen),
                 "accuracy": panel_accuracy(chosen),
             }
         table.append(entry)

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from spurbench.core.errors import SpurbenchError
 from spurbench.dataset import diff
-
-Entry = Mapping[str, Any]
-"""``version``, ``note`` (or null) and ``changes``, a list of sentences."""
+from spurbench.dataset.manifest import ChangelogEntry, Snapshot
 
 
-def first(version: str, note: str | None) -> list[Entry]:
+def first(version: str, note: str | None) -> tuple[ChangelogEntry, ...]:
     """The changelog of a dataset that has no earlier version."""
-    return [{"version": version, "note": note, "changes": ["the first version"]}]
+    return (ChangelogEntry(version=version, note=note, changes=("the first version",)),)
 
 
-def extended(
-    earlier: Sequence[Entry], old: diff.Snapshot, new: diff.Snapshot, note: str | None
-) -> list[Entry]:
-    """The earlier version's changelog, with the new version's entry before it.
+def extended(old: Snapshot, new: Snapshot, note: str | None) -> tuple[ChangelogEntry, ...]:
+    """The old version's changelog, with the new version's entry before it.
 
     The entry's changes are what :func:`spurbench.dataset.diff.compare` finds.
     """
-    changes = diff.summarise(diff.compare(old, new))
-    return [{"version": new.version, "note": note, "changes": changes}, *earlier]
+    changes = tuple(diff.summarise(diff.compare(old, new)))
+    return (ChangelogEntry(version=new.version, note=note, changes=changes), *old.changelog)
 
 
 def require_successor(old: tuple[str, str], new: tuple[str, str]) -> None:

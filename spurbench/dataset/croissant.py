@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import yaml
+
 from spurbench.core.markdown import plain
+from spurbench.core.resources import card_templates
 from spurbench.dataset import card
-from spurbench.dataset.rows import describe_columns
+from spurbench.dataset.rows import ANSWER, describe_columns
 
 FILE = "croissant.json"
 
@@ -82,12 +85,12 @@ def metadata(edition: card.Edition) -> dict[str, Any]:
         "version": edition.version,
         "description": "Images of spurious features: things that are not a class but make ImageNet "
         "classifiers answer it. Real ones, and new ones from a fine-tuned text-to-image model. "
-        + plain(provenance["recipe"]["description"]),
+        + plain(provenance.recipe["description"]),
         "keywords": ["spurious features", "robustness", "ImageNet", "synthetic images"],
         "license": [
-            f"Real images: {plain(provenance['licences']['images'])}",
+            f"Real images: {plain(provenance.licences.images)}",
             "Base model weights, whose terms extend to what they generate: "
-            + plain(provenance["licences"]["weights"]),
+            + plain(provenance.licences.weights),
         ],
         "citeAs": card.citations(),
         "isLiveDataset": False,
@@ -98,61 +101,24 @@ def metadata(edition: card.Edition) -> dict[str, Any]:
 
 
 def _responsible_ai(edition: card.Edition) -> dict[str, Any]:
-    provenance = edition.provenance
-    recipe = provenance["recipe"]
-    panel = ", ".join(plain(entry["name"]) for entry in provenance["panel"])
-    detector = plain(provenance["object_detector"] or "none")
-    failed = ", ".join(map(plain, provenance["failed_classes"]))
-    damaged = len(provenance["damaged"])
-    tuned = (
-        "the base model as it is"
-        if recipe["finetune"]["method"] == "base"
-        else f"the base model, fine-tuned on {recipe['select']['references']} real images of the "
-        "class that every panel classifier calls the class"
-    )
+    import jinja2
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
+    environment.filters["plain"] = plain
+
+    def render(template: str) -> str:
+        return environment.from_string(template).render(
+            provenance=edition.provenance,
+            recipe=edition.provenance.recipe,
+            quality=edition.quality,
+        )
+
+    prose = yaml.safe_load((card_templates() / "responsible_ai.yaml").read_text(encoding="utf-8"))
     return {
-        "rai:dataCollection": f"Split real: images from {plain(provenance['real_images']['name'])} "
-        "that show a spurious feature and not the class object, all that are there. Split "
-        f"generated: {recipe['sample']['images']} images per class from "
-        f"{plain(provenance['base_model']['name'])}: {tuned}; from fixed seeds, none left out.",
-        "rai:dataCollectionType": ["Secondary Data Analysis", "Others"],
-        "rai:dataCollectionMissingData": f"Classes that failed in the build: {failed or 'none'}. "
-        f"Damaged inputs left out: {damaged}. Columns that could not be computed are null.",
-        "rai:dataImputationProtocol": "Nothing is imputed.",
-        "rai:dataPreprocessingProtocol": ["None: images are stored with the bytes they came in."],
-        "rai:dataAnnotationProtocol": [
-            "No human annotated anything. panel: each classifier's answer. consistently_spurious: "
-            "every panel classifier calls the image the class. object_absent: the detector's score "
-            f"of the class object is below {recipe['check']['object_threshold']}.",
-        ],
-        "rai:machineAnnotationTools": [
-            f"Panel classifiers: {panel}",
-            f"Object detector: {detector}",
-            *(f"Image quality: pyiqa {metric}" for metric in edition.quality),
-        ],
-        "rai:dataUseCases": [
-            "Measuring how often image classifiers answer a class when only its spurious feature "
-            "is shown.",
-            "Not for training: label says what an image is measured for, not what it shows.",
-            "Not a certificate of robustness, and no evidence of what exists in the world.",
-        ],
-        "rai:dataBiases": [
-            "Generated images inherit the biases of the base model's training data.",
-            "Classes and features are those in which Spurious ImageNet found shortcuts of "
-            "ImageNet classifiers; the panel decides what counts as spurious.",
-        ],
-        "rai:dataLimitations": [
-            "One spurious feature per class; classifiers may rely on others.",
-            "Object presence is a detector's judgement, with errors of its own.",
-        ],
-        "rai:dataSocialImpact": "Helps to find classifiers that are right for the wrong reasons. "
-        "Images made to fool classifiers could be used to fool deployed ones.",
-        "rai:personalSensitiveInformation": [
-            "No personal attribute is annotated. Real photographs may show people in passing, as "
-            "their source has them; people in generated images are nobody in particular.",
-        ],
-        "rai:dataReleaseMaintenancePlan": "Versions are X.Y.Z and, once published, never change; "
-        "README.md holds the changelog, spurbench.json the hash of every file.",
+        name: render(text)
+        if isinstance(text, str)
+        else [line for entry in text for line in render(entry).split("\n") if line]
+        for name, text in prose.items()
     }
 
 
@@ -217,20 +183,11 @@ def _field(part: str, name: str, kind: str, meaning: str) -> dict[str, Any]:
                     "@type": "cr:Field",
                     "@id": f"{part}/{name}/{key}",
                     "name": key,
-                    "dataType": data_type,
+                    "dataType": DATA_TYPES[kind_of],
                     "repeated": True,
                     "source": {**source, "transform": {"jsonPath": f"[*].{key}"}},
                 }
-                for key, data_type in ANSWER.items()
+                for key, kind_of in ANSWER.items()
             ],
         }
     return {**field, "dataType": DATA_TYPES[kind], "source": source}
-
-
-ANSWER = {
-    "classifier": "sc:Text",
-    "prediction": "sc:Integer",
-    "probability": "sc:Float",
-    "rank": "sc:Integer",
-}
-"""The structs of the column ``panel``."""

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from spurbench.core.documents import Document
 from spurbench.core.identity import fingerprint
-from spurbench.dataset.manifest import Snapshot
-from spurbench.dataset.rows import SPLITS, Row, panel_accuracy
-from spurbench.images.records import Split
+from spurbench.dataset.manifest import Provenance, Snapshot
+from spurbench.dataset.rows import Row, panel_accuracy
+from spurbench.images.records import SPLITS, Split
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -90,11 +90,11 @@ def compare(old: Snapshot, new: Snapshot) -> Difference:
     """What changed from ``old`` to ``new``; images are the same if their bytes are."""
     before, after = (dict(_settings(version.provenance)) for version in (old, new))
     panels = [
-        {entry["name"]: entry.get("weights_sha256") for entry in version.provenance["panel"]}
+        {member.name: member.weights_sha256 for member in version.provenance.panel}
         for version in (old, new)
     ]
     names = {
-        row["class_index"]: row["class_name"]
+        row.class_index: row.class_name
         for version in (old, new)
         for split in SPLITS
         for row in version.rows[split]
@@ -175,9 +175,9 @@ def to_tables(difference: Difference) -> list[Table]:
     return [settings, images] if settings.row_count else [images]
 
 
-def _settings(provenance: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _settings(provenance: Provenance) -> Iterator[tuple[str, Any]]:
     """Dotted key and value of all that is no outcome; the panel is compared by name."""
-    for key, value in provenance.items():
+    for key, value in provenance.as_json().items():
         if key not in ("panel", "damaged", "failed_classes"):
             # The recipe's keys are written as --set takes them.
             yield from _flattened(value, "" if key == "recipe" else key)
@@ -194,9 +194,9 @@ def _flattened(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 def _class_change(
     old: Sequence[Row], new: Sequence[Row], index: int, name: str, split: Split
 ) -> ClassChange:
-    before, after = ([row for row in rows if row["class_index"] == index] for rows in (old, new))
-    images = [Counter(row["image_sha256"] for row in rows) for rows in (before, after)]
-    whole = [Counter(fingerprint(row) for row in rows) for rows in (before, after)]
+    before, after = ([row for row in rows if row.class_index == index] for rows in (old, new))
+    images = [Counter(row.image_sha256 for row in rows) for rows in (before, after)]
+    whole = [Counter(fingerprint(row.columns()) for row in rows) for rows in (before, after)]
     kept = (images[0] & images[1]).total()
     return ClassChange(
         index=index,

@@ -2,28 +2,199 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from spurbench.core.identity import fingerprint
-from spurbench.dataset.rows import SPLITS, Row
-
-if TYPE_CHECKING:
-    pass
-
-import json
-import re
 from pathlib import Path
+from typing import Annotated, Any, Final, Literal
 
-import pyarrow.parquet as pq
+from pydantic import ConfigDict, Field
 
-from spurbench.core.errors import SpurbenchError
+from spurbench.core import atomic
+from spurbench.core.documents import Document, read_json, validated
+from spurbench.core.errors import SpurbenchError, reason
+from spurbench.core.identity import fingerprint
+from spurbench.dataset.rows import Row
+from spurbench.images.records import SPLITS
 
 MANIFEST = "spurbench.json"
 
+SCHEMA: Final = "spurbench.dataset/1"
 
-SCHEMA = "spurbench.dataset/1"
+DEPTH = 64
+"""How deep a manifest may be nested."""
+
+VERSION = r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}$"
+
+Version = Annotated[str, Field(pattern=VERSION)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+PartName = Annotated[str, Field(pattern=r"^(curated-)?(real|generated)$")]
+Whole = Annotated[int, Field(strict=True)]
+
+
+class _Open(Document):
+    """What other versions of the program may say more of."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Weights(_Open):
+    """A classifier."""
+
+    name: str
+    weights_sha256: str
+
+
+class Source(_Open):
+    """A base model, or a set of images."""
+
+    name: str
+    fingerprint: str
+
+
+class LeftOut(_Open):
+    """An image that could not be read."""
+
+    path: str
+    reason: str
+
+
+class Licences(_Open):
+    """In the words of their owners."""
+
+    images: str
+    weights: str
+
+
+class Provenance(_Open):
+    """How a dataset was made.
+
+    Attributes:
+        recipe: every number, as :class:`spurbench.recipe.schema.Recipe` writes them.
+        seed: global.
+        device: where the models ran.
+        base_model: that was fine-tuned.
+        panel: who had to be fooled.
+        phi: whose features the similarity loss took.
+        object_detector: that looked for objects and features; None: nothing did.
+        real_images: that the build started from.
+        damaged: those of them that were left out.
+        failed_classes: class name to why it has no images.
+        versions: of packages.
+        licences: of the real images, and of the base model's weights.
+    """
+
+    recipe: dict[str, Any]
+    seed: Whole
+    device: str
+    base_model: Source
+    panel: tuple[Weights, ...]
+    phi: Weights
+    object_detector: str | None
+    real_images: Source
+    damaged: tuple[LeftOut, ...]
+    failed_classes: dict[str, str]
+    versions: dict[str, str]
+    licences: Licences
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON values: those that it was read from."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class ChangelogEntry(Document):
+    """What one version changed, in sentences."""
+
+    version: Version
+    note: str | None
+    changes: tuple[str, ...]
+
+
+class Manifest(Document):
+    """What ``spurbench.json`` holds: what the dataset is, how it was made, every file's hash.
+
+    Attributes:
+        schema_version: of this document.
+        name: of the dataset.
+        version: X.Y.Z.
+        content: see :func:`content_hash`.
+        created: when, in ISO 8601.
+        counts: rows of each part (:func:`spurbench.dataset.rows.place`) that has any.
+        quality: image quality metrics among the columns.
+        changelog: the newest version first; empty in datasets of early versions.
+        provenance: how it was made.
+        files: path in the dataset to hex sha256, of every file but this.
+        manifest_sha256: of all the rest (:meth:`seal`); None in datasets of early versions.
+    """
+
+    schema_version: Literal["spurbench.dataset/1"] = Field(alias="schema")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    version: Version
+    content: Sha256
+    created: str
+    counts: dict[PartName, Annotated[Whole, Field(ge=1)]]
+    quality: tuple[str, ...]
+    changelog: tuple[ChangelogEntry, ...] = ()
+    provenance: Provenance
+    files: dict[str, Sha256]
+    manifest_sha256: Sha256 | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """The manifest of a finished dataset; whether it is the sealed one is not checked.
+
+        Raises:
+            SpurbenchError: if the folder holds none, one of another schema, or a damaged one.
+        """
+        path = folder / MANIFEST
+        try:
+            document = read_json(path)
+        except FileNotFoundError:
+            raise SpurbenchError(
+                f"{folder} is not a finished dataset of spurbench build: no {MANIFEST}"
+            ) from None
+        except SpurbenchError as error:
+            raise SpurbenchError(f"{path} is damaged: {error}") from None
+        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+            raise SpurbenchError(f"{path} is not of schema {SCHEMA}")
+        try:
+            _require_plain(document)
+        except ValueError as error:
+            raise SpurbenchError(f"{path} is damaged: {reason(error)}") from None
+        return validated(cls, document, f"{path} is damaged")
+
+    def write(self, folder: Path) -> None:
+        """Write it, sealed, into the dataset that it describes."""
+        sealed = self.model_copy(update={"manifest_sha256": self.seal()})
+        atomic.write_json(folder / MANIFEST, sealed.as_json())
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON values: those that it was read from."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+    def seal(self) -> str:
+        """Hex sha256 of everything but ``manifest_sha256``."""
+        document = self.as_json()
+        document.pop("manifest_sha256", None)
+        return fingerprint(document)
+
+
+def _require_plain(value: Any, depth: int = 0) -> None:
+    """Refuse what can be parsed and never be written: not a number, half a character, an abyss."""
+    if depth > DEPTH:
+        raise ValueError(f"it is nested more than {DEPTH} deep")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _require_plain(key, depth + 1)
+            _require_plain(inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _require_plain(inner, depth + 1)
+    elif isinstance(value, str):
+        value.encode()
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no finite number")
 
 
 def require_writable(output: Path, *, name: str, version: str) -> None:
@@ -33,7 +204,7 @@ def require_writable(output: Path, *, name: str, version: str) -> None:
         SpurbenchError: if the version is not X.Y.Z, or the folder holds another dataset, another
             version, or anything that is not a dataset of ``spurbench build``.
     """
-    if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", version):
+    if not re.fullmatch(VERSION, version):
         raise SpurbenchError(f"--version {version!r} is not X.Y.Z, e.g. 1.0.0")
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
@@ -41,77 +212,18 @@ def require_writable(output: Path, *, name: str, version: str) -> None:
         raise SpurbenchError(
             f"{output} is there and is not a dataset of spurbench build; choose another --output"
         )
-    held = read_manifest(output)
-    if (held["name"], held["version"]) != (name, version):
+    held = Manifest.read(output)
+    if (held.name, held.version) != (name, version):
         raise SpurbenchError(
-            f"{output} holds {held['name']} {held['version']}, not {name} {version}; choose "
+            f"{output} holds {held.name} {held.version}, not {name} {version}; choose "
             "another --output, or delete it"
         )
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The provenance of a finished dataset.
-
-    Raises:
-        SpurbenchError: if the folder holds none, or one of another schema.
-    """
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SpurbenchError(
-            f"{folder} is not a finished dataset of spurbench build: no {MANIFEST}"
-        ) from None
-    except ValueError as error:
-        raise SpurbenchError(f"{folder / MANIFEST} is damaged: {error}") from None
-    if manifest.get("schema") != SCHEMA:
-        raise SpurbenchError(f"{folder / MANIFEST} is not of schema {SCHEMA}")
-    return manifest
-
-
-def content_hash(rows: Mapping[str, Sequence[Row]], provenance: Mapping[str, Any]) -> str:
+def content_hash(rows: Mapping[str, Sequence[Row]], provenance: Provenance) -> str:
     """Hex sha256 over rows (an image counts by its hash) and provenance."""
-    return fingerprint({"provenance": provenance, "rows": without_images(rows)})
-
-
-def without_images(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
-    """The rows of every split without their ``image``."""
-    return {
-        split: [{k: v for k, v in row.items() if k != "image"} for row in rows[split]]
-        for split in SPLITS
-    }
-
-
-def read_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The rows of a finished dataset, as :func:`write_dataset` takes them."""
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for split in SPLITS:
-        rows[split] = []
-        for file in sorted(folder.glob(f"data/{split}-*.parquet")):
-            rows[split] += pq.read_table(file).to_pylist()
-        for row in rows[split]:
-            row["image"] = row["image"]["bytes"]
-    return rows
-
-
-def read_snapshot(folder: Path) -> Snapshot:
-    """A finished dataset as far as a comparison needs it; image bytes are not read.
-
-    Raises:
-        SpurbenchError: if the folder holds no dataset, or its parquet can't be read.
-    """
-    manifest = read_manifest(folder)
-    rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
-    for split in SPLITS:
-        for file in sorted(folder.glob(f"data/{split}-*.parquet")):
-            try:
-                columns = [name for name in pq.read_schema(file).names if name != "image"]
-                rows[split] += pq.read_table(file, columns=columns).to_pylist()
-            except (OSError, ValueError) as error:
-                reason = str(error).splitlines()[0]
-                raise SpurbenchError(
-                    f"{file} can't be read ({reason}); `spurbench verify {folder}` says more"
-                ) from None
-    return Snapshot(manifest["name"], manifest["version"], manifest["provenance"], rows)
+    columns = {split: [row.columns() for row in rows[split]] for split in SPLITS}
+    return fingerprint({"provenance": provenance.as_json(), "rows": columns})
 
 
 @dataclass(frozen=True)
@@ -122,10 +234,76 @@ class Snapshot:
         name: of the dataset.
         version: X.Y.Z.
         provenance: how it was made.
-        rows: per split, in the columns of :data:`spurbench.dataset.rows.COLUMNS` but for ``image``.
+        rows: per split; their images are not needed.
+        changelog: the newest version first.
     """
 
     name: str
     version: str
-    provenance: Mapping[str, Any]
+    provenance: Provenance
     rows: Mapping[str, Sequence[Row]]
+    changelog: tuple[ChangelogEntry, ...] = ()
+
+
+def read_snapshot(folder: Path) -> Snapshot:
+    """A finished dataset as far as a comparison needs it; image bytes are not read.
+
+    Raises:
+        SpurbenchError: see :func:`read_rows`.
+    """
+    manifest = Manifest.read(folder)
+    rows = read_rows(folder, images=False)
+    return Snapshot(manifest.name, manifest.version, manifest.provenance, rows, manifest.changelog)
+
+
+def read_rows(folder: Path, *, images: bool = True) -> dict[str, list[Row]]:
+    """The rows of a finished dataset, by split.
+
+    Args:
+        folder: the dataset.
+        images: read the encoded images too.
+
+    Raises:
+        SpurbenchError: if the folder holds no dataset, its parquet can't be read, or it holds
+            other rows than the manifest counts.
+    """
+    counts = Manifest.read(folder).counts
+    rows: dict[str, list[Row]] = {}
+    for split in SPLITS:
+        rows[split] = read_part(folder, split, images=images)
+        if len(rows[split]) != counts.get(split, 0):
+            raise SpurbenchError(
+                f"{folder} holds {len(rows[split])} rows of split {split}, {MANIFEST} says "
+                f"{counts.get(split, 0)}; `spurbench verify {folder}` says more"
+            )
+    return rows
+
+
+def shards(folder: Path, part: str) -> list[Path]:
+    """The parquet files of a part, in the order of their rows."""
+    return sorted(folder.glob(f"data/{part}-*.parquet"))
+
+
+def read_part(folder: Path, part: str, *, images: bool) -> list[Row]:
+    """The rows of a part.
+
+    Raises:
+        SpurbenchError: if its parquet can't be read, or holds something else.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = []
+    for file in shards(folder, part):
+        try:
+            names = [name for name in pq.read_schema(file).names if images or name != "image"]
+            for columns in pq.read_table(file, columns=names).to_pylist():
+                if images:
+                    columns["image"] = (columns.get("image") or {}).get("bytes")
+                rows.append(Row.of(columns))
+        # ValueError: what isn't a row, too; the others are what damaged pages end in
+        except (pa.ArrowException, OSError, ValueError, OverflowError, AttributeError) as error:
+            raise SpurbenchError(
+                f"{file} can't be read ({reason(error)}); `spurbench verify {folder}` says more"
+            ) from None
+    return rows

@@ -7,21 +7,20 @@ was uploaded, so a second run after an interruption sends only what is missing.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import file_sha256
+from spurbench.core.scratch import scratch
 from spurbench.dataset.changelog import version_key
-from spurbench.dataset.manifest import MANIFEST, read_manifest
+from spurbench.dataset.manifest import MANIFEST, Manifest
 from spurbench.dataset.verify import require_sound
 
 if TYPE_CHECKING:
@@ -35,18 +34,18 @@ OWN_FILES = frozenset({".gitattributes"})
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a push does, in order; nothing where the version is published already.
+class Publication:
+    """What publishing a version does, in order; nothing where it is published already.
 
     Attributes:
         repo_id: owner/name.
         tag: vX.Y.Z.
-        create: whether the repository is to be made.
+        create: whether the repository is to be publication.
         private: whether it is made private.
         upload: path to bytes of the files that the repository's main branch does not have.
         keep: how many files it has already.
         delete: files of another version that it has.
-        parent: the commit that the new one follows; None in a repository yet to be made.
+        parent: the commit that the new one follows; None in a repository yet to be publication.
         published: the tag is there, with this content.
     """
 
@@ -78,7 +77,9 @@ class Plan:
         ]
 
 
-def push(folder: Path, repo_id: str, *, private: bool = False, dry_run: bool = False) -> Plan:
+def push(
+    folder: Path, repo_id: str, *, private: bool = False, dry_run: bool = False
+) -> Publication:
     """Publish a dataset as ``owner/name`` at the tag ``vX.Y.Z``.
 
     The hub and the token are those of ``huggingface_hub``: ``HF_ENDPOINT``, ``HF_TOKEN`` or the
@@ -109,14 +110,14 @@ def push(folder: Path, repo_id: str, *, private: bool = False, dry_run: bool = F
     if huggingface_hub.get_token() is None and not dry_run:
         raise SpurbenchError("no token for the hub; set HF_TOKEN or run `hf auth login`")
     with _hub_errors("nothing was changed"):
-        made = plan(api, folder, repo_id, private=private)
-    if not (made.published or dry_run):
+        publication = prepare(api, folder, repo_id, private=private)
+    if not (publication.published or dry_run):
         with _hub_errors("the same command goes on; what was uploaded is kept"):
-            _carry_out(api, folder, made)
-    return made
+            _carry_out(api, folder, publication)
+    return publication
 
 
-def plan(api: HfApi, folder: Path, repo_id: str, *, private: bool) -> Plan:
+def prepare(api: HfApi, folder: Path, repo_id: str, *, private: bool) -> Publication:
     """Compare a dataset with what the hub has.
 
     Raises:
@@ -125,14 +126,14 @@ def plan(api: HfApi, folder: Path, repo_id: str, *, private: bool) -> Plan:
     """
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    manifest = read_manifest(folder)
-    tag = f"v{manifest['version']}"
-    local = [*manifest["files"], MANIFEST]
+    manifest = Manifest.read(folder)
+    tag = f"v{manifest.version}"
+    local = [*manifest.files, MANIFEST]
     try:
         refs = api.list_repo_refs(repo_id, repo_type="dataset")
     except RepositoryNotFoundError:
         sizes = {path: (folder / path).stat().st_size for path in local}
-        return Plan(repo_id, tag, True, private, sizes, 0, (), None, published=False)
+        return Publication(repo_id, tag, True, private, sizes, 0, (), None, published=False)
     if any(ref.name == tag for ref in refs.tags):
         differing = _differing(api, folder, repo_id, tag, manifest)
         if differing:
@@ -141,7 +142,7 @@ def plan(api: HfApi, folder: Path, repo_id: str, *, private: bool) -> Plan:
                 f"{', ...' if len(differing) > 4 else ''}); a published version never changes, "
                 "build with a higher --version"
             )
-        return Plan(repo_id, tag, False, private, {}, len(local), (), None, published=True)
+        return Publication(repo_id, tag, False, private, {}, len(local), (), None, published=True)
     if private and not api.repo_info(repo_id, repo_type="dataset").private:
         raise SpurbenchError(
             f"{repo_id} is there and is public; make it private, or leave --private out"
@@ -150,7 +151,7 @@ def plan(api: HfApi, folder: Path, repo_id: str, *, private: bool) -> Plan:
     if there:
         _require_predecessor(_remote_manifest(api, repo_id, "main", there), repo_id, manifest)
     missing = [p for p in local if p not in there or not _same(folder / p, there[p])]
-    return Plan(
+    return Publication(
         repo_id=repo_id,
         tag=tag,
         create=False,
@@ -163,29 +164,29 @@ def plan(api: HfApi, folder: Path, repo_id: str, *, private: bool) -> Plan:
     )
 
 
-def _carry_out(api: HfApi, folder: Path, made: Plan) -> None:
+def _carry_out(api: HfApi, folder: Path, publication: Publication) -> None:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    repo_id, parent = made.repo_id, made.parent
-    if made.create:
-        api.create_repo(repo_id, repo_type="dataset", private=made.private)
+    repo_id, parent = publication.repo_id, publication.parent
+    if publication.create:
+        api.create_repo(repo_id, repo_type="dataset", private=publication.private)
         log.info("created %s", repo_id)
     revision = parent
-    if made.upload or made.delete:
-        additions = [CommitOperationAdd(path, folder / path) for path in made.upload]
+    if publication.upload or publication.delete:
+        additions = [CommitOperationAdd(path, folder / path) for path in publication.upload]
         for addition in additions:
             # One by one, so that each that arrives is safe whatever becomes of the next.
             api.preupload_lfs_files(repo_id, [addition], repo_type="dataset", free_memory=False)
             log.info("uploaded %s", addition.path_in_repo)
         revision = api.create_commit(
             repo_id,
-            [*additions, *(CommitOperationDelete(path) for path in made.delete)],
-            commit_message=f"Publish {made.tag}",
+            [*additions, *(CommitOperationDelete(path) for path in publication.delete)],
+            commit_message=f"Publish {publication.tag}",
             repo_type="dataset",
             parent_commit=parent,  # refuses if someone else has committed meanwhile
         ).oid
-    api.create_tag(repo_id, tag=made.tag, revision=revision, repo_type="dataset")
-    log.info("tagged %s", made.tag)
+    api.create_tag(repo_id, tag=publication.tag, revision=revision, repo_type="dataset")
+    log.info("tagged %s", publication.tag)
 
 
 def _tree(api: HfApi, repo_id: str, revision: str) -> dict[str, RepoFile]:
@@ -206,9 +207,7 @@ def _same(path: Path, remote: RepoFile) -> bool:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == remote.blob_id
 
 
-def _differing(
-    api: HfApi, folder: Path, repo_id: str, tag: str, manifest: Mapping[str, Any]
-) -> list[str]:
+def _differing(api: HfApi, folder: Path, repo_id: str, tag: str, manifest: Manifest) -> list[str]:
     """Files in which a published version differs from the folder.
 
     The same dataset built twice differs in when it was made, and so in its manifest alone; that
@@ -217,51 +216,46 @@ def _differing(
     there = _tree(api, repo_id, tag)
     differing = [
         path
-        for path in sorted({*there, *manifest["files"]} - {MANIFEST})
-        if path not in there
-        or path not in manifest["files"]
-        or not _same(folder / path, there[path])
+        for path in sorted({*there, *manifest.files} - {MANIFEST})
+        if path not in there or path not in manifest.files or not _same(folder / path, there[path])
     ]
     remote = _remote_manifest(api, repo_id, tag, there)
-    if _timeless(remote) != _timeless(manifest):
+    if remote is None or _timeless(remote) != _timeless(manifest):
         differing.append(MANIFEST)
     return differing
 
 
-def _timeless(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in manifest.items() if k not in ("created", "manifest_sha256")}
+def _timeless(manifest: Manifest) -> Manifest:
+    return manifest.model_copy(update={"created": "", "manifest_sha256": None})
 
 
 def _remote_manifest(
     api: HfApi, repo_id: str, revision: str, there: Mapping[str, RepoFile]
-) -> dict[str, Any]:
-    """What a revision's manifest holds; empty without one that can be read."""
+) -> Manifest | None:
+    """A revision's manifest; None without one that can be read."""
     if MANIFEST not in there:
-        return {}
-    with tempfile.TemporaryDirectory() as cache:
+        return None
+    with scratch() as cache:
         path = api.hf_hub_download(
             repo_id, MANIFEST, revision=revision, repo_type="dataset", cache_dir=cache
         )
         try:
-            manifest = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError:
-            return {}
-    return manifest if isinstance(manifest, dict) else {}
+            return Manifest.read(Path(path).parent)
+        except SpurbenchError:
+            return None
 
 
-def _require_predecessor(
-    held: Mapping[str, Any], repo_id: str, manifest: Mapping[str, Any]
-) -> None:
+def _require_predecessor(held: Manifest | None, repo_id: str, manifest: Manifest) -> None:
     """Refuse to replace what is no earlier version of the dataset."""
-    if held.get("name") != manifest["name"]:
-        holds = held.get("name", "something that is no dataset of spurbench")
+    if held is None or held.name != manifest.name:
+        holds = held.name if held else "something that is no dataset of spurbench"
         raise SpurbenchError(
-            f"{repo_id} holds {holds}, not {manifest['name']}; choose another --repo-id"
+            f"{repo_id} holds {holds}, not {manifest.name}; choose another --repo-id"
         )
-    if version_key(held["version"]) > version_key(manifest["version"]):
+    if version_key(held.version) > version_key(manifest.version):
         raise SpurbenchError(
-            f"{repo_id} holds {held['name']} {held['version']}, later than "
-            f"{manifest['version']}; its main branch never goes back"
+            f"{repo_id} holds {held.name} {held.version}, later than {manifest.version}; its main "
+            "branch never goes back"
         )
 
 

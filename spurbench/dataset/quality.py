@@ -7,6 +7,7 @@ import difflib
 import io
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from spurbench.core.errors import SpurbenchError
-from spurbench.dataset.manifest import read_manifest, read_rows
+from spurbench.core.errors import SpurbenchError, reason
+from spurbench.dataset.manifest import Manifest, read_rows
+from spurbench.dataset.rows import Row
 from spurbench.dataset.write import write_dataset
-from spurbench.images.decode import decode_rgb
+from spurbench.images.decode import DamagedImageError, decode_rgb
+from spurbench.images.records import SPLITS
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +73,8 @@ def fill_quality(folder: Path, metrics: Sequence[str], device: torch.device) -> 
     Raises:
         SpurbenchError: if the folder is no finished dataset, or a metric can't run here.
     """
-    manifest = read_manifest(folder)
-    wanted = list(metrics) or manifest["quality"]
+    manifest = Manifest.read(folder)
+    wanted = list(metrics) or [*manifest.quality]
     if not wanted:
         raise SpurbenchError(f"{folder} was built without quality metrics; name one with --metric")
     missing = [metric for metric in wanted if metric not in available(wanted, device)]
@@ -83,21 +86,40 @@ def fill_quality(folder: Path, metrics: Sequence[str], device: torch.device) -> 
     rows = read_rows(folder)
     filled = {}
     for metric in wanted:
-        empty = [row for split in rows.values() for row in split if row.get(metric) is None]
-        scores = score([decode_rgb(row["image"]) for row in empty], metric, device)
-        for row, value in zip(empty, scores, strict=True):
-            row[metric] = value
+        empty = [r for split in SPLITS for r in rows[split] if r.quality.get(metric) is None]
+        scores = iter(score([_decoded(row, folder) for row in empty], metric, device))
+        for split in SPLITS:
+            rows[split] = [
+                replace(row, quality={**row.quality, metric: next(scores)})
+                if row.quality.get(metric) is None
+                else row
+                for row in rows[split]
+            ]
         filled[metric] = len(empty)
+    if Manifest.read(folder) != manifest:
+        raise SpurbenchError(
+            f"{folder} was built anew meanwhile; nothing was changed, the same command scores it"
+        )
     write_dataset(
         folder,
         rows,
-        manifest["provenance"],
-        name=manifest["name"],
-        version=manifest["version"],
-        quality=list(dict.fromkeys([*manifest["quality"], *wanted])),
-        changelog=manifest.get("changelog", []),
+        manifest.provenance,
+        name=manifest.name,
+        version=manifest.version,
+        quality=list(dict.fromkeys([*manifest.quality, *wanted])),
+        changelog=manifest.changelog,
     )
     return filled
+
+
+def _decoded(row: Row, folder: Path) -> Image.Image:
+    try:
+        return decode_rgb(row.image)
+    except DamagedImageError as error:
+        raise SpurbenchError(
+            f"{folder}: {row.file_name} can't be decoded: {error}; `spurbench verify {folder}` "
+            "says more"
+        ) from None
 
 
 @cache
@@ -123,11 +145,10 @@ def _metric(name: str, device: torch.device) -> Any | None:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return pyiqa.create_metric(name, device=device)
     except Exception as error:  # whatever the download or the hub raises
-        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         log.warning(
             "quality %s: weights can't be had here (%s), the column stays null; "
             "`spurbench quality DIR` fills it in later",
             name,
-            reason[:120],
+            reason(error)[:120],
         )
         return None

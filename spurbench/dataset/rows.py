@@ -2,64 +2,204 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from spurbench.core.imagenet import imagenet_names
-from spurbench.images.records import Split
+from spurbench.images.records import SPLITS, Answer, Split
 
 if TYPE_CHECKING:
     import datasets
 
-SPLITS: tuple[Split, ...] = ("real", "generated")
+KINDS = {str: "string", int: "int64", float: "float64", bool: "bool"}
+"""What a column of a type is called."""
 
-Row = Mapping[str, Any]
+
+def _column(kind: str, meaning: str) -> dict[str, str]:
+    return {"kind": kind, "meaning": meaning}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image and all that is known of it: a column each, in this order.
+
+    ``image`` is empty in rows that were read without their images.
+    """
+
+    image: bytes = field(
+        repr=False,
+        metadata=_column("image", "The encoded image, as photographed, rendered or generated."),
+    )
+    label: int = field(
+        metadata=_column(
+            "class label",
+            "The class the image is measured for, among the 1,000 names of ImageNet-1k. "
+            "What the image shows is its spurious feature.",
+        )
+    )
+    class_index: int = field(
+        metadata=_column("int64", "The same class as an ImageNet-1k index."),
+    )
+    class_name: str = field(
+        metadata=_column("string", "The same class by its name in the recipe."),
+    )
+    wnid: str = field(
+        metadata=_column("string", "The same class as a WordNet id."),
+    )
+    spurious_feature: str = field(
+        metadata=_column("string", "What the image is meant to show instead of the class."),
+    )
+    component: int = field(
+        metadata=_column(
+            "int64", "The feature's number in Spurious ImageNet (neural PCA component)."
+        ),
+    )
+    source: Split = field(
+        metadata=_column("string", "`real` or `generated`, as the split."),
+    )
+    prompt: str | None = field(
+        metadata=_column(
+            "string", "What the text-to-image model was asked for; null for real images."
+        ),
+    )
+    seed: int | None = field(
+        metadata=_column("int64", "Of the image's initial noise; null for real images."),
+    )
+    guidance_scale: float | None = field(
+        metadata=_column("float64", "Classifier-free guidance; null for real images."),
+    )
+    num_inference_steps: int | None = field(
+        metadata=_column("int64", "Sampling steps; null for real images."),
+    )
+    kappa: float | None = field(
+        metadata=_column(
+            "float64",
+            "Weight of the spurious feature similarity loss in the class's fine-tuning; null for "
+            "real images.",
+        ),
+    )
+    base_model: str | None = field(
+        metadata=_column(
+            "string", "The text-to-image model that was fine-tuned; null for real images."
+        ),
+    )
+    is_reference: bool = field(
+        metadata=_column(
+            "bool", "Whether the fine-tuning saw this image; false for generated ones."
+        ),
+    )
+    consistently_spurious: bool = field(
+        metadata=_column("bool", "Whether every panel classifier calls it the class."),
+    )
+    object_absent: bool | None = field(
+        metadata=_column(
+            "bool",
+            "Whether object_score is below the recipe's threshold; null without a detector.",
+        ),
+    )
+    object_score: float | None = field(
+        metadata=_column("float64", "The detector's score of the class object, in [0, 1]."),
+    )
+    feature_present: bool | None = field(
+        metadata=_column(
+            "bool",
+            "Whether feature_score reaches the recipe's threshold; null without a detector.",
+        ),
+    )
+    feature_score: float | None = field(
+        metadata=_column("float64", "The detector's score of the spurious feature, in [0, 1]."),
+    )
+    panel: tuple[Answer, ...] = field(
+        metadata=_column(
+            "list of structs",
+            "Each panel classifier's answer: its name, its prediction (an ImageNet-1k index, -1 "
+            "outside it), its probability of the class in [0, 1] and the class's rank (1: it calls "
+            "the image the class).",
+        ),
+    )
+    file_name: str = field(
+        metadata=_column("string", "Class folder and name of the file that the image was."),
+    )
+    image_sha256: str = field(
+        metadata=_column("string", "Hex sha256 of the encoded image."),
+    )
+    quality: Mapping[str, float | None] = field(default_factory=dict)
+    """Image quality metrics, a column each before ``panel``."""
+
+    def columns(self) -> dict[str, Any]:
+        """All columns but ``image``, in order, as JSON values."""
+        values = {name: getattr(self, name) for name in COLUMNS} | {**self.quality}
+        values["panel"] = [asdict(answer) for answer in self.panel]
+        return {name: values[name] for name in describe_columns([*self.quality]) if name != "image"}
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Any]) -> Row:
+        """The row of :meth:`columns`, with or without its ``image``.
+
+        Columns of no other name are image quality metrics.
+
+        Raises:
+            ValueError: if a column is missing or of another type, null where it must not be, or
+                no finite number; the message is one line.
+        """
+        known = {"image": b"", **{k: v for k, v in columns.items() if k in COLUMNS}}
+        if not isinstance(known["image"], bytes):
+            raise ValueError("image is no encoded image")
+        if not isinstance(known.get("panel"), list):
+            raise ValueError("panel is no list of answers")
+        known["panel"] = tuple(Answer(**_checked(Answer, a, "panel")) for a in known["panel"])
+        quality = {k: v for k, v in columns.items() if k not in COLUMNS}
+        for name, value in quality.items():
+            _check(name, value, (float, type(None)))
+        return cls(**_checked(cls, known, "row"), quality=quality)
+
+
+def _checked(kind: type, values: Any, what: str) -> dict[str, Any]:
+    """``values`` if they are those of the dataclass ``kind``, of the types that it says."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{what} is {values!r:.60}, no {kind.__name__}")
+    expected = _types(kind)
+    for name in {**expected, **values}:
+        if name not in expected:
+            raise ValueError(f"{what} has an unknown key {name}")
+        if name not in values:
+            raise ValueError(f"column {name} is missing")
+        _check(name, values[name], expected[name])
+    return dict(values)
+
+
+def _check(name: str, value: Any, types: tuple[type, ...]) -> None:
+    # type() and not isinstance(): true is no number.
+    if types and type(value) not in types:
+        wanted = " or ".join(KINDS.get(kind, "null") for kind in types)
+        raise ValueError(f"{name} is {value!r:.60}, not {wanted}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value}, no finite number")
+
+
+@cache
+def _types(kind: type) -> Mapping[str, tuple[type, ...]]:
+    """The types that each field may have; none for those that are no plain values."""
+    hints = get_type_hints(kind) | {"source": str}
+    return {
+        name: tuple(t for t in get_args(hint) or (hint,) if t in KINDS or t is type(None))
+        for name, hint in ((f.name, hints[f.name]) for f in fields(kind))
+        if name != "quality"
+    }
+
 
 COLUMNS: Mapping[str, tuple[str, str]] = {
-    "image": ("image", "The encoded image, as photographed, rendered or generated."),
-    "label": (
-        "class label",
-        "The class the image is measured for, among the 1,000 names of ImageNet-1k. "
-        "What the image shows is its spurious feature.",
-    ),
-    "class_index": ("int64", "The same class as an ImageNet-1k index."),
-    "class_name": ("string", "The same class by its name in the recipe."),
-    "wnid": ("string", "The same class as a WordNet id."),
-    "spurious_feature": ("string", "What the image is meant to show instead of the class."),
-    "component": ("int64", "The feature's number in Spurious ImageNet (neural PCA component)."),
-    "source": ("string", "`real` or `generated`, as the split."),
-    "prompt": ("string", "What the text-to-image model was asked for; null for real images."),
-    "seed": ("int64", "Of the image's initial noise; null for real images."),
-    "guidance_scale": ("float64", "Classifier-free guidance; null for real images."),
-    "num_inference_steps": ("int64", "Sampling steps; null for real images."),
-    "kappa": (
-        "float64",
-        "Weight of the spurious feature similarity loss in the class's fine-tuning; null for "
-        "real images.",
-    ),
-    "base_model": ("string", "The text-to-image model that was fine-tuned; null for real images."),
-    "is_reference": ("bool", "Whether the fine-tuning saw this image; false for generated ones."),
-    "consistently_spurious": ("bool", "Whether every panel classifier calls it the class."),
-    "object_absent": (
-        "bool",
-        "Whether object_score is below the recipe's threshold; null without a detector.",
-    ),
-    "object_score": ("float64", "The detector's score of the class object, in [0, 1]."),
-    "feature_present": (
-        "bool",
-        "Whether feature_score reaches the recipe's threshold; null without a detector.",
-    ),
-    "feature_score": ("float64", "The detector's score of the spurious feature, in [0, 1]."),
-    "panel": (
-        "list of structs",
-        "Each panel classifier's answer: its name, its prediction (an ImageNet-1k index, -1 "
-        "outside it), its probability of the class in [0, 1] and the class's rank (1: it calls "
-        "the image the class).",
-    ),
-    "file_name": ("string", "Class folder and name of the file that the image was."),
-    "image_sha256": ("string", "Hex sha256 of the encoded image."),
+    column.name: (column.metadata["kind"], column.metadata["meaning"])
+    for column in fields(Row)
+    if column.metadata
 }
 """The kind and the meaning of every column but the image quality metrics', in order."""
+
+ANSWER: Mapping[str, str] = {name: KINDS[hint] for name, hint in get_type_hints(Answer).items()}
+"""The kinds of what the column ``panel`` holds of each answer."""
 
 
 def describe_columns(quality: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -94,13 +234,7 @@ def features(quality: Sequence[str]) -> datasets.Features:
         if kind == "class label":
             return datasets.ClassLabel(names=list(imagenet_names()))
         if kind == "list of structs":
-            answer = {
-                "classifier": "string",
-                "prediction": "int64",
-                "probability": "float64",
-                "rank": "int64",
-            }
-            return datasets.List({key: datasets.Value(value) for key, value in answer.items()})
+            return datasets.List({key: datasets.Value(value) for key, value in ANSWER.items()})
         return datasets.Value(kind)
 
     columns = describe_columns(quality)
@@ -109,7 +243,7 @@ def features(quality: Sequence[str]) -> datasets.Features:
 
 def is_curated(row: Row) -> bool:
     """Whether a row belongs to the config ``curated``: fools the whole panel, shows no object."""
-    return bool(row["consistently_spurious"]) and row["object_absent"] is True
+    return row.consistently_spurious and row.object_absent is True
 
 
 def parts(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
@@ -127,12 +261,12 @@ def place(part: str) -> tuple[str, str]:
 
 def class_indices(rows: Mapping[str, Sequence[Row]]) -> list[int]:
     """The classes that have images in any split, rising."""
-    return sorted({row["class_index"] for split in SPLITS for row in rows[split]})
+    return sorted({row.class_index for split in SPLITS for row in rows[split]})
 
 
 def panel_accuracy(rows: Iterable[Row]) -> float | None:
     """Share of (classifier, image) pairs in which the classifier calls the image its class."""
-    return share(answer["rank"] == 1 for row in rows for answer in row["panel"])
+    return share(answer.rank == 1 for row in rows for answer in row.panel)
 
 
 def share(values: Iterable[bool | None]) -> float | None:

@@ -7,24 +7,28 @@ an image can seal the change with new hashes, as the builder sealed the original
 from __future__ import annotations
 
 import hashlib
-import json
-import tempfile
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import pyarrow.parquet as pq
 
-from spurbench.core.errors import SpurbenchError
-from spurbench.core.identity import file_sha256, fingerprint
+from spurbench.core import atomic
+from spurbench.core.checks import Check
+from spurbench.core.documents import read_json, read_text
+from spurbench.core.errors import SpurbenchError, reason
+from spurbench.core.identity import file_sha256
+from spurbench.core.imagenet import imagenet_wnids
+from spurbench.core.scratch import scratch
 from spurbench.dataset import card, croissant
-from spurbench.dataset.manifest import MANIFEST, content_hash, read_manifest
-from spurbench.dataset.rows import SPLITS, Row, features, parts, place
+from spurbench.dataset.manifest import MANIFEST, Manifest, content_hash, read_part, shards
+from spurbench.dataset.rows import Row, features, parts, place
 from spurbench.images.decode import DamagedImageError, decode_rgb
+from spurbench.images.records import SPLITS
 
 BATCH = 64
 """Rows whose images are in memory at once."""
@@ -32,22 +36,12 @@ BATCH = 64
 DOWNLOADED = (".gitattributes", ".git/", ".cache/huggingface/")
 """What the hub, git and the hub's client add to a dataset; none of it is loaded."""
 
-KEYS = ("name", "version", "content", "created", "counts", "quality", "changelog", "provenance")
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check and its outcome; a check that can't be made for an earlier failure is skipped."""
-
-    name: str
-    status: Literal["ok", "fail", "skipped"]
-    detail: str
-
 
 def verify(folder: Path) -> list[Check]:
     """Check a dataset, in an order in which each check can trust what passed before it.
 
-    Every check is made that can be; the dataset is sound if none has the status ``fail``.
+    Every check is made that can be; the dataset is sound if every one has the status ``ok``. One is
+    skipped where an earlier one failed, or where this machine can't make it.
 
     Raises:
         SpurbenchError: if there is no such folder.
@@ -59,7 +53,7 @@ def verify(folder: Path) -> list[Check]:
     for name, check, needs in _CHECKS:
         broken = [c.name for c in checks if c.name in needs and c.status != "ok"]
         checks.append(
-            Check(name, "skipped", f"needs: {', '.join(broken)}")
+            Check(name, "skipped", f"needs: {', '.join(broken)}", "mend those first")
             if broken
             else _outcome(name, check, dataset)
         )
@@ -70,18 +64,28 @@ def require_sound(folder: Path) -> None:
     """Refuse a dataset that does not pass.
 
     Raises:
-        SpurbenchError: with the first failure.
+        SpurbenchError: with the first failure; or if a check can't be made here.
     """
-    failed = [check for check in verify(folder) if check.status == "fail"]
+    checks = verify(folder)
+    failed = [check for check in checks if check.status == "fail"]
     if failed:
         raise SpurbenchError(
             f"{folder} fails {len(failed)} checks, first {failed[0].name}: {failed[0].detail}; "
             f"`spurbench verify {folder}` lists them all"
         )
+    if skipped := [check for check in checks if check.status == "skipped"]:
+        raise SpurbenchError(
+            f"{folder} can't be checked here: {skipped[0].name}: {skipped[0].detail}; "
+            f"{skipped[0].hint}"
+        )
 
 
 class _FaultError(Exception):
     """What a check found wrong."""
+
+
+class _NotHereError(Exception):
+    """Why a check can't be made on this machine, whatever the dataset is."""
 
 
 class _Dataset:
@@ -91,13 +95,12 @@ class _Dataset:
         self.folder = folder
 
     @cached_property
-    def manifest(self) -> dict[str, Any]:
-        return read_manifest(self.folder)
+    def manifest(self) -> Manifest:
+        return Manifest.read(self.folder)
 
     @cached_property
     def front(self) -> dict[str, Any]:
-        text = (self.folder / card.FILE).read_text(encoding="utf-8")
-        front, _ = card.split_front_matter(text)
+        front, _ = card.split_front_matter(read_text(self.folder / card.FILE))
         if not isinstance(front, dict):
             raise ValueError("the YAML is no mapping")
         return front
@@ -105,24 +108,20 @@ class _Dataset:
     @cached_property
     def rows(self) -> dict[str, list[Row]]:
         """The rows of every part, without their images."""
-        return {part: list(self._read(part)) for part in self.manifest["counts"]}
+        return {part: read_part(self.folder, part, images=False) for part in self.manifest.counts}
 
-    def shards(self, part: str) -> list[Path]:
-        return sorted(self.folder.glob(f"data/{part}-*.parquet"))
+    @property
+    def splits(self) -> dict[str, list[Row]]:
+        return {split: self.rows.get(split, []) for split in SPLITS}
 
     def images(self, part: str) -> Iterator[tuple[bytes, str, str]]:
         """The bytes, hash and file name of each row."""
-        for shard in self.shards(part):
+        for shard in shards(self.folder, part):
             with pq.ParquetFile(shard) as file:
                 columns = ["image", "image_sha256", "file_name"]
                 for batch in file.iter_batches(BATCH, columns=columns):
                     for row in batch.to_pylist():
                         yield row["image"]["bytes"], row["image_sha256"], row["file_name"]
-
-    def _read(self, part: str) -> Iterator[Row]:
-        for shard in self.shards(part):
-            names = [name for name in pq.read_schema(shard).names if name != "image"]
-            yield from pq.read_table(shard, columns=names).to_pylist()
 
 
 def _outcome(name: str, check: Callable[[_Dataset], str], dataset: _Dataset) -> Check:
@@ -130,31 +129,27 @@ def _outcome(name: str, check: Callable[[_Dataset], str], dataset: _Dataset) -> 
         return Check(name, "ok", check(dataset))
     except (_FaultError, SpurbenchError) as fault:
         return Check(name, "fail", str(fault))
+    except _NotHereError as problem:
+        return Check(name, "skipped", str(problem), "set TMPDIR to a folder with space")
     except Exception as error:  # whatever a damaged file makes a parser raise is a finding
-        reason = next(iter(str(error).splitlines()), "")
-        return Check(name, "fail", f"{type(error).__name__}: {reason[:200]}")
+        return Check(name, "fail", f"{type(error).__name__}: {reason(error)[:200]}")
 
 
 def _manifest(dataset: _Dataset) -> str:
-    manifest = dict(dataset.manifest)
-    seal = manifest.pop("manifest_sha256", None)
-    if seal is None:
+    manifest = dataset.manifest
+    if manifest.manifest_sha256 is None:
         raise _FaultError(
             f"{MANIFEST} has no manifest_sha256; build again, finished stages are kept"
         )
-    if seal != fingerprint(manifest):
+    if manifest.manifest_sha256 != manifest.seal():
         raise _FaultError(f"{MANIFEST} is not what was sealed: manifest_sha256 differs")
-    missing = [key for key in (*KEYS, "files") if key not in manifest]
-    if missing:
-        raise _FaultError(f"{MANIFEST} has no {', '.join(missing)}")
-    versions = [entry["version"] for entry in manifest["changelog"][:1]]
-    if versions != [manifest["version"]]:
-        raise _FaultError(f"the changelog's first entry is not version {manifest['version']}")
-    return f"{manifest['name']} {manifest['version']}"
+    if [entry.version for entry in manifest.changelog[:1]] != [manifest.version]:
+        raise _FaultError(f"the changelog's first entry is not version {manifest.version}")
+    return f"{manifest.name} {manifest.version}"
 
 
 def _files(dataset: _Dataset) -> str:
-    listed = {*dataset.manifest["files"], MANIFEST}
+    listed = {*dataset.manifest.files, MANIFEST}
     there = {
         path.relative_to(dataset.folder).as_posix()
         for path in dataset.folder.rglob("*")
@@ -169,7 +164,7 @@ def _files(dataset: _Dataset) -> str:
 
 
 def _hashes(dataset: _Dataset) -> str:
-    listed = dataset.manifest["files"]
+    listed = dataset.manifest.files
     changed = [
         name
         for name, digest in listed.items()
@@ -181,49 +176,84 @@ def _hashes(dataset: _Dataset) -> str:
 
 
 def _schema(dataset: _Dataset) -> str:
-    expected = features(dataset.manifest["quality"])
-    shards = 0
-    for part in dataset.manifest["counts"]:
-        for shard in dataset.shards(part):
+    expected = features(dataset.manifest.quality)
+    files = 0
+    for part in dataset.manifest.counts:
+        for shard in shards(dataset.folder, part):
             found = datasets.Features.from_arrow_schema(pq.read_schema(shard))
             if found != expected:
                 raise _FaultError(f"{shard.name}: {_first_difference(expected, found)}")
-            shards += 1
-    return f"{len(expected)} columns in {shards} parquet files"
+            files += 1
+    return f"{len(expected)} columns in {files} parquet files"
 
 
 def _counts(dataset: _Dataset) -> str:
-    counts = dataset.manifest["counts"]
+    counts = dataset.manifest.counts
     for part, count in counts.items():
         if len(dataset.rows[part]) != count:
             raise _FaultError(f"{part} has {len(dataset.rows[part])} rows, {MANIFEST} says {count}")
-    splits: dict[str, list[Row]] = {split: dataset.rows.get(split, []) for split in SPLITS}
-    for part, expected in parts(splits).items():
-        if list(map(fingerprint, dataset.rows.get(part, []))) != list(map(fingerprint, expected)):
+    if empty := [split for split in SPLITS if not counts.get(split)]:
+        raise _FaultError(f"no images in split {', '.join(empty)}")
+    belonging = parts(dataset.splits)
+    for part, expected in belonging.items():
+        if dataset.rows.get(part) != expected:
             raise _FaultError(f"{part} does not hold the {len(expected)} rows that it should")
-    if extra := sorted(counts.keys() - parts(splits).keys()):
+    if extra := sorted(counts.keys() - belonging.keys()):
         raise _FaultError(f"no rows belong in {', '.join(extra)}")
     return ", ".join(f"{part} {count}" for part, count in counts.items())
 
 
 def _rows(dataset: _Dataset) -> str:
-    for split in SPLITS:
-        for row in dataset.rows.get(split, []):
-            if row["source"] != split:
-                raise _FaultError(f"{row['file_name']} is {row['source']}, in split {split}")
-            if row["label"] != row["class_index"]:
-                raise _FaultError(f"{row['file_name']}: label is not class_index")
-    splits: dict[str, list[Row]] = {split: dataset.rows.get(split, []) for split in SPLITS}
-    if content_hash(splits, dataset.manifest["provenance"]) != dataset.manifest["content"]:
+    identities: dict[int, tuple[str, str]] = {}
+    for split, rows in dataset.splits.items():
+        for row in rows:
+            if row.source != split:
+                raise _FaultError(f"{row.file_name} is {row.source}, in split {split}")
+            for fault in _faults(row, dataset.manifest):
+                raise _FaultError(f"{row.file_name}: {fault}")
+            identity = (row.class_name, row.spurious_feature)
+            if identities.setdefault(row.class_index, identity) != identity:
+                raise _FaultError(
+                    f"{row.file_name}: class {row.class_index} is {' / '.join(identity)}, "
+                    f"elsewhere {' / '.join(identities[row.class_index])}"
+                )
+    if content_hash(dataset.splits, dataset.manifest.provenance) != dataset.manifest.content:
         raise _FaultError(
             f"rows and provenance are not those whose hash {MANIFEST} holds as content"
         )
-    return "source, label and the hash of all rows and their provenance"
+    return "classes, answers, scores, and the hash of all rows and their provenance"
+
+
+def _faults(row: Row, manifest: Manifest) -> Iterator[str]:
+    """What can't be true of a row, whatever was built."""
+    wnids = imagenet_wnids()
+    if not 0 <= row.class_index < len(wnids):
+        yield f"class_index {row.class_index} is not in 0..{len(wnids) - 1}"
+        return
+    if row.label != row.class_index:
+        yield "label is not class_index"
+    if row.wnid != wnids[row.class_index]:
+        yield f"wnid {row.wnid} is not {wnids[row.class_index]}, that of class {row.class_index}"
+    for name in ("object_score", "feature_score"):
+        score = getattr(row, name)
+        if score is not None and not 0 <= score <= 1:
+            yield f"{name} {score} is not in [0, 1]"
+    if [answer.classifier for answer in row.panel] != [m.name for m in manifest.provenance.panel]:
+        yield "panel does not hold the answers of the panel in the provenance"
+    for answer in row.panel:
+        if not 0 <= answer.probability <= 1:
+            yield f"{answer.classifier}'s probability {answer.probability} is not in [0, 1]"
+        if not -1 <= answer.prediction < len(wnids):
+            yield f"{answer.classifier}'s prediction {answer.prediction} is no class"
+        if answer.rank < 1 or (answer.rank == 1) != (answer.prediction == row.class_index):
+            yield f"{answer.classifier}'s rank {answer.rank} does not fit its prediction"
+    if row.consistently_spurious != all(answer.rank == 1 for answer in row.panel):
+        yield "consistently_spurious is not what the panel answers"
 
 
 def _images(dataset: _Dataset) -> str:
     checked = 0
-    for part in dataset.manifest["counts"]:
+    for part in dataset.manifest.counts:
         for data, digest, name in dataset.images(part):
             if hashlib.sha256(data).hexdigest() != digest:
                 raise _FaultError(f"{part}: {name} is not the image of its image_sha256")
@@ -240,18 +270,18 @@ def _card(dataset: _Dataset) -> str:
     manifest, front = dataset.manifest, dataset.front
     configs = {entry.get("config_name"): entry for entry in front.get("configs") or []}
     infos = {entry.get("config_name"): entry for entry in front.get("dataset_info") or []}
-    expected = _by_config(manifest["counts"])
+    expected = _by_config(manifest.counts)
     for label, found in (("configs", configs), ("dataset_info", infos)):
         if found.keys() != expected.keys():
             raise _FaultError(f"{label} of {card.FILE}: {list(found)}, not {list(expected)}")
     for config, counts in expected.items():
         entry, info = configs[config], infos[config]
-        if entry.get("version") != manifest["version"]:
+        if entry.get("version") != manifest.version:
             raise _FaultError(
                 f"config {config} of {card.FILE} has version {entry.get('version')}, not "
-                f"{manifest['version']}; without it the loader's cache gives old rows"
+                f"{manifest.version}; without it the loader's cache gives old rows"
             )
-        if manifest["content"][:16] not in str(entry.get("description")):
+        if manifest.content[:16] not in str(entry.get("description")):
             raise _FaultError(
                 f"config {config} of {card.FILE}: description without the content's hash"
             )
@@ -263,8 +293,8 @@ def _card(dataset: _Dataset) -> str:
         if splits != counts:
             raise _FaultError(f"config {config} of {card.FILE}: splits {splits}, not {counts}")
         typed = datasets.Features._from_yaml_list(info.get("features") or [])
-        if typed != features(manifest["quality"]):
-            difference = _first_difference(features(manifest["quality"]), typed)
+        if typed != features(manifest.quality):
+            difference = _first_difference(features(manifest.quality), typed)
             raise _FaultError(f"config {config} of {card.FILE}: {difference}")
     if not front.get("license"):
         raise _FaultError(f"{card.FILE} names no license")
@@ -272,38 +302,47 @@ def _card(dataset: _Dataset) -> str:
 
 
 def _croissant(dataset: _Dataset) -> str:
-    document = json.loads((dataset.folder / croissant.FILE).read_text(encoding="utf-8"))
+    document = read_json(dataset.folder / croissant.FILE)
     manifest = dataset.manifest
-    expected = (f"spurbench-{manifest['name']}", manifest["version"])
+    expected = (f"spurbench-{manifest.name}", manifest.version)
     if (document["name"], document["version"]) != expected:
         raise _FaultError(f"{croissant.FILE} is of {document['name']} {document['version']}")
     hashes = {f["contentUrl"]: f["sha256"] for f in document["distribution"] if "sha256" in f}
-    if hashes != {k: v for k, v in manifest["files"].items() if k.endswith(".parquet")}:
+    if hashes != {k: v for k, v in manifest.files.items() if k.endswith(".parquet")}:
         raise _FaultError(f"{croissant.FILE} does not list the parquet files and their hashes")
-    if [r["@id"] for r in document["recordSet"]] != list(manifest["counts"]):
+    if [r["@id"] for r in document["recordSet"]] != list(manifest.counts):
         raise _FaultError(
-            f"{croissant.FILE} has other record sets than {', '.join(manifest['counts'])}"
+            f"{croissant.FILE} has other record sets than {', '.join(manifest.counts)}"
         )
     return f"{len(document['recordSet'])} record sets, {len(hashes)} files"
 
 
 def _loads(dataset: _Dataset) -> str:
     """A real ``load_dataset``, with a cache of its own that no earlier version can have filled."""
+    try:
+        return _loaded(dataset)
+    except Exception as error:
+        if (code := atomic.refusal(error)) is None:
+            raise
+        raise _NotHereError(f"this machine can't load it: {os.strerror(code)}") from None
+
+
+def _loaded(dataset: _Dataset) -> str:
     folder, manifest = dataset.folder, dataset.manifest
-    expected = _by_config(manifest["counts"])
+    expected = _by_config(manifest.counts)
     for config, counts in expected.items():
-        with tempfile.TemporaryDirectory() as cache:
-            loaded = datasets.load_dataset(str(folder), config, cache_dir=cache)
+        with scratch() as cache:
+            loaded = datasets.load_dataset(str(folder), config, cache_dir=str(cache))
             found = {split: len(rows) for split, rows in loaded.items()}
             if found != counts:
                 raise _FaultError(f"config {config} loads {found}, not {counts}")
             for split, rows in loaded.items():
-                if rows.features != features(manifest["quality"]):
+                if rows.features != features(manifest.quality):
                     raise _FaultError(f"config {config}, {split}: other features than the columns")
-                if str(rows.info.version) != manifest["version"]:
+                if str(rows.info.version) != manifest.version:
                     raise _FaultError(f"config {config} loads as version {rows.info.version}")
                 part = f"curated-{split}" if config == "curated" else split
-                hashes = Counter(row["image_sha256"] for row in dataset.rows[part])
+                hashes = Counter(row.image_sha256 for row in dataset.rows[part])
                 if Counter(rows["image_sha256"]) != hashes:
                     raise _FaultError(
                         f"config {config}, {split}: other images than the parquet holds"
@@ -312,7 +351,7 @@ def _loads(dataset: _Dataset) -> str:
     return f"configs {', '.join(expected)} with the splits, rows and features of the card"
 
 
-def _by_config(counts: Mapping[str, int]) -> dict[str, dict[str, int]]:
+def _by_config(counts: Mapping[Any, int]) -> dict[str, dict[str, int]]:
     configs: dict[str, dict[str, int]] = {}
     for part, count in counts.items():
         config, split = place(part)

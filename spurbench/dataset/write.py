@@ -10,10 +10,16 @@ from typing import Any
 import datasets
 
 from spurbench.core import atomic, markdown
-from spurbench.core.identity import file_sha256, fingerprint
+from spurbench.core.identity import file_sha256
 from spurbench.dataset import card, croissant
-from spurbench.dataset.changelog import Entry
-from spurbench.dataset.manifest import MANIFEST, SCHEMA, content_hash, read_manifest
+from spurbench.dataset.manifest import (
+    MANIFEST,
+    SCHEMA,
+    ChangelogEntry,
+    Manifest,
+    Provenance,
+    content_hash,
+)
 from spurbench.dataset.rows import Row, features, parts
 
 SHARD_BYTES = 500_000_000
@@ -22,12 +28,12 @@ SHARD_BYTES = 500_000_000
 def write_dataset(
     output: Path,
     rows: Mapping[str, Sequence[Row]],
-    provenance: Mapping[str, Any],
+    provenance: Provenance,
     *,
     name: str,
     version: str,
     quality: Sequence[str],
-    changelog: Sequence[Entry],
+    changelog: Sequence[ChangelogEntry],
 ) -> bool:
     """Write the dataset folder; the folder that is there is replaced only when all is written.
 
@@ -36,25 +42,21 @@ def write_dataset(
 
     Args:
         output: the folder.
-        rows: of the splits ``real`` and ``generated``, in the columns of
-            :func:`spurbench.dataset.rows.features` but for ``image``, the encoded bytes.
-        provenance: how it was made, as JSON values.
+        rows: of the splits ``real`` and ``generated``, with their images.
+        provenance: how it was made.
         name: of the dataset.
         version: X.Y.Z.
         quality: image quality metrics among the columns.
-        changelog: entries, the newest first.
+        changelog: the newest version first.
 
     Returns:
         False if the folder held the very same dataset already; nothing is written then.
     """
     content = content_hash(rows, provenance)
     if (output / MANIFEST).is_file():
-        held = read_manifest(output)
-        wanted = {"name": name, "version": version, "content": content, "changelog": [*changelog]}
-        if all(held.get(key) == value for key, value in wanted.items()) and all(
-            (output / file).is_file() and file_sha256(output / file) == digest
-            for file, digest in held["files"].items()
-        ):
+        held = Manifest.read(output)
+        same = (held.name, held.version, held.content) == (name, version, content)
+        if same and held.changelog == (*changelog,) and _is_whole(output, held):
             return False
     kind = features(quality)
     with atomic.folder(output) as folder:
@@ -74,38 +76,46 @@ def write_dataset(
         (folder / card.FILE).write_text(card.render(edition, rows, kind), encoding="utf-8")
         document = markdown.embedded_json(croissant.metadata(edition))
         (folder / croissant.FILE).write_text(document + "\n", encoding="utf-8")
-        manifest = {
-            "schema": SCHEMA,
-            "name": name,
-            "version": version,
-            "content": content,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "counts": {part: facts.rows for part, facts in edition.parts.items()},
-            "quality": list(quality),
-            "changelog": [*changelog],
-            "provenance": provenance,
-            "files": {
+        Manifest(
+            schema=SCHEMA,
+            name=name,
+            version=version,
+            content=content,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            counts={part: facts.rows for part, facts in edition.parts.items()},
+            quality=(*quality,),
+            changelog=(*changelog,),
+            provenance=provenance,
+            files={
                 path.relative_to(folder).as_posix(): file_sha256(path)
                 for path in sorted(folder.rglob("*"))
                 if path.is_file()
             },
-        }
-        sealed = {**manifest, "manifest_sha256": fingerprint(manifest)}
-        atomic.write_json(folder / MANIFEST, sealed)
+        ).write(folder)
     return True
+
+
+def _is_whole(folder: Path, manifest: Manifest) -> bool:
+    return all(
+        (folder / file).is_file() and file_sha256(folder / file) == digest
+        for file, digest in manifest.files.items()
+    )
 
 
 def _write_parquet(
     folder: Path, part: str, rows: Sequence[Row], kind: datasets.Features
 ) -> card.Part:
     (folder / "data").mkdir(exist_ok=True)
-    total = sum(len(row["image"]) for row in rows)
+    total = sum(len(row.image) for row in rows)
     shards = max(1, -(-total // SHARD_BYTES))
     data_bytes, files = 0, []
     for shard in range(shards):
         chosen = rows[len(rows) * shard // shards : len(rows) * (shard + 1) // shards]
-        columns: dict[str, list[Any]] = {column: [row[column] for row in chosen] for column in kind}
-        columns["image"] = [{"bytes": row["image"], "path": row["file_name"]} for row in chosen]
+        columns: dict[str, list[Any]] = {
+            "image": [{"bytes": row.image, "path": row.file_name} for row in chosen]
+        }
+        values = [row.columns() for row in chosen]
+        columns |= {name: [row[name] for row in values] for name in kind if name != "image"}
         table = datasets.Dataset.from_dict(columns, features=kind)
         files.append(folder / "data" / f"{part}-{shard:05d}-of-{shards:05d}.parquet")
         table.to_parquet(str(files[-1]))

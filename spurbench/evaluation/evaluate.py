@@ -23,6 +23,7 @@ from spurbench.core.environment import package_versions
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import file_sha256, fingerprint
 from spurbench.core.imagenet import imagenet_names, imagenet_wnids
+from spurbench.core.scratch import scratch
 from spurbench.evaluation import metrics
 from spurbench.evaluation.predict import Predictions, predict
 from spurbench.evaluation.results import (
@@ -185,8 +186,8 @@ def evaluate_each(
     Yields:
         Each classifier's result as soon as it is there.
     """
-    with tempfile.TemporaryDirectory(prefix="spurbench-") as folder:
-        store = PixelStore(Path(folder)) if len(members) > 1 else None
+    with scratch() as folder:
+        store = PixelStore(folder) if len(members) > 1 else None
         for spec, load in members.items():
             try:
                 found = evaluate(load(), images, registry, output, store=store, **options)

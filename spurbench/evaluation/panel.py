@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,22 +16,10 @@ from spurbench.classifiers.classifier import Classifier
 from spurbench.classifiers.load import load_classifier, read_member
 from spurbench.core.documents import Document, describe
 from spurbench.core.errors import SpurbenchError
+from spurbench.core.scratch import scratch
 from spurbench.evaluation.predict import predict
 from spurbench.images.pixels import PixelStore
-from spurbench.images.records import ImageRecord
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one classifier says of one image."""
-
-    classifier: str
-    prediction: int
-    """ImageNet-1k class index."""
-    probability: float
-    """Softmax probability of the image's class."""
-    rank: int
-    """Rank of the image's class, 1 is the prediction."""
+from spurbench.images.records import Answer, ImageRecord
 
 
 def load_member(spec: str, *, relative_to: Path, device: torch.device) -> Classifier:
@@ -129,8 +116,8 @@ def fingerprint(panel: Sequence[Classifier]) -> list[dict[str, Any]]:
 def ask(panel: Sequence[Classifier], images: Sequence[ImageRecord]) -> list[list[Answer]]:
     """Each image's answers, in the order of the images and, for each, of the panel."""
     columns = []
-    with tempfile.TemporaryDirectory(prefix="spurbench-") as folder:
-        store = PixelStore(Path(folder))
+    with scratch() as folder:
+        store = PixelStore(folder)
         for classifier in panel:
             predictions = predict(classifier, images, store=store)
             columns.append(

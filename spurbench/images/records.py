@@ -16,6 +16,8 @@ from spurbench.core.text import label
 
 Split = Literal["real", "generated"]
 
+SPLITS: tuple[Split, ...] = ("real", "generated")
+
 
 class DatasetInfo(Document):
     """Which images were measured."""
@@ -31,6 +33,23 @@ class Damaged(Document):
 
     path: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one classifier says of one image.
+
+    Attributes:
+        classifier: its name.
+        prediction: ImageNet-1k class index; -1 outside it.
+        probability: softmax probability of the image's class, in [0, 1].
+        rank: of the image's class, 1 is the prediction.
+    """
+
+    classifier: str
+    prediction: int
+    probability: float
+    rank: int
 
 
 @dataclass(frozen=True)

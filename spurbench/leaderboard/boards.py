@@ -18,7 +18,7 @@ from spurbench.classifiers.info import Preprocessing
 from spurbench.core.errors import SpurbenchError
 from spurbench.evaluation import paired
 from spurbench.evaluation.results import SplitResult
-from spurbench.images.records import Split
+from spurbench.images.records import SPLITS, Split
 from spurbench.leaderboard import entries
 from spurbench.leaderboard.entries import ClassAnswers, Entry, EntryClassifier
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     pass
 
 log = logging.getLogger(__name__)
-
-SPLITS: tuple[Split, ...] = ("real", "generated")
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from spurbench.core.errors import SpurbenchError
 from spurbench.core.markdown import plain
 from spurbench.core.resources import templates
 from spurbench.images.decode import decode_rgb
-from spurbench.images.records import ImageRecord
+from spurbench.images.records import SPLITS, ImageRecord
 from spurbench.images.sources import open_images
 from spurbench.leaderboard import entries, reported, tables
-from spurbench.leaderboard.boards import SPLITS, Board, Row, boards
+from spurbench.leaderboard.boards import Board, Row, boards
 from spurbench.leaderboard.entries import ClassAnswers, Entry
 from spurbench.leaderboard.reported import ReportedTable
 

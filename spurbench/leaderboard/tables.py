@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from spurbench.classifiers.info import Preprocessing
 from spurbench.core import atomic, markdown
 from spurbench.evaluation.results import Interval
-from spurbench.images.records import Split
+from spurbench.images.records import SPLITS, Split
 
 if TYPE_CHECKING:
     from rich.table import Table
-from spurbench.leaderboard.boards import SPLITS, Board, Row
+from spurbench.leaderboard.boards import Board, Row
 
 SUMMARY_COLUMNS = (
     "n",

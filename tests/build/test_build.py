@@ -14,7 +14,8 @@ from makers.toy import save_toy_classifier, toy_recipe
 from spurbench.build import stages
 from spurbench.build.build import BuildRequest, build, select_references
 from spurbench.core.errors import SpurbenchError
-from spurbench.dataset.manifest import MANIFEST, read_manifest, read_rows
+from spurbench.dataset import changelog
+from spurbench.dataset.manifest import MANIFEST, Manifest, read_rows
 from spurbench.dataset.verify import verify
 from spurbench.evaluation.panel import Answer
 from spurbench.recipe.load import read_recipe
@@ -47,7 +48,7 @@ def request(folder: Path, tmp_path: Path, *overrides: str, **changes) -> BuildRe
 
 
 def images_of(rows) -> list[bytes]:
-    return [row["image"] for row in rows]
+    return [row.image for row in rows]
 
 
 def test_a_whole_build_loads_and_says_how_it_was_made(recipe_folder, tmp_path):
@@ -73,12 +74,12 @@ def test_a_whole_build_loads_and_says_how_it_was_made(recipe_folder, tmp_path):
     assert row["consistently_spurious"] is True
     assert row["object_absent"] == (row["object_score"] < 0.5)
 
-    manifest = read_manifest(tmp_path / "out")
-    provenance = manifest["provenance"]
-    assert provenance["recipe"]["finetune"]["steps"] == 3
-    assert provenance["seed"] == 0
-    assert len(provenance["panel"]) == 2
-    assert provenance["versions"]["torch"] == version("torch")
+    manifest = Manifest.read(tmp_path / "out")
+    provenance = manifest.provenance
+    assert provenance.recipe["finetune"]["steps"] == 3
+    assert provenance.seed == 0
+    assert len(provenance.panel) == 2
+    assert provenance.versions["torch"] == version("torch")
     card = (tmp_path / "out" / "README.md").read_text()
     assert "<b>" not in card.split("---", 2)[2]
 
@@ -88,10 +89,8 @@ def test_without_fine_tuning_the_base_is_sampled(recipe_folder, tmp_path):
     built = build(request(recipe_folder, tmp_path, *options))
     assert [stage for _, stage in built.seconds] == ["select", "sample", "check"]
     generated = read_rows(tmp_path / "out")["generated"]
-    assert {row["prompt"] for row in generated} == {"a photo of red <b>flowers</b> | pipes"}
-    assert {row["feature_present"] for row in generated} == {
-        None
-    }  # the detector has no such output
+    assert {row.prompt for row in generated} == {"a photo of red <b>flowers</b> | pipes"}
+    assert {row.feature_present for row in generated} == {None}  # the detector has no such output
 
 
 def test_the_second_run_does_no_work_and_leaves_the_dataset_alone(
@@ -116,11 +115,9 @@ def test_a_failed_class_is_named_and_the_others_go_on(recipe_folder, tmp_path):
     built = build(request(recipe_folder, tmp_path, classes=registry.select("all")))
     assert list(built.failed) == ["koala"]
     assert "0 of 5 real images are consistently spurious and 3" in built.failed["koala"]
-    manifest = read_manifest(tmp_path / "out")
-    assert list(manifest["provenance"]["failed_classes"]) == ["koala"]
-    assert {row["class_name"] for row in read_rows(tmp_path / "out")["generated"]} == {
-        "hummingbird"
-    }
+    manifest = Manifest.read(tmp_path / "out")
+    assert list(manifest.provenance.failed_classes) == ["koala"]
+    assert {row.class_name for row in read_rows(tmp_path / "out")["generated"]} == {"hummingbird"}
     assert "koala" in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -220,13 +217,13 @@ def test_the_changelog_goes_on_from_the_previous_version(recipe_folder, tmp_path
     build(first)
     options = {"output": tmp_path / "b", "version": "1.1.0", "previous": tmp_path / "a"}
     build(request(recipe_folder, tmp_path, "sample.images=6", **options))
-    newest, oldest = read_manifest(tmp_path / "b")["changelog"]
-    assert oldest == {"version": "1.0.0", "note": "the start", "changes": ["the first version"]}
-    assert newest["version"] == "1.1.0" and newest["note"] is None
-    assert newest["changes"] == [
+    newest, oldest = Manifest.read(tmp_path / "b").changelog
+    assert (oldest,) == changelog.first("1.0.0", "the start")
+    assert newest.version == "1.1.0" and newest.note is None
+    assert newest.changes == (
         "sample.images: 4 -> 6",
         "hummingbird, generated: 2 added, 0 removed, 4 kept; panel accuracy 100.0 % -> 100.0 %",
-    ]
+    )
     assert "sample.images: 4 -&gt; 6" in (tmp_path / "b" / "README.md").read_text()
     assert not build(request(recipe_folder, tmp_path, "sample.images=6", **options)).written
     with pytest.raises(SpurbenchError, match=r"toy 1\.1\.0, which does not precede 1\.0\.0"):

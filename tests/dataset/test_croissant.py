@@ -7,7 +7,7 @@ from pathlib import Path
 import mlcroissant
 import pytest
 
-from makers.rows import row, write
+from makers.rows import columns, write
 from spurbench.dataset import write as publish
 from spurbench.dataset.rows import COLUMNS
 
@@ -45,9 +45,9 @@ def test_mlcroissant_finds_no_fault(read):
 @pytest.mark.parametrize(
     ("part", "expected"),
     [
-        ("real", [row("real", i) for i in range(3)]),
-        ("generated", [row("generated", i) for i in range(4)]),
-        ("curated-generated", [row("generated", i) for i in (0, 2)]),
+        ("real", [columns("real", i) for i in range(3)]),
+        ("generated", [columns("generated", i) for i in range(4)]),
+        ("curated-generated", [columns("generated", i) for i in (0, 2)]),
     ],
 )
 def test_mlcroissant_reads_the_records_from_the_local_parquet(read, part, expected):

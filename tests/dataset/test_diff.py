@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -10,28 +11,24 @@ from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError
 from spurbench.dataset import changelog
 from spurbench.dataset.diff import compare, summarise
-from spurbench.dataset.manifest import Snapshot, read_snapshot
+from spurbench.dataset.manifest import Provenance, Snapshot, read_snapshot
 
 
-def answer(rank: int) -> list[dict]:
-    return [{"classifier": "vit", "prediction": 1, "probability": 0.5, "rank": rank}]
+def answer(rank: int, prediction: int = 1) -> list[dict]:
+    return [{"classifier": "vit", "prediction": prediction, "probability": 0.5, "rank": rank}]
 
 
 def snapshot(version: str, rows: dict, **changes) -> Snapshot:
     return Snapshot("toy", version, provenance(**changes), rows)
 
 
-def strip(rows: list[dict]) -> list[dict]:
-    return [{k: v for k, v in r.items() if k != "image"} for r in rows]
-
-
 @pytest.fixture
 def versions():
-    old = strip([row("generated", i) for i in range(4)])
-    new = strip([row("generated", i, panel=answer(1 + i % 2)) for i in (2, 3, 4)])
-    koala = {"class_index": 105, "class_name": "koala"}
-    extra = strip([row("generated", 9, **koala)])
-    real = strip([row("real", 0)])
+    old = [row("generated", i, panel=answer(1, 94)) for i in range(4)]
+    new = [row("generated", i, panel=answer(1 + i % 2)) for i in (2, 3, 4)]
+    koala = {"class_index": 105, "class_name": "koala", "panel": answer(1, 105)}
+    extra = [row("generated", 9, **koala)]
+    real = [row("real", 0)]
     return (
         snapshot("1.0.0", {"real": real, "generated": old}),
         snapshot("1.1.0", {"real": real, "generated": [*new, *extra]}),
@@ -57,15 +54,15 @@ def test_images_are_counted_by_their_bytes_per_class(versions):
 
 
 def test_an_image_that_is_there_twice_counts_twice():
-    twice = {"real": [], "generated": strip([row("generated", 0)] * 2)}
-    once = {"real": [], "generated": strip([row("generated", 0)])}
+    twice = {"real": [], "generated": [row("generated", 0)] * 2}
+    once = {"real": [], "generated": [row("generated", 0)]}
     change = compare(snapshot("1.0.0", twice), snapshot("1.1.0", once)).classes[1]
     assert (change.old, change.new, change.removed, change.kept) == (2, 1, 1, 1)
 
 
 def test_settings_are_named_as_set_takes_them_and_the_panel_by_name():
-    rows = {"real": [], "generated": strip([row("generated", 0)])}
-    before, after = provenance(), provenance(seed=7)
+    rows = {"real": [], "generated": [row("generated", 0)]}
+    before, after = provenance().as_json(), provenance(seed=7).as_json()
     before["recipe"]["finetune"]["steps"], after["recipe"]["finetune"]["steps"] = 400, 800
     after["base_model"]["fingerprint"] = "e" * 64
     before["panel"] = [{"name": n, "weights_sha256": n} for n in ("gone", "kept", "trained")]
@@ -73,9 +70,11 @@ def test_settings_are_named_as_set_takes_them_and_the_panel_by_name():
         {"name": n, "weights_sha256": w}
         for n, w in (("kept", "kept"), ("trained", "anew"), ("new", "new"))
     ]
-    difference = compare(
-        Snapshot("toy", "1.0.0", before, rows), Snapshot("toy", "1.1.0", after, rows)
+    old, new = (
+        Snapshot("toy", version, Provenance.model_validate(made), rows)
+        for version, made in (("1.0.0", before), ("1.1.0", after))
     )
+    difference = compare(old, new)
     assert {(s.key, s.old, s.new) for s in difference.settings} == {
         ("finetune.steps", 400, 800),
         ("seed", 0, 7),
@@ -96,10 +95,11 @@ def test_the_summary_says_what_changed_and_only_that(versions):
 
 def test_the_changelog_goes_on(versions):
     first = changelog.first("1.0.0", None)
-    entries = changelog.extended(first, *versions, "more koalas")
-    assert [e["version"] for e in entries] == ["1.1.0", "1.0.0"]
-    assert entries[0]["note"] == "more koalas"
-    assert entries[0]["changes"] == summarise(compare(*versions))
+    old, new = versions
+    entries = changelog.extended(replace(old, changelog=first), new, "more koalas")
+    assert [e.version for e in entries] == ["1.1.0", "1.0.0"]
+    assert entries[0].note == "more koalas"
+    assert entries[0].changes == (*summarise(compare(old, new)),)
     assert entries[1:] == first
 
 
@@ -135,7 +135,7 @@ def test_the_command_shows_tables_and_writes_json(tmp_path):
 def test_a_snapshot_reads_everything_but_the_images(tmp_path):
     write(tmp_path / "d")
     read = read_snapshot(tmp_path / "d")
-    assert read.rows["generated"] == strip([row("generated", i) for i in range(4)])
+    assert read.rows["generated"] == [replace(row("generated", i), image=b"") for i in range(4)]
     assert read.provenance == provenance()
     shard = tmp_path / "d" / "data" / "real-00000-of-00001.parquet"
     shard.write_bytes(shard.read_bytes()[:100])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from makers.rows import picture, row, write
+from makers.rows import columns, picture, write
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_streaming_gives_every_row_in_order_without_a_cache(load):
     rows = list(streamed["generated"])
     assert [r["file_name"] for r in rows] == [f"generated/{i}.png" for i in range(5)]
     assert np.array_equal(np.asarray(rows[3]["image"]), pixels(3))
-    assert rows[3]["panel"] == row("generated", 3)["panel"]
+    assert rows[3]["panel"] == columns("generated", 3)["panel"]
     curated = load("curated", streaming=True, split="generated")
     assert [r["file_name"] for r in curated] == [f"generated/{i}.png" for i in (0, 2, 4)]
 

@@ -167,14 +167,14 @@ def test_someone_elses_commit_meanwhile_is_not_overwritten(
     hub, sound, datasets_of_versions, monkeypatch
 ):
     push(datasets_of_versions / "1.0.0", NAME)
-    original = push_module.plan
+    original = push_module.prepare
 
     def overtaken(*arguments, **options):
         made = original(*arguments, **options)
         hub.repositories[NAME].commit("quicker", {"README.md": ("regular", b"theirs")})
         return made
 
-    monkeypatch.setattr(push_module, "plan", overtaken)
+    monkeypatch.setattr(push_module, "prepare", overtaken)
     with pytest.raises(SpurbenchError, match=r"the hub: .*412"):
         push(datasets_of_versions / "1.1.0", NAME)
     assert remote_files(hub, "main") == {"README.md": b"theirs"}
@@ -248,4 +248,4 @@ def test_what_the_command_pushes_loads_from_the_hub(hub, datasets_of_versions, t
             "real": real,
             "generated": generated,
         }
-        assert loaded["generated"][0] == hashlib.sha256(row("generated", 0)["image"]).hexdigest()
+        assert loaded["generated"][0] == hashlib.sha256(row("generated", 0).image).hexdigest()

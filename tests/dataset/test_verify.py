@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -11,13 +12,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from makers.rows import picture, row, write
+from makers.rows import columns, picture, rewrite, row, seal, write
 from spurbench.cli.main import main
-from spurbench.core.identity import file_sha256, fingerprint
+from spurbench.core.errors import SpurbenchError
 from spurbench.dataset import card
 from spurbench.dataset.manifest import MANIFEST
-from spurbench.dataset.rows import features
-from spurbench.dataset.verify import verify
+from spurbench.dataset.verify import require_sound, verify
 
 NAMES = [
     "manifest",
@@ -55,32 +55,10 @@ def failures(folder: Path) -> dict[str, str]:
     return {check.name: check.detail for check in verify(folder) if check.status == "fail"}
 
 
-def seal(folder: Path, **changes) -> None:
-    """Hash files and manifest anew, as someone would who wants a change to pass."""
-    manifest = json.loads((folder / MANIFEST).read_text()) | changes
-    manifest.pop("manifest_sha256")
-    manifest["files"] = {
-        path.relative_to(folder).as_posix(): file_sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
-    manifest["manifest_sha256"] = fingerprint(manifest)
-    (folder / MANIFEST).write_text(json.dumps(manifest))
-
-
 def edit_front(folder: Path, change) -> None:
     front, body = card.split_front_matter((folder / "README.md").read_text())
     change(front)
     (folder / "README.md").write_text(f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n{body}")
-
-
-def rewrite(folder: Path, name: str, change) -> None:
-    """Write a shard anew after ``change`` of its rows."""
-    rows = pq.read_table(folder / name).to_pylist()
-    rows = change(rows) or rows
-    columns = {key: [entry[key] for entry in rows] for key in rows[0]}
-    table = datasets.Dataset.from_dict(columns, features=features(["entropy"]))
-    table.to_parquet(str(folder / name))
 
 
 def test_a_sound_dataset_passes_every_check_in_order(dataset):
@@ -222,7 +200,7 @@ def test_other_columns_are_found(dataset):
 
 def test_an_image_that_cant_be_decoded_is_found(dataset):
     data = picture(0)[:200]
-    broken = row("real", 0, image=data, image_sha256=hashlib.sha256(data).hexdigest())
+    broken = columns("real", 0, image=data, image_sha256=hashlib.sha256(data).hexdigest())
     write(dataset.parent / "other", version="2.0.0")
     rewrite(
         dataset.parent / "other",
@@ -258,3 +236,86 @@ def test_what_load_dataset_gives_is_compared_with_the_card(dataset, monkeypatch)
     found = failures(dataset)
     assert list(found) == ["load_dataset"]
     assert "config default loads {'real': 1, 'generated': 4}" in found["load_dataset"]
+
+
+ANSWER = {"classifier": "vit", "prediction": 94, "probability": 0.5, "rank": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"class_index": 1000}, "class_index 1000 is not in 0..999"),
+        ({"class_index": -1}, "class_index -1 is not in 0..999"),
+        ({"label": 93}, "label is not class_index"),
+        ({"wnid": "n01833806"}, "wnid n01833806 is not n01833805, that of class 94"),
+        ({"class_name": "koala"}, "class 94 is koala / red flowers, elsewhere hummingbird"),
+        ({"source": "bogus"}, "is bogus, in split real"),
+        ({"object_score": 1.25}, "object_score 1.25 is not in [0, 1]"),
+        ({"feature_score": -0.25}, "feature_score -0.25 is not in [0, 1]"),
+        ({"panel": []}, "panel does not hold the answers of the panel in the provenance"),
+        ({"panel": [ANSWER | {"classifier": "other"}]}, "does not hold the answers of the panel"),
+        ({"panel": [ANSWER | {"probability": 1.5}]}, "vit's probability 1.5 is not in [0, 1]"),
+        ({"panel": [ANSWER | {"prediction": 1000}]}, "vit's prediction 1000 is no class"),
+        ({"panel": [ANSWER | {"prediction": -2}]}, "vit's prediction -2 is no class"),
+        ({"panel": [ANSWER | {"rank": 0}]}, "vit's rank 0 does not fit its prediction"),
+        ({"panel": [ANSWER | {"rank": 2}]}, "vit's rank 2 does not fit its prediction"),
+        ({"panel": [ANSWER | {"prediction": 1}]}, "vit's rank 1 does not fit its prediction"),
+        ({"consistently_spurious": False}, "consistently_spurious is not what the panel answers"),
+    ],
+)
+def test_a_row_that_cant_be_true_is_named_however_well_sealed(tmp_path, changes, said):
+    rows = {
+        "real": [row("real", 0), row("real", 2, **changes)],
+        "generated": [row("generated", 0)],
+    }
+    write(tmp_path / "d", rows=rows)
+    found = failures(tmp_path / "d")
+    assert list(found) == ["rows"]
+    assert found["rows"].startswith("real/2.png") and said in found["rows"]
+
+
+def test_an_answer_outside_imagenet_is_none_of_the_class(tmp_path):
+    outside = [ANSWER | {"prediction": -1, "rank": 2}]
+    rows = {
+        "real": [row("real", 1, panel=outside), row("real", 0)],
+        "generated": [row("generated", 0)],
+    }
+    write(tmp_path / "d", rows=rows)
+    assert failures(tmp_path / "d") == {}
+
+
+def test_a_split_without_images_is_no_dataset(tmp_path):
+    write(tmp_path / "d", rows={"real": [], "generated": [row("generated", 0)]})
+    assert "no images in split real" in failures(tmp_path / "d")["counts"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("Not enough disk space. Needed: 9 (download: 0, generated: 9, post-processed: 0)"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+    ],
+)
+def test_a_full_disk_is_no_fault_of_the_dataset(dataset, monkeypatch, error):
+    def full(*arguments, **options):
+        raise RuntimeError("An error occurred while generating the dataset") from error
+
+    monkeypatch.setattr(datasets, "load_dataset", full)
+    checks = verify(dataset)
+    assert {c.name for c in checks if c.status != "ok"} == {"load_dataset"}
+    assert checks[-1].status == "skipped" and "this machine can't load it" in checks[-1].detail
+    done = CliRunner().invoke(main, ["verify", str(dataset)])
+    assert done.exit_code == 1
+    last = done.output.splitlines()[-1]
+    assert "passes but for what was skipped: load_dataset (set TMPDIR" in last
+    with pytest.raises(SpurbenchError, match=r"can't be checked here: load_dataset: .*TMPDIR"):
+        require_sound(dataset)
+
+
+def test_a_loader_that_fails_for_the_dataset_is_a_fault(dataset, monkeypatch):
+    def broken(*arguments, **options):
+        raise RuntimeError("no") from OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(datasets, "load_dataset", broken)
+    assert failures(dataset) == {"load_dataset": "RuntimeError: no"}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -13,10 +14,16 @@ import torch
 import yaml
 from PIL import Image
 
-from makers.rows import row, write
+from makers.rows import columns, row, write
 from spurbench.core.errors import SpurbenchError
 from spurbench.dataset import card, quality
-from spurbench.dataset.manifest import MANIFEST, read_manifest, read_rows, require_writable
+from spurbench.dataset.manifest import (
+    MANIFEST,
+    ChangelogEntry,
+    Manifest,
+    read_rows,
+    require_writable,
+)
 from spurbench.dataset.rows import COLUMNS
 from spurbench.images.sources import open_images
 from spurbench.recipe.load import read_recipe
@@ -33,7 +40,7 @@ def test_splits_columns_and_values_survive_the_round_trip(tmp_path):
     loaded = load(tmp_path / "d", cache=tmp_path / "c")
     assert {s: len(rows) for s, rows in loaded.items()} == {"real": 3, "generated": 4}
     got = loaded["generated"][1]
-    expected = row("generated", 1)
+    expected = columns("generated", 1)
     image = got.pop("image")
     assert np.array_equal(
         np.asarray(image), np.asarray(Image.open(io.BytesIO(expected.pop("image"))))
@@ -83,12 +90,12 @@ def test_every_config_of_the_card_carries_the_version(tmp_path):
 
 def test_the_manifest_lists_every_file_with_its_hash(tmp_path):
     write(tmp_path / "d")
-    manifest = read_manifest(tmp_path / "d")
+    manifest = Manifest.read(tmp_path / "d")
     files = {str(p.relative_to(tmp_path / "d")) for p in (tmp_path / "d").rglob("*") if p.is_file()}
-    assert files == set(manifest["files"]) | {MANIFEST}
-    for name, digest in manifest["files"].items():
+    assert files == set(manifest.files) | {MANIFEST}
+    for name, digest in manifest.files.items():
         assert hashlib.sha256((tmp_path / "d" / name).read_bytes()).hexdigest() == digest
-    assert manifest["counts"]["generated"] == 4
+    assert manifest.counts["generated"] == 4
 
 
 def test_the_card_describes_every_column_and_file(tmp_path):
@@ -97,10 +104,10 @@ def test_the_card_describes_every_column_and_file(tmp_path):
     loaded = load(tmp_path / "d", cache=tmp_path / "c")["real"]
     described = re.findall(r"^\| `(\w+)` \| [\w ]+ \| \S", body, re.MULTILINE)
     assert described == list(loaded.features)
-    manifest = read_manifest(tmp_path / "d")
-    for name, digest in manifest["files"].items():
+    manifest = Manifest.read(tmp_path / "d")
+    for name, digest in manifest.files.items():
         assert (digest in body) == name.endswith(".parquet")
-    assert manifest["content"] in body and "a" * 64 in body  # the panel's weights
+    assert manifest.content in body and "a" * 64 in body  # the panel's weights
     rate = read_recipe("mini").finetune.learning_rate
     assert f'"learning_rate": {rate}' in body  # the whole recipe
     splits = {s["name"]: s["num_examples"] for s in front["dataset_info"][0]["splits"]}
@@ -122,15 +129,15 @@ def test_the_loader_refuses_shards_with_fewer_rows_than_the_card_says(tmp_path):
 
 def test_the_changelog_is_on_the_card_and_survives_filling_in_quality(tmp_path):
     entries = [
-        {"version": "1.0.0", "note": "<b>new</b>", "changes": ["a|b: 1 -> 2"]},
-        {"version": "0.9.0", "note": None, "changes": ["the first version"]},
+        ChangelogEntry(version="1.0.0", note="<b>new</b>", changes=("a|b: 1 -> 2",)),
+        ChangelogEntry(version="0.9.0", note=None, changes=("the first version",)),
     ]
     write(tmp_path / "d", changelog=entries)
     body = (tmp_path / "d" / "README.md").read_text().split("## Changelog")[1]
     assert "**1.0.0**: &lt;b&gt;new&lt;/b&gt;" in body and "a\\|b: 1 -&gt; 2" in body
     assert body.index("1.0.0") < body.index("**0.9.0**\n\n- the first version")
     quality.fill_quality(tmp_path / "d", [], CPU)
-    assert read_manifest(tmp_path / "d")["changelog"] == entries
+    assert Manifest.read(tmp_path / "d").changelog == (*entries,)
     assert write(tmp_path / "d"), "another changelog is another dataset"
 
 
@@ -144,7 +151,7 @@ def test_the_same_dataset_is_not_written_again_but_a_damaged_one_is(tmp_path):
 
 def test_a_failed_write_leaves_the_old_dataset(tmp_path, monkeypatch):
     write(tmp_path / "d")
-    before = read_manifest(tmp_path / "d")
+    before = Manifest.read(tmp_path / "d")
 
     def broken(*args, **kwargs):
         raise OSError("disk full")
@@ -152,7 +159,7 @@ def test_a_failed_write_leaves_the_old_dataset(tmp_path, monkeypatch):
     monkeypatch.setattr(card, "render", broken)
     with pytest.raises(OSError, match="disk full"):
         write(tmp_path / "d", real=9)
-    assert read_manifest(tmp_path / "d") == before
+    assert Manifest.read(tmp_path / "d") == before
     assert [p.name for p in tmp_path.iterdir()] == ["d"]
 
 
@@ -203,9 +210,9 @@ def test_quality_fills_null_columns_in_place(tmp_path):
     after = read_rows(tmp_path / "d")
     for split in before:
         for old, new in zip(before[split], after[split], strict=True):
-            assert 0 < new.pop("entropy") <= 8.01  # bits of an 8-bit grey value
-            assert old.pop("entropy") is None
-            assert old == new
+            assert 0 < new.quality["entropy"] <= 8.01  # bits of an 8-bit grey value
+            assert old.quality == {"entropy": None}
+            assert old == replace(new, quality=old.quality)
     assert quality.fill_quality(tmp_path / "d", [], CPU) == {"entropy": 0}
     assert len(load(tmp_path / "d", cache=tmp_path / "c")["real"]) == 3
 
@@ -213,8 +220,8 @@ def test_quality_fills_null_columns_in_place(tmp_path):
 def test_a_metric_can_be_added_later(tmp_path):
     write(tmp_path / "d")
     quality.fill_quality(tmp_path / "d", ["piqe"], CPU)
-    assert read_manifest(tmp_path / "d")["quality"] == ["entropy", "piqe"]
-    assert all(r["piqe"] is not None for r in read_rows(tmp_path / "d")["generated"])
+    assert Manifest.read(tmp_path / "d").quality == ("entropy", "piqe")
+    assert all(r.quality["piqe"] is not None for r in read_rows(tmp_path / "d")["generated"])
 
 
 def test_missing_weights_are_said_once_and_leave_the_dataset_alone(tmp_path, monkeypatch, caplog):

@@ -7,10 +7,15 @@ import io
 import json
 from pathlib import Path
 
+import datasets
 import numpy as np
+import pyarrow.parquet as pq
 from PIL import Image
 
+from spurbench.core.identity import file_sha256, fingerprint
 from spurbench.dataset.changelog import first
+from spurbench.dataset.manifest import MANIFEST, Provenance
+from spurbench.dataset.rows import Row, features
 from spurbench.dataset.write import write_dataset
 from spurbench.recipe.load import read_recipe
 
@@ -22,9 +27,11 @@ def picture(seed: int) -> bytes:
     return buffer.getvalue()
 
 
-def row(split: str, i: int, **changes) -> dict:
+def columns(split: str, i: int, **changes) -> dict:
+    """A row with its image, as JSON values but for that."""
     made = split == "generated"
     data = picture(i + 1000 * made)
+    spurious = i % 2 == 0
     return {
         "image": data,
         "label": 94,
@@ -41,36 +48,49 @@ def row(split: str, i: int, **changes) -> dict:
         "kappa": 1.0 if made else None,
         "base_model": "base" if made else None,
         "is_reference": False,
-        "consistently_spurious": i % 2 == 0,
+        "consistently_spurious": spurious,
         "object_absent": True,
         "object_score": 0.1,
         "feature_present": True,
         "feature_score": 0.9,
         "entropy": None,
-        "panel": [{"classifier": "vit", "prediction": 94, "probability": 0.5, "rank": 1}],
+        "panel": [
+            {
+                "classifier": "vit",
+                "prediction": 94 if spurious else 1,
+                "probability": 0.5,
+                "rank": 1 if spurious else 2,
+            }
+        ],
         "file_name": f"{split}/{i}.png",
         "image_sha256": hashlib.sha256(data).hexdigest(),
         **changes,
     }
 
 
-def provenance(**changes) -> dict:
+def row(split: str, i: int, **changes) -> Row:
+    return Row.of(columns(split, i, **changes))
+
+
+def provenance(**changes) -> Provenance:
     recipe = read_recipe("mini")
-    return {
-        "recipe": json.loads(recipe.model_dump_json()),
-        "seed": 0,
-        "device": "cpu",
-        "base_model": {"name": "base", "fingerprint": "f" * 64},
-        "panel": [{"name": "vit", "weights_sha256": "a" * 64}],
-        "phi": {"name": "vit", "weights_sha256": "a" * 64},
-        "object_detector": "oracle",
-        "real_images": {"name": "photographs", "fingerprint": "b" * 64},
-        "damaged": [],
-        "failed_classes": {},
-        "versions": {"torch": "2"},
-        "licences": {"images": "MIT", "weights": "MIT"},
-        **changes,
-    }
+    return Provenance.model_validate(
+        {
+            "recipe": json.loads(recipe.model_dump_json()),
+            "seed": 0,
+            "device": "cpu",
+            "base_model": {"name": "base", "fingerprint": "f" * 64},
+            "panel": [{"name": "vit", "weights_sha256": "a" * 64}],
+            "phi": {"name": "vit", "weights_sha256": "a" * 64},
+            "object_detector": "oracle",
+            "real_images": {"name": "photographs", "fingerprint": "b" * 64},
+            "damaged": [],
+            "failed_classes": {},
+            "versions": {"torch": "2"},
+            "licences": {"images": "MIT", "weights": "MIT"},
+            **changes,
+        }
+    )
 
 
 def write(
@@ -96,3 +116,25 @@ def write(
         quality=["entropy"],
         changelog=changelog or first(version, None),
     )
+
+
+def seal(folder: Path, **changes) -> None:
+    """Hash files and manifest anew, as someone would who wants a change to pass."""
+    manifest = json.loads((folder / MANIFEST).read_text()) | changes
+    manifest.pop("manifest_sha256")
+    manifest["files"] = {
+        path.relative_to(folder).as_posix(): file_sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    manifest["manifest_sha256"] = fingerprint(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def rewrite(folder: Path, name: str, change) -> None:
+    """Write a shard anew after ``change`` of its rows."""
+    rows = pq.read_table(folder / name).to_pylist()
+    rows = change(rows) or rows
+    table = {key: [entry[key] for entry in rows] for key in rows[0]}
+    table = datasets.Dataset.from_dict(table, features=features(["entropy"]))
+    table.to_parquet(str(folder / name))

@@ -23,13 +23,14 @@ from spurbench.core import atomic
 from spurbench.core.environment import package_versions
 from spurbench.core.errors import SpurbenchError
 from spurbench.dataset.manifest import read_rows
+from spurbench.dataset.rows import Row
 from spurbench.evaluation import metrics, panel
 from spurbench.images.decode import decode_rgb
 from spurbench.images.records import ImageRecord
 from spurbench.recipe.classes import SpuriousClass
 from spurbench.recipe.load import read_recipe
 from spurbench.recipe.schema import Recipe
-from spurbench.studies.ablation.plan import MEASURES, PARTS, AblationRequest, Measured, Row
+from spurbench.studies.ablation.plan import MEASURES, PARTS, AblationRequest, Measured, Variation
 from spurbench.studies.ablation.report import SHEET_IMAGES, _sheet, render_markdown, render_plot
 
 log = logging.getLogger(__name__)
@@ -83,11 +84,11 @@ def ablate(request: AblationRequest) -> dict[str, Any]:
                 fooled_by_real = fooled_classifiers(splits["real"], unseen)
             for c in request.classes:
                 photographs, generated = (
-                    [r for r in splits[split] if r["class_index"] == c.index]
+                    [r for r in splits[split] if r.class_index == c.index]
                     for split in ("real", "generated")
                 )
-                references = [r for r in photographs if r["is_reference"]]
-                others = [r for r in photographs if not r["is_reference"]]
+                references = [r for r in photographs if r.is_reference]
+                others = [r for r in photographs if not r.is_reference]
                 measured = measure(generated, references, others, features)
                 measured["seconds"] = _seconds(built, c)
                 runs[row.name].setdefault(seed, {})[c.name] = measured
@@ -98,8 +99,8 @@ def ablate(request: AblationRequest) -> dict[str, Any]:
                 )
                 real[c.name]["near_copies"] = None
                 if seed == request.seeds[0]:
-                    pictures[row.name, c.name] = [r["image"] for r in generated[:SHEET_IMAGES]]
-                    pictures["", c.name] = [r["image"] for r in references[:SHEET_IMAGES]]
+                    pictures[row.name, c.name] = [r.image for r in generated[:SHEET_IMAGES]]
+                    pictures["", c.name] = [r.image for r in references[:SHEET_IMAGES]]
         document = _document(request, phi, unseen, runs, fooled, real, fooled_by_real)
         atomic.write_json(request.output / "ablation.json", document)
         atomic.write_text(request.output / "ablation.md", render_markdown(document))
@@ -110,9 +111,9 @@ def ablate(request: AblationRequest) -> dict[str, Any]:
 
 
 def measure(
-    rows: Sequence[Mapping[str, Any]],
-    references: Sequence[Mapping[str, Any]],
-    others: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
+    references: Sequence[Row],
+    others: Sequence[Row],
     features: Mapping[str, NDArray[np.float32]],
 ) -> Measured:
     """The measures of one class's images, but for the seconds.
@@ -127,21 +128,19 @@ def measure(
         By the names of :data:`MEASURES`; None where nothing in the dataset tells.
     """
     own, trained, untrained = (_of(group, features) for group in (rows, references, others))
-    ranks = np.array([[answer["rank"] for answer in row["panel"]] for row in rows])
+    ranks = np.array([[answer.rank for answer in row.panel] for row in rows])
     return {
         "spurious_accuracy": float((ranks == 1).mean()),
-        "consistently_spurious": _share([row["consistently_spurious"] for row in rows]),
-        "object_absent": _share([row["object_absent"] for row in rows]),
-        "feature_present": _share([row["feature_present"] for row in rows]),
+        "consistently_spurious": _share([row.consistently_spurious for row in rows]),
+        "object_absent": _share([row.object_absent for row in rows]),
+        "feature_present": _share([row.feature_present for row in rows]),
         "copying": metrics.copying(own, trained),
         "near_copies": metrics.near_copies(own, trained, untrained),
         "diversity": metrics.mean_pairwise_distance(own),
     }
 
 
-def fooled_classifiers(
-    rows: Sequence[Mapping[str, Any]], unseen: Sequence[Classifier]
-) -> dict[str, float]:
+def fooled_classifiers(rows: Sequence[Row], unseen: Sequence[Classifier]) -> dict[str, float]:
     """Each classifier's spurious accuracy, the mean over the classes of the rows.
 
     Args:
@@ -153,22 +152,22 @@ def fooled_classifiers(
     """
     images = [
         ImageRecord(
-            row["file_name"],
-            row["class_index"],
-            row["source"],
-            row["image_sha256"],
-            partial(row.__getitem__, "image"),
-            row["class_name"],
-            row["spurious_feature"],
+            row.file_name,
+            row.class_index,
+            row.source,
+            row.image_sha256,
+            partial(bytes, row.image),
+            row.class_name,
+            row.spurious_feature,
         )
         for row in rows
     ]
     right: dict[str, dict[int, list[bool]]] = {}
     for row, answers in zip(rows, panel.ask(unseen, images), strict=True):
-        ranks = {answer["classifier"]: answer["rank"] for answer in row["panel"]}
+        ranks = {answer.classifier: answer.rank for answer in row.panel}
         ranks |= {answer.classifier: answer.rank for answer in answers}
         for name, rank in ranks.items():
-            right.setdefault(name, {}).setdefault(row["class_index"], []).append(rank == 1)
+            right.setdefault(name, {}).setdefault(row.class_index, []).append(rank == 1)
     return {
         name: metrics.macro_mean([np.array(those) for those in classes.values()])
         for name, classes in right.items()
@@ -199,13 +198,11 @@ def _load_unseen(
     return unseen
 
 
-def _of(
-    rows: Sequence[Mapping[str, Any]], features: Mapping[str, NDArray[np.float32]]
-) -> NDArray[np.float32]:
-    return np.stack([features[row["image_sha256"]] for row in rows])
+def _of(rows: Sequence[Row], features: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    return np.stack([features[row.image_sha256] for row in rows])
 
 
-def _build(request: AblationRequest, recipe: Recipe, row: Row, seed: int) -> Built:
+def _build(request: AblationRequest, recipe: Recipe, row: Variation, seed: int) -> Built:
     built = build(
         BuildRequest(
             recipe=recipe,
@@ -238,9 +235,9 @@ def _seconds(built: Built, spurious_class: SpuriousClass) -> float:
 
 
 @torch.inference_mode()
-def _features(phi: Classifier, rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.float32]]:
+def _features(phi: Classifier, rows: Sequence[Row]) -> dict[str, NDArray[np.float32]]:
     prepare = transform(phi.preprocessing("whole"))
-    images = {row["image_sha256"]: row["image"] for row in rows}
+    images = {row.image_sha256: row.image for row in rows}
     pixels = [prepare(decode_rgb(data)) for data in images.values()]
     parts = [
         phi.features(torch.stack(pixels[i : i + 64]).to(phi.device).float() / 255).cpu().numpy()

@@ -39,7 +39,7 @@ PARTS = {
 Measured = dict[str, float | None]
 
 
-class Row(Document):
+class Variation(Document):
     """One variation of the recipe."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
@@ -51,7 +51,7 @@ class Plan(Document):
     """What ``ablation.toml`` beside a ``recipe.toml`` holds."""
 
     baseline: str = Field(description="the row that the others are compared with, seed by seed")
-    rows: tuple[Row, ...] = Field(min_length=1)
+    rows: tuple[Variation, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _names_are_unique_and_known(self) -> Plan:

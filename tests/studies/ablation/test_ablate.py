@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from makers import rows as makers_rows
 from makers.toy import save_toy_classifier, toy_recipe
 from spurbench.classifiers.load import load_classifier
 from spurbench.core.errors import SpurbenchError
@@ -16,7 +17,7 @@ from spurbench.evaluation import metrics
 from spurbench.recipe.load import read_recipe
 from spurbench.studies.ablation import ablate as ablation
 from spurbench.studies.ablation.ablate import ablate, fooled_classifiers
-from spurbench.studies.ablation.plan import AblationRequest, Row, read_plan
+from spurbench.studies.ablation.plan import AblationRequest, Variation, read_plan
 from spurbench.studies.ablation.report import classes_at_or_above_real
 
 PLAN = """
@@ -77,7 +78,7 @@ def test_every_row_and_seed_is_built_measured_and_shown(recipe_folder, tmp_path,
         for seed in (0, 1):
             generated = read_rows(out / "datasets" / f"{row['name']}-seed{seed}")["generated"]
             assert len(generated) == 3
-            absent.append(np.mean([r["object_absent"] for r in generated]))
+            absent.append(np.mean([r.object_absent for r in generated]))
             assert row["seeds"][str(seed)]["hummingbird"]["object_absent"] == absent[-1]
         assert row["summary"]["object_absent"]["mean"] == pytest.approx(np.mean(absent))
     assert set(plain["against_baseline"]["diversity"].values()) == {0.0}
@@ -125,17 +126,14 @@ def test_unseen_classifiers_are_measured_beside_the_panel(recipe_folder, tmp_pat
 
 
 def test_a_classifiers_share_is_the_mean_over_classes():
-    def row(index, **ranks):
-        answers = [{"classifier": name, "rank": rank} for name, rank in ranks.items()]
-        return {
-            "file_name": "",
-            "class_index": index,
-            "source": "real",
-            "image_sha256": "",
-            "panel": answers,
-        }
+    def of(index, **ranks):
+        answers = [
+            {"classifier": name, "prediction": 0, "probability": 0.5, "rank": rank}
+            for name, rank in ranks.items()
+        ]
+        return makers_rows.row("real", 0, class_index=index, panel=answers)
 
-    rows = [row(1, a=1, b=3), row(1, a=2, b=1), row(2, a=1, b=9)]
+    rows = [of(1, a=1, b=3), of(1, a=2, b=1), of(2, a=1, b=9)]
     assert fooled_classifiers(rows, ()) == {"a": 0.75, "b": 0.25}
 
 
@@ -158,7 +156,9 @@ def test_a_classifier_of_the_panel_is_not_unseen(recipe_folder, tmp_path):
 
 
 def test_a_row_with_another_panel_is_refused(recipe_folder, tmp_path):
-    row = Row(name="half", description="", set=(f"panel.classifiers=['{recipe_folder / 'two'}']",))
+    row = Variation(
+        name="half", description="", set=(f"panel.classifiers=['{recipe_folder / 'two'}']",)
+    )
     plan = read_plan(str(recipe_folder))
     plan = plan.model_copy(update={"rows": (*plan.rows, row)})
     with pytest.raises(SpurbenchError, match="row half has another panel than the baseline, plain"):
