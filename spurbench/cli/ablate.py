@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from spurbench.cli.options import device_option
-from spurbench.cli.tables import silence_libraries
+from spurbench.cli.terminal import say, silence_libraries
 
 
 @click.command()
@@ -63,11 +63,11 @@ def ablate(
     The rows are those of the recipe's ablation.toml. The same command goes on after an
     interruption.
     """
+    silence_libraries()
+
     from spurbench.core.environment import choose_device
     from spurbench.recipe.load import read_recipe
-    from spurbench.studies.ablation.ablate import ablate as run_ablation
     from spurbench.studies.ablation.plan import AblationRequest, read_plan
-    from spurbench.studies.ablation.report import render_markdown
 
     names = [name.strip() for name in wanted_rows.split(",") if name.strip()]
     base = read_recipe(recipe, overrides)
@@ -82,11 +82,14 @@ def ablate(
         device=choose_device(device),
         unseen=unseen,
     )
-    click.echo(
+    say(
         f"Recipe {base.name}: {len(request.plan.rows)} rows, {seeds} seeds, "
         f"{len(request.classes)} classes, device: {request.device}."
     )
-    silence_libraries()
+
+    from spurbench.studies.ablation.ablate import ablate as run_ablation
+    from spurbench.studies.ablation.report import render_markdown
+
     document = run_ablation(request)
     click.echo(render_markdown(document))
-    click.echo(f"Wrote ablation.json, ablation.md, ablation.png, samples.png to {request.output}")
+    say(f"Wrote ablation.json, ablation.md, ablation.png, samples.png to {request.output}")

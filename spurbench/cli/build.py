@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from spurbench.cli.options import device_option
-from spurbench.cli.tables import plan_tables, show, silence_libraries, stage_table
+from spurbench.cli.tables import plan_tables, show, stage_table
+from spurbench.cli.terminal import say, silence_libraries
 from spurbench.core.errors import SpurbenchError
 
 
@@ -81,27 +82,35 @@ def build(
     The same command goes on after an interruption. A class that fails does not stop the others;
     the exit status is then 1.
     """
-    from spurbench.build.build import BuildRequest
-    from spurbench.build.build import build as run_build
+    silence_libraries()
+
     from spurbench.core.environment import choose_device
+    from spurbench.dataset.manifest import read_manifest, require_writable
     from spurbench.recipe.load import read_recipe
 
     if base is not None:
         overrides = (*overrides, f"base.model={base}")
     recipe = read_recipe(recipe_name, overrides)
     classes = recipe.classes.select(wanted)
-    chosen = choose_device(device)
     output = output or Path("out") / f"spurbench-{recipe.name}-{version}"
-    click.echo(
+    # What is wrong with them is said now, and not after the seconds that the rest takes to import.
+    require_writable(output, name=recipe.name, version=version)
+    if previous is not None:
+        read_manifest(previous)
+    chosen = choose_device(device)
+    say(
         f"Recipe {recipe.name}: {recipe.description} Classes: {len(classes)}, "
         f"images each: {recipe.sample.images}, device: {chosen}."
     )
-    silence_libraries()
     if dry_run:
         from spurbench.build.plan import plan
 
         show(*plan_tables(plan(recipe, classes)))
         return
+
+    from spurbench.build.build import BuildRequest
+    from spurbench.build.build import build as run_build
+
     built = run_build(
         BuildRequest(
             recipe=recipe,
@@ -120,10 +129,10 @@ def build(
     show(stage_table(built.seconds))
     if built.failed:
         for name, reason in built.failed.items():
-            click.echo(f"failed: {name}: {reason}", err=True)
+            say(f"failed: {name}: {reason}", error=True)
     if built.complete:
-        click.echo(f"{'Wrote' if built.written else 'Unchanged:'} {output}")
-        click.echo(f'Load it: datasets.load_dataset("{output.resolve()}")')
+        say(f"{'Wrote' if built.written else 'Unchanged:'} {output}")
+        say(f'Load it: datasets.load_dataset("{output.resolve()}")')
     if built.failed:
         raise SpurbenchError(
             f"{len(built.failed)} of {len(classes)} classes failed: {', '.join(built.failed)}; "

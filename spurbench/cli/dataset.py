@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from spurbench.cli.options import device_option
-from spurbench.cli.tables import show, silence_libraries
+from spurbench.cli.tables import show
+from spurbench.cli.terminal import say, silence_libraries
 from spurbench.core.errors import SpurbenchError
 
 
@@ -23,14 +24,19 @@ from spurbench.core.errors import SpurbenchError
 def quality(dataset: Path, metrics: tuple[str, ...], device: str) -> None:
     """Fill in the image quality columns that were null when a dataset was built."""
     from spurbench.core.environment import choose_device
+    from spurbench.dataset.manifest import read_manifest
+
+    read_manifest(dataset)  # what is no dataset is named before anything heavy is imported
+    chosen = choose_device(device)
+
     from spurbench.dataset.quality import fill_quality
 
-    for metric, count in fill_quality(dataset, metrics, choose_device(device)).items():
-        click.echo(f"{metric}: {count} scores filled in")
+    for metric, count in fill_quality(dataset, metrics, chosen).items():
+        say(f"{metric}: {count} scores filled in")
 
 
 @click.command()
-@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("dataset", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def verify(dataset: Path) -> None:
     """Check a dataset: hashes, counts, schema, card, and that it loads as its card says.
 
@@ -39,14 +45,15 @@ def verify(dataset: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    silence_libraries()
+
     from spurbench.dataset.verify import verify as run_checks
 
-    silence_libraries()
     checks = run_checks(dataset)
     table = Table(show_header=False)
     for check in checks:
         colour = {"ok": "green", "skipped": "yellow", "fail": "red"}[check.status]
-        table.add_row(Text(check.status, colour), check.name, Text(check.detail))
+        table.add_row(Text(check.status, colour), check.name, check.detail)
     show(table)
     failed = [check.name for check in checks if check.status == "fail"]
     if failed:
@@ -66,15 +73,20 @@ def push(dataset: Path, repo_id: str, private: bool, dry_run: bool) -> None:
     It is verified first. The same command goes on after an interruption. A published version is
     never changed. The token is taken from HF_TOKEN or the saved login.
     """
+    silence_libraries()
+
+    from spurbench.dataset.manifest import read_manifest
+
+    read_manifest(dataset)  # what is no dataset is named before anything heavy is imported
+
     from spurbench.dataset.push import push as run_push
 
-    silence_libraries()
     publication = run_push(dataset, repo_id, private=private, dry_run=dry_run)
     if dry_run or publication.published:
         for line in publication.lines():
-            click.echo(line)
+            say(line)
     else:
-        click.echo(f'Published. Load it: load_dataset("{repo_id}", revision="{publication.tag}")')
+        say(f'Published. Load it: load_dataset("{repo_id}", revision="{publication.tag}")')
 
 
 @click.command()
@@ -93,4 +105,4 @@ def diff(old: Path, new: Path, output: Path | None) -> None:
     show(*diff.to_tables(difference))
     if output is not None:
         atomic.write_json(output, difference.as_json())
-        click.echo(str(output))
+        say(str(output))

@@ -21,7 +21,7 @@ def doctor() -> None:
     for check in checks:
         colour = {"ok": "green", "warn": "yellow", "fail": "red"}[check.status]
         said = f"{check.detail}; {check.hint}" if check.hint else check.detail
-        table.add_row(Text(check.status, colour), Text(check.name), Text(said))
+        table.add_row(Text(check.status, colour), check.name, said)
     show(table)
     failed = [check.name for check in checks if check.status == "fail"]
     if failed:

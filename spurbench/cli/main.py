@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import sys
+import warnings
 from typing import Any
 
 import click
 
 from spurbench import __version__
+from spurbench.cli import endings, terminal
 from spurbench.cli.ablate import ablate
 from spurbench.cli.build import build, classes
 from spurbench.cli.dataset import diff, push, quality, verify
@@ -16,7 +17,7 @@ from spurbench.cli.doctor import doctor
 from spurbench.cli.evaluate import compare, evaluate, select
 from spurbench.cli.leaderboard import leaderboard
 from spurbench.cli.mini import mini
-from spurbench.core.errors import SpurbenchError
+from spurbench.core.errors import SpurbenchError, reason
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -24,32 +25,62 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 class _Commands(click.Group):
     """A group whose commands end in one line, not in a traceback, unless ``--debug`` is given."""
 
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        terminal.accept_any_character()
+        with warnings.catch_warnings(), endings.terminating_in_order():
+            return super().main(*arguments, **settings)
+
     def invoke(self, context: click.Context) -> Any:
         debug = context.params.get("debug", False)
         try:
-            return super().invoke(context)
-        except (click.exceptions.Exit, click.Abort, click.ClickException):
+            returned = super().invoke(context)
+            sys.stdout.flush()
+            return returned
+        except click.exceptions.NoArgsIsHelpError:
             raise
-        except SpurbenchError as error:
-            if debug:
-                raise
-            raise click.ClickException(str(error)) from None
+        except click.ClickException as error:
+            vars(error)["message"] = terminal.visible(error.message)
+            raise
+        except (click.exceptions.Exit, click.Abort):
+            raise
+        except BrokenPipeError:
+            endings.leave_output()
+            raise click.exceptions.Exit(endings.READER_GONE) from None
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted", err=True)
+            raise click.exceptions.Exit(endings.INTERRUPTED) from None
         except Exception as error:
+            if isinstance(error, OSError) and not _can_print():
+                endings.leave_output()
             if debug:
                 raise
-            if isinstance(error, OSError) and error.filename and error.strerror:
-                raise click.ClickException(f"{error.filename}: {error.strerror}") from error
-            reason = next(iter(str(error).splitlines()), "")
+            said = str(error) if isinstance(error, SpurbenchError) else endings.explained(error)
             raise click.ClickException(
-                f"{type(error).__name__}: {reason} (unexpected; --debug before the command shows "
-                "where, please report it)"
-            ) from error
+                terminal.visible(
+                    said
+                    or f"{type(error).__name__}: {reason(error)} (unexpected; --debug before the "
+                    "command shows where, please report it)"
+                )
+            ) from None
+
+
+def _can_print() -> bool:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
 
 
 @click.group(cls=_Commands, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="spurbench")
 @click.option("--debug", is_flag=True, help="Show tracebacks and debug messages.")
-@click.option("--quiet", "-q", is_flag=True, help="Show warnings and errors only.")
+@click.option(
+    "--quiet",
+    "-q",
+    is_flag=True,
+    help="No progress, notes or libraries' warnings: results and what is wrong.",
+)
 def main(debug: bool, quiet: bool) -> None:
     """Generate images of spurious features and measure which classifiers they fool.
 
@@ -58,12 +89,7 @@ def main(debug: bool, quiet: bool) -> None:
     spurbench eval --model resnet50 --data DATASET    measure a classifier on it
     spurbench leaderboard RESULTS                     rank classifiers
     """
-    level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger("spurbench")
-    logger.handlers = [handler]
-    logger.setLevel(level)
+    terminal.set_up(debug=debug, quiet=quiet)
 
 
 for command in (

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from spurbench.build.plan import Plan
     from spurbench.evaluation.compare import Comparison
     from spurbench.evaluation.results import ClassResult, Result, Summary
 
 
-def plan_tables(planned: Plan) -> tuple[Table, str]:
+def plan_tables(planned: Plan) -> tuple[Table, Text]:
     """What a build will do and cost: a table of its stages, and a paragraph."""
     from rich.table import Table
+    from rich.text import Text
 
     from spurbench.build.plan import GIGA, TERA
 
@@ -44,7 +46,7 @@ def plan_tables(planned: Plan) -> tuple[Table, str]:
         f"{sum(stage.disk for stage in planned.stages) / GIGA:,.2f}",
     )
     costs = planned.costs
-    return table, (
+    return table, Text(
         f"Per sample, TFLOP: U-Net {costs.unet.forward / TERA:.3g}, with backward "
         f"{costs.unet.training / TERA:.3g}; VAE encode {costs.encode / TERA:.3g}, decode "
         f"{costs.decode.forward / TERA:.3g}, with backward {costs.decode.training / TERA:.3g}.\n"
@@ -183,24 +185,24 @@ def contrast_table(comparison: Comparison, split: Any) -> Table:
 
 
 def show(*renderables: Any) -> None:
-    """Print tables whole: in a pipe they are as wide as they need to be, not 80 columns."""
+    """Print tables whole: in a pipe they are as wide as they need to be, not 80 columns.
+
+    Their strings may come from outside: they are no markup, and hold no control characters.
+    """
     from rich.console import Console
 
-    console = Console()
+    from spurbench.cli.terminal import visible
+
+    class Plain(Console):
+        def render_str(self, text: str, **settings: Any) -> Text:
+            return super().render_str(visible(text), **settings)
+
+        def on_broken_pipe(self) -> None:
+            raise  # where rich would end the program with a status of its own
+
+    plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
+    console = Plain(**plain)
     if not console.is_terminal:
-        console = Console(width=200)
+        console = Plain(width=200, **plain)
     for renderable in renderables:
         console.print(renderable)
-
-
-def silence_libraries() -> None:
-    """Other libraries' bars are noise between our own lines."""
-    import datasets
-    import diffusers
-    import transformers
-
-    datasets.disable_progress_bars()
-
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
-        library.utils.logging.set_verbosity_error()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,9 @@ def choose_device(wanted: str) -> torch.device:
     Raises:
         SpurbenchError: if a device that is asked for is not there; nothing else is used instead.
     """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,4})?", wanted):
+        raise SpurbenchError(f"unknown device {wanted!r}; try auto, cpu, cuda or cuda:1")
+
     import torch
 
     there = {
@@ -53,11 +57,8 @@ def choose_device(wanted: str) -> torch.device:
     }
     if wanted == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
-    try:
-        device = torch.device(wanted)
-    except RuntimeError:
-        raise SpurbenchError(f"unknown device {wanted!r}; try auto, cpu, cuda or cuda:1") from None
-    found = there.get(device.type, False)
+    device = torch.device(wanted)
+    found = there[device.type]
     if device.type == "cuda" and found and device.index is not None:
         found = device.index < torch.cuda.device_count()
     if not found:

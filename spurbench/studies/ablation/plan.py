@@ -6,14 +6,17 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import Field, ValidationError, model_validator
 
 from spurbench.core.documents import Document, describe
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.resources import builder_folder
 from spurbench.recipe.classes import SpuriousClass
+
+if TYPE_CHECKING:
+    import torch
 
 #: measure -> (heading, what it is); shares but for the last two.
 MEASURES = {

@@ -1,0 +1,85 @@
+"""What reaches the terminal: text that can't command it, and no noise of other libraries."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import warnings
+from typing import Any
+
+import click
+
+
+def visible(text: object) -> str:
+    """Text on one line, with what is no printable character shown as in Python's literals.
+
+    A file's name may hold a line break, an escape sequence or bytes that are no text. Shown as
+    ``\\n``, ``\\x1b`` and ``\\udcff`` they can neither style the terminal nor pass for our lines.
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def say(line: str, *, error: bool = False) -> None:
+    """Print one line that may hold names from outside; ``error``: to standard error."""
+    click.echo(visible(line), err=error)
+
+
+class _OneLine(logging.Formatter):
+    """A message is one line; a traceback, with ``--debug``, follows as it is."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return visible(record.message)
+
+
+def set_up(*, debug: bool, quiet: bool) -> None:
+    """Say what is asked for: ``debug`` everything, ``quiet`` neither notes nor bars nor warnings.
+
+    Other libraries' warnings about the future are for their users, us; ``debug`` shows them.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine())
+    logger = logging.getLogger("spurbench")
+    logger.handlers = [handler]
+    logger.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
+    if not debug and not sys.warnoptions:
+        for category in (Warning,) if quiet else (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)
+    if quiet:
+        silence_libraries()
+        _silence_bars()
+
+
+def accept_any_character() -> None:
+    """Print what the terminal's encoding lacks as an escape instead of failing over it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def silence_libraries() -> None:
+    """Other libraries' bars and notes are noise between our own lines.
+
+    Their settings are taken from the environment when they are imported, so a command says this
+    before it imports any of them.
+    """
+    for name, value in {
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "DIFFUSERS_VERBOSITY": "error",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _silence_bars() -> None:
+    """Every bar imported from now on, ours too, draws nothing."""
+    import tqdm
+    import tqdm.std
+
+    class Silent(tqdm.std.tqdm):
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            super().__init__(*arguments, **{**settings, "disable": True})
+
+    tqdm.tqdm = tqdm.std.tqdm = Silent  # type: ignore[misc]
