@@ -28,7 +28,7 @@ def preview(output: Path, seed: int) -> None:
 
 @mini.command()
 @click.argument("output", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--images", default=50, show_default=True, help="Per class.")
+@click.option("--images", type=click.IntRange(1), default=50, show_default=True, help="Per class.")
 @click.option("--seed", default=0, show_default=True)
 def positives(output: Path, images: int, seed: int) -> None:
     """Render images that truly show the classes, for eval --positives."""
@@ -40,10 +40,26 @@ def positives(output: Path, images: int, seed: int) -> None:
 
 @mini.command()
 @click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--scenes", default=100, show_default=True, help="Held-out scenes per class.")
-@click.option("--samples", default=64, show_default=True, help="Of the base model, per prompt.")
 @click.option(
-    "--attacked", default=200, show_default=True, help="Images under AutoAttack; 0: none."
+    "--scenes",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Held-out scenes per class.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Of the base model, per prompt.",
+)
+@click.option(
+    "--attacked",
+    type=click.IntRange(0),
+    default=200,
+    show_default=True,
+    help="Images under AutoAttack; 0: none.",
 )
 @device_option
 def measure(output: Path, scenes: int, samples: int, attacked: int, device: str) -> None:
