@@ -17,13 +17,21 @@ from spurbench.classifiers.detectors import MultiLabelDetector
 from spurbench.classifiers.load import load_classifier
 from spurbench.core import markdown
 from spurbench.core.environment import package_versions
+from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import derive_seed
 from spurbench.core.imagenet import imagenet_names
 from spurbench.core.resources import builders
 from spurbench.diffusion.base import TextToImage, load_base
 from spurbench.diffusion.sample import sample
 from spurbench.evaluation.metrics import kernel_distance
-from spurbench.mini.data import Labels, biased, captioned, render_all, spurious, unbiased
+from spurbench.mini.distributions import (
+    OracleLabels,
+    biased,
+    captioned,
+    render_all,
+    spurious,
+    unbiased,
+)
 from spurbench.mini.kinds import KINDS
 from spurbench.mini.objects import OBJECTS
 from spurbench.mini.scenes import PLANTED_FEATURE, Scene
@@ -47,7 +55,17 @@ def measure(
         attacked: validation images under AutoAttack (needs ``spurbench[robustbench]``); 0 skips it.
         device: where the models run.
         seed: of the scenes; another than the one that the assets were trained with.
+
+    Raises:
+        SpurbenchError: if there are no scenes or samples to measure on.
     """
+    for name, count, least in (
+        ("scenes", scenes, 1),
+        ("samples", samples, 1),
+        ("attacked", attacked, 0),
+    ):
+        if count < least:
+            raise SpurbenchError(f"{name} is {count}; give at least {least}")
     recipe = read_recipe("mini")
     oracle = MultiLabelDetector(recipe.folder / str(recipe.check.object_detector), device)
     base = load_base(recipe.locate(recipe.base.model), revision=None, device=device)
@@ -164,20 +182,16 @@ def _robust_accuracy(
 def _oracle(oracle: MultiLabelDetector, base: TextToImage, count: int, seed: int) -> dict[str, Any]:
     """Shares of unbiased scenes on which all of a head's outputs are right."""
     scenes = [unbiased(seed, "measure", i) for i in range(count)]
-    labels = Labels()
-    truth = np.stack([labels.of(scene) for scene in scenes]) > 0.5
+    labels = OracleLabels()
+    columns = [oracle.labels.index(name) for name in labels.names]
     rendered = render_all(scenes, "unbiased scenes")
     decoded = round_trip(base.pipeline.vae, rendered)
-    measured: dict[str, Any] = {}
-    for title, pixels in (("rendered", rendered), ("through_vae", decoded)):
-        decided = oracle.probabilities(_images(pixels)).numpy() > 0.5
-        right = decided[:, [oracle.labels.index(name) for name in labels.names]] == truth
-        measured[title] = {
-            head: float(
-                right[:, [n.startswith(f"{head}:") for n in labels.names]].all(axis=1).mean()
-            )
-            for head in ("object", "kind", "feature")
-        }
+    measured = {
+        title: labels.right_by_head(
+            oracle.probabilities(_images(pixels)).numpy()[:, columns] > 0.5, scenes
+        )
+        for title, pixels in (("rendered", rendered), ("through_vae", decoded))
+    }
     return {"oracle": measured, "vae_psnr_db": psnr(rendered, decoded)}
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image
 
 from spurbench.core import atomic
+from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import derive_seed
 from spurbench.images.sheets import contact_sheet
-from spurbench.mini.data import biased, positive, spurious
+from spurbench.mini.distributions import biased, positive, spurious
 from spurbench.mini.kinds import KINDS
 from spurbench.mini.objects import OBJECTS
 from spurbench.mini.scenes import PLANTED_FEATURE, SIZE, Scene, render
@@ -35,7 +36,13 @@ def write_preview(path: Path, seed: int = 0, columns: int = 12) -> None:
 
 
 def write_positives(folder: Path, images: int, seed: int = 0) -> None:
-    """Render images that truly show the six classes, in ImageNet's validation layout."""
+    """Render images that truly show the six classes, in ImageNet's validation layout.
+
+    Raises:
+        SpurbenchError: if ``images``, per class, is none.
+    """
+    if images < 1:
+        raise SpurbenchError(f"images is {images}; give at least 1")
     for spurious_class in _classes():
         for i in range(images):
             scene = positive(spurious_class.name, seed, i)

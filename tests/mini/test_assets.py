@@ -5,19 +5,23 @@ import json
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from spurbench.classifiers.load import load_classifier
 from spurbench.core.identity import file_sha256
 from spurbench.core.resources import builders
 from spurbench.diffusion.base import load_base, load_decoder
-from spurbench.mini.data import biased, caption_words, render_all, unbiased
+from spurbench.mini.distributions import biased, caption_words, render_all, unbiased
 from spurbench.mini.measure import measure, render_markdown
 from spurbench.mini.objects import OBJECTS
 from spurbench.mini.scenes import PLANTED_FEATURE
-from spurbench.mini.training.assets import AssetSettings, class_indices, train_assets
+from spurbench.mini.training import assets, board
+from spurbench.mini.training.assets import train_assets
 from spurbench.mini.training.base import RARE_TOKEN, BaseSettings, make_tokenizer
 from spurbench.mini.training.classifiers import ClassifierSettings
 from spurbench.mini.training.decoder import DecoderSettings, likeness_db
+from spurbench.mini.training.labelled import object_labels
+from spurbench.mini.training.settings import AssetSettings
 from spurbench.mini.training.vae import VAESettings, psnr, round_trip, soften_half, to_model
 from spurbench.recipe.load import read_recipe
 
@@ -79,13 +83,12 @@ def test_every_second_training_scene_is_softened(base):
 @pytest.mark.parametrize("name", PANEL)
 def test_the_panel_is_right_on_fresh_biased_scenes(name):
     classifier = load_classifier(f"mini:{name}")
-    index = class_indices()
-    pairs = [(c, i) for c in OBJECTS for i in range(30)]
-    pixels = render_all([biased(c, 1, "test", i) for c, i in pairs], "scenes")
+    scenes = [biased(c, 1, "test", i) for c in OBJECTS for i in range(30)]
+    pixels = render_all(scenes, "scenes")
     tensors = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
         answers = classifier(tensors).argmax(1).numpy()
-    assert np.mean(answers == [index[c] for c, _ in pairs]) >= 0.85
+    assert np.mean(answers == object_labels(scenes)) >= 0.85
 
 
 def test_a_toy_sized_training_makes_assets_that_work(tmp_path):
@@ -125,6 +128,20 @@ def test_a_toy_sized_training_makes_assets_that_work(tmp_path):
     assert image.size == (64, 64)
     load_decoder(str(tmp_path / "a" / "tiny_decoder"), device=CPU)
     assert load_classifier(str(tmp_path / "a" / "panel" / "robust")).info.head == "imagenet-1k"
+
+
+def test_the_commands_find_and_fill_the_embedded_recipe(monkeypatch):
+    """Without options: its settings in, its assets out, wherever the code lies."""
+    given = []
+    for command, module, name in (
+        (assets.main, assets, "train_assets"),
+        (board.main, board, "train_board"),
+    ):
+        monkeypatch.setattr(module, name, lambda *args, **kwargs: given.append(args) or {})
+        result = CliRunner().invoke(command, ["--device", "cpu"])
+        assert result.exit_code == 0, result.output
+    assert given[0][0] == ASSETS
+    assert given[1][2] == board.BoardSettings.read(builders()["mini"] / "board.toml")
 
 
 def test_tokenizer_is_deterministic():

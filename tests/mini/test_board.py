@@ -11,7 +11,7 @@ from spurbench.classifiers.load import load_classifier
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.resources import builders
 from spurbench.leaderboard.entries import EntryClassifier
-from spurbench.mini.data import SUBFAMILIES, biased
+from spurbench.mini.distributions import SUBFAMILIES, biased
 from spurbench.mini.objects import OBJECTS
 from spurbench.mini.scenes import PLANTED_FEATURE
 from spurbench.mini.training import board
@@ -39,7 +39,7 @@ def test_training_is_resumed_and_makes_folders_that_eval_takes(tmp_path):
             "scenes_per_class": 2,
             "validation_per_class": 1,
             "classifiers": {
-                name: board.Trained(
+                name: board.BoardClassifier(
                     data=data,
                     training=ClassifierSettings(
                         "resnet10t",

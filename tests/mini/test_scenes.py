@@ -1,12 +1,28 @@
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
 from PIL import Image
 
+from spurbench.cli.main import main
+from spurbench.core.errors import SpurbenchError
 from spurbench.core.imagenet import imagenet_names
 from spurbench.images.sources import open_images, open_positives
-from spurbench.mini.data import BIAS, Labels, biased, caption_words, captioned, spurious, unbiased
+from spurbench.mini.distributions import (
+    BIAS,
+    OracleLabels,
+    biased,
+    caption_words,
+    captioned,
+    spurious,
+    unbiased,
+)
 from spurbench.mini.kinds import KINDS
+from spurbench.mini.measure import measure
 from spurbench.mini.objects import OBJECTS
 from spurbench.mini.preview import write_positives, write_preview, write_real
 from spurbench.mini.scenes import CONTROLS, PLANTED_FEATURE, PLANTED_KIND, Scene, render
@@ -37,8 +53,30 @@ def test_the_planted_classes_are_the_registrys():
     registry = read_recipe("mini").classes
     assert {c.name: c.noun for c in registry} == PLANTED_KIND
     assert {c.index for c in registry} == {94, 105, 554, 557, 565, 576}
-    names = imagenet_names()
-    assert all(names.index(name) >= 0 for name in OBJECTS)
+
+
+def test_every_object_is_a_class_of_imagenet_and_of_one_only():
+    indices = [imagenet_names().index(name) for name in OBJECTS]
+    assert indices == [94, 565, 554, 576, 557, 105, 417, 805, 879, 920]
+    assert all(imagenet_names().count(name) == 1 for name in OBJECTS)
+
+
+def test_the_world_looks_as_it_was_when_the_models_were_trained_in_it():
+    """200 scenes of all distributions, bit by bit, and what the captions say of theirs."""
+    pairs = [captioned(0, i) for i in range(60)]
+    scenes = [
+        *(biased(name, 0, "train", i) for name in OBJECTS for i in range(5)),
+        *(spurious(name, 0, i) for name in PLANTED_FEATURE for i in range(5)),
+        *(unbiased(0, "train", i) for i in range(60)),
+        *(scene for scene, _ in pairs),
+    ]
+    pixels = hashlib.sha256(b"".join(render(scene).tobytes() for scene in scenes))
+    assert len(scenes) == 200
+    assert pixels.hexdigest() == "627a229d1927b5740f49c44a4ac6984d9b30182a5a747f62896ded048485a3a8"
+    captions = hashlib.sha256("\n".join(caption for _, caption in pairs).encode())
+    assert (
+        captions.hexdigest() == "8c47601f87f4f7c8333ec84ca42489303766160e663e0b09a0fce12d4efa392b"
+    )
 
 
 def test_biased_scenes_show_the_feature_95_percent_of_the_time():
@@ -82,11 +120,42 @@ def test_captions_are_true():
 
 
 def test_labels_say_what_is_there():
-    labels = Labels()
+    labels = OracleLabels()
     vector = labels.of(Scene("fireboat", "red flower", 0))
     told = {name for name, value in zip(labels.names, vector, strict=True) if value}
     assert told == {"object:fireboat", "kind:flower", "feature:hummingbird"}
     assert labels.of(Scene(None, None, 0)).sum() == 0
+
+
+def test_a_head_is_right_where_all_its_outputs_are():
+    labels = OracleLabels()
+    scenes = [Scene("fireboat", "red flower", 0), Scene(None, "red flower", 0)]
+    decided = np.stack([labels.of(scene) for scene in scenes]) > 0.5
+    decided[0, labels.names.index("object:koala")] = True
+    decided[:, labels.names.index("kind:tree")] = True
+    shares = {"object": 0.5, "kind": 0.0, "feature": 1.0}
+    assert labels.right_by_head(decided, scenes) == shares
+
+
+@pytest.mark.parametrize("option", ["--scenes=0", "--samples=-1", "--attacked=-1"])
+def test_there_is_no_measuring_on_nothing(option, tmp_path):
+    output = tmp_path / "measured.json"
+    result = CliRunner().invoke(main, ["mini", "measure", str(output), option])
+    name = option[2:].partition("=")[0]
+    assert result.exit_code == 2
+    assert f"Invalid value for '--{name}'" in result.output
+    counts = {"scenes": 1, "samples": 1, "attacked": 0} | {name: int(option.partition("=")[2])}
+    with pytest.raises(SpurbenchError, match=f"^{name} is .*; give at least"):
+        measure(**counts, device=torch.device("cpu"))
+    assert not output.exists()
+
+
+def test_there_are_no_positives_of_no_images(tmp_path):
+    result = CliRunner().invoke(main, ["mini", "positives", str(tmp_path / "out"), "--images", "0"])
+    assert result.exit_code == 2 and "Invalid value for '--images'" in result.output
+    with pytest.raises(SpurbenchError, match="images is 0; give at least 1"):
+        write_positives(tmp_path / "out", 0)
+    assert not (tmp_path / "out").exists()
 
 
 def test_written_images_are_in_the_official_layouts(tmp_path):

@@ -9,8 +9,6 @@ import numpy as np
 from spurbench.mini.drawing import Draw, Pen, jitter, pick, shade
 
 _BARKS = [(95, 70, 50), (80, 62, 50), (110, 90, 70)]
-
-
 _LEAVES = [(50, 110, 45), (70, 130, 50), (40, 90, 45), (110, 130, 40)]
 
 

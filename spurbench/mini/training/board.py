@@ -6,48 +6,39 @@ stored and resumed; each classifier ends up as a folder that ``spurbench eval`` 
 
 from __future__ import annotations
 
-import logging
 import shutil
-import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 import numpy as np
 import torch
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from spurbench.build.store import Stage, StageStore
 from spurbench.core import atomic
-from spurbench.core.documents import Document, describe
+from spurbench.core.documents import Document, read_toml, validated
 from spurbench.core.environment import choose_device
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import derive_seed
 from spurbench.core.resources import builders
-from spurbench.mini.data import SUBFAMILIES, biased
-from spurbench.mini.objects import OBJECTS
+from spurbench.mini.distributions import SUBFAMILIES, biased
 from spurbench.mini.scenes import Scene
-from spurbench.mini.training.classifiers import (
-    ClassifierSettings,
-    predict,
-    save_classifier,
-    train_classifier,
+from spurbench.mini.training.classifiers import ClassifierSettings
+from spurbench.mini.training.jobs import prepare
+from spurbench.mini.training.labelled import (
+    DrawScene,
+    labelled_scenes,
+    scenes_of_all_objects,
+    trained_classifier,
 )
-from spurbench.mini.training.labelled import labelled_scenes, load_labelled
-
-log = logging.getLogger(__name__)
-
-HEAD = 1000
-"""Width of the heads, ImageNet-1k's as the panel's."""
-
-SPLITS = ("train", "validation")
 
 Data = Literal["biased", "balanced"]
 
 
-class Trained(Document):
+class BoardClassifier(Document):
     """One classifier: what it is trained on, and how."""
 
     data: Data
@@ -68,7 +59,7 @@ class BoardSettings(Document):
 
     scenes_per_class: int = Field(ge=1)
     validation_per_class: int = Field(ge=1)
-    classifiers: dict[str, Trained] = Field(min_length=1)
+    classifiers: dict[str, BoardClassifier] = Field(min_length=1)
 
     @classmethod
     def read(cls, path: Path) -> BoardSettings:
@@ -78,13 +69,9 @@ class BoardSettings(Document):
             SpurbenchError: if it is missing or wrong.
         """
         try:
-            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            return validated(cls, read_toml(path), str(path))
         except FileNotFoundError:
             raise SpurbenchError(f"no settings at {path}") from None
-        except tomllib.TOMLDecodeError as error:
-            raise SpurbenchError(f"{path} is not valid TOML: {error}") from None
-        except ValidationError as error:
-            raise SpurbenchError(f"{path}: {describe(error)}") from None
 
 
 def balanced(name: str, seed: int, split: str, i: int) -> Scene:
@@ -93,7 +80,7 @@ def balanced(name: str, seed: int, split: str, i: int) -> Scene:
     return replace(biased(name, seed, split, i), subfamily=str(rng.choice(SUBFAMILIES)))
 
 
-SCENES = {"biased": biased, "balanced": balanced}
+SCENES: dict[Data, DrawScene] = {"biased": biased, "balanced": balanced}
 
 
 def train_board(
@@ -106,9 +93,17 @@ def train_board(
     """
     store = StageStore(work)
     accuracy = {}
-    for name, trained in settings.classifiers.items():
-        stage = _classifier(
-            store, name, trained, _scenes(store, trained.data, settings, seed, device), seed, device
+    for name, wanted in settings.classifiers.items():
+        stage = trained_classifier(
+            store,
+            "board",
+            name,
+            _scenes(store, wanted.data, settings, seed, device),
+            wanted.training,
+            name=name,
+            training_data=f"mini, {wanted.data}",
+            seed=seed,
+            device=device,
         )
         with atomic.folder(output / name) as folder:
             shutil.copytree(stage.folder / "classifier", folder, dirs_exist_ok=True)
@@ -122,47 +117,15 @@ def _scenes(
     """Scenes with their labels; half of the training scenes went through the embedded autoencoder,
     as the panel's did."""
     counts = {"train": settings.scenes_per_class, "validation": settings.validation_per_class}
-    scenes = {
-        split: [SCENES[data](name, seed, split, i) for name in OBJECTS for i in range(count)]
-        for split, count in counts.items()
-    }
+    scenes = scenes_of_all_objects(SCENES[data], seed, counts)
     vae_folder = builders()["mini"] / "assets/base/vae"
     return labelled_scenes(store, "board", data, scenes, vae_folder, device, data=data)
 
 
-def _classifier(
-    store: StageStore, name: str, trained: Trained, scenes: Stage, seed: int, device: torch.device
-) -> Stage:
-    def make(folder: Path) -> None:
-        pixels, labels = load_labelled(scenes)
-        model = train_classifier(
-            name,
-            pixels["train"],
-            labels["train"],
-            trained.training,
-            outputs=HEAD,
-            seed=seed,
-            device=device,
-            work=folder,
-        )
-        save_classifier(
-            folder / "classifier",
-            model,
-            trained.training,
-            HEAD,
-            training_data=f"mini, {trained.data}",
-        )
-        right = predict(model, pixels["validation"], device).argmax(1).numpy()
-        accuracy = float((right == labels["validation"]).mean())
-        log.info("%s: right on %.1f %% of held-out scenes", name, 100 * accuracy)
-        atomic.write_json(folder / "measured.json", {"validation_accuracy": accuracy})
-
-    inputs = {"seed": seed, "scenes": scenes.fingerprint, "settings": asdict(trained.training)}
-    return store.run("board", name, inputs, make)
-
-
 @click.command()
-@click.option("--settings", type=click.Path(path_type=Path), help="[default: board.toml]")
+@click.option(
+    "--settings", type=click.Path(path_type=Path), help="[default: the embedded board.toml]"
+)
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -176,10 +139,9 @@ def _classifier(
 @click.option("--device", default="auto", show_default=True)
 def main(settings: Path | None, output: Path, work: Path, seed: int, device: str) -> None:
     """Train the leaderboard's further classifiers; resumes where it stopped."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_flush_denormal(True)  # small gradients of a CPU training are slow as denormals
+    prepare()
     try:
-        board = BoardSettings.read(settings or Path(__file__).parent / "board.toml")
+        board = BoardSettings.read(settings or builders()["mini"] / "board.toml")
         accuracy = train_board(output, work, board, seed, choose_device(device))
     except SpurbenchError as error:
         raise click.ClickException(str(error)) from None

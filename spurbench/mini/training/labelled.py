@@ -1,9 +1,11 @@
-"""Labelled scenes that classifiers are trained and validated on, as a stage of a store."""
+"""Labelled scenes, and classifiers trained and validated on them, as stages of a store."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,38 @@ import numpy as np
 import torch
 
 from spurbench.build.store import Stage, StageStore
+from spurbench.core import atomic
 from spurbench.core.imagenet import imagenet_names
-from spurbench.mini.data import render_all
+from spurbench.mini.distributions import render_all
+from spurbench.mini.objects import OBJECTS
 from spurbench.mini.scenes import Scene, render
+from spurbench.mini.training.classifiers import (
+    ClassifierSettings,
+    predict,
+    save_classifier,
+    train_classifier,
+)
 from spurbench.mini.training.vae import load_vae, soften_half, weights_sha256
 
+log = logging.getLogger(__name__)
+
 SPLITS = ("train", "validation")
+
+HEAD = 1000
+"""Width of the heads: ImageNet-1k's, of which the world uses ten classes."""
+
+DrawScene = Callable[[str, int, str, int], Scene]
+"""From class, seed, split and number to a scene."""
+
+
+def scenes_of_all_objects(
+    draw: DrawScene, seed: int, counts: Mapping[str, int]
+) -> dict[str, list[Scene]]:
+    """By split, so many scenes of every object."""
+    return {
+        split: [draw(name, seed, split, i) for name in OBJECTS for i in range(count)]
+        for split, count in counts.items()
+    }
 
 
 def labelled_scenes(
@@ -48,7 +76,7 @@ def labelled_scenes(
             np.save(folder / f"{split}.npy", pixels)
             np.save(folder / f"{split}-labels.npy", object_labels(those))
 
-    world = {split: digest(those) for split, those in scenes.items()}
+    world = {split: scenes_digest(those) for split, those in scenes.items()}
     inputs |= {"world": world, "vae": weights_sha256(vae_folder)}
     return store.run(subject, name, inputs, make)
 
@@ -62,13 +90,61 @@ def load_labelled(stage: Stage) -> tuple[dict[str, np.ndarray], dict[str, np.nda
     return pixels, labels
 
 
+def trained_classifier(
+    store: StageStore,
+    subject: str,
+    stage: str,
+    scenes: Stage,
+    settings: ClassifierSettings,
+    *,
+    name: str,
+    training_data: str,
+    seed: int,
+    device: torch.device,
+) -> Stage:
+    """A classifier of ImageNet-1k's width in ``classifier``, its accuracy in ``measured.json``.
+
+    Args:
+        store: of the stage.
+        subject: of the stage, as in :meth:`StageStore.run`.
+        stage: its name, likewise.
+        scenes: from :func:`labelled_scenes`.
+        settings: architecture and recipe.
+        name: of the classifier; its seeds derive from it.
+        training_data: as in :func:`save_classifier`.
+        seed: global seed.
+        device: where to train.
+    """
+
+    def make(folder: Path) -> None:
+        pixels, labels = load_labelled(scenes)
+        model = train_classifier(
+            name,
+            pixels["train"],
+            labels["train"],
+            settings,
+            outputs=HEAD,
+            seed=seed,
+            device=device,
+            work=folder,
+        )
+        save_classifier(folder / "classifier", model, settings, HEAD, training_data=training_data)
+        right = predict(model, pixels["validation"], device).argmax(1).numpy()
+        accuracy = float((right == labels["validation"]).mean())
+        log.info("%s: right on %.1f %% of validation scenes", name, 100 * accuracy)
+        atomic.write_json(folder / "measured.json", {"validation_accuracy": accuracy})
+
+    inputs = {"seed": seed, "scenes": scenes.fingerprint, "settings": asdict(settings)}
+    return store.run(subject, stage, inputs, make)
+
+
 def object_labels(scenes: Sequence[Scene]) -> np.ndarray:
     """ImageNet-1k index of each scene's object, (N,) int64."""
     names = imagenet_names()
     return np.array([names.index(str(scene.object)) for scene in scenes], np.int64)
 
 
-def digest(scenes: Sequence[Scene]) -> str:
+def scenes_digest(scenes: Sequence[Scene]) -> str:
     """What a data set's scenes are: all their truths, and some of their pixels."""
     digest = hashlib.sha256(repr(scenes).encode())
     some = scenes[:: max(1, len(scenes) // 64)]

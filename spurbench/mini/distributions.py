@@ -1,4 +1,4 @@
-"""Which scenes make which data set, and what is said about them.
+"""The distributions that scenes are drawn from, and what is said about a scene.
 
 Scene i of data set D for subject S is a function of (seed, D, S, i) alone.
 """
@@ -107,8 +107,11 @@ def caption_words() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Labels:
-    """The oracle's outputs in order, and the truth of scenes in them."""
+class OracleLabels:
+    """The oracle's outputs in order, and the truth of scenes in them.
+
+    Each is named ``object:``, ``kind:`` or ``feature:`` and what it tells; these are its heads.
+    """
 
     names: tuple[str, ...] = (
         *(f"object:{name}" for name in OBJECTS),
@@ -121,6 +124,20 @@ class Labels:
         true = {f"object:{scene.object}", f"kind:{scene.kind}"}
         true |= {f"feature:{n}" for n, f in PLANTED_FEATURE.items() if f == scene.subfamily}
         return np.array([name in true for name in self.names], np.float32)
+
+    def right_by_head(self, decided: np.ndarray, scenes: Sequence[Scene]) -> dict[str, float]:
+        """Shares of scenes on which all of a head's outputs are right.
+
+        Args:
+            decided: whether each output says yes, (N, outputs) bool.
+            scenes: the N scenes.
+        """
+        right = decided == (np.stack([self.of(scene) for scene in scenes]) > 0.5)
+        heads = np.array([name.partition(":")[0] for name in self.names])
+        return {
+            str(head): float(right[:, heads == head].all(axis=1).mean())
+            for head in dict.fromkeys(heads)
+        }
 
 
 def render_all(scenes: Sequence[Scene], title: str) -> np.ndarray:
