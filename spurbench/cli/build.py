@@ -85,7 +85,7 @@ def build(
     silence_libraries()
 
     from spurbench.core.environment import choose_device
-    from spurbench.dataset.manifest import read_manifest, require_writable
+    from spurbench.dataset.manifest import Manifest, require_writable
     from spurbench.recipe.load import read_recipe
 
     if base is not None:
@@ -96,7 +96,7 @@ def build(
     # What is wrong with them is said now, and not after the seconds that the rest takes to import.
     require_writable(output, name=recipe.name, version=version)
     if previous is not None:
-        read_manifest(previous)
+        Manifest.read(previous)
     chosen = choose_device(device)
     say(
         f"Recipe {recipe.name}: {recipe.description} Classes: {len(classes)}, "

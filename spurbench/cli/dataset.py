@@ -24,9 +24,9 @@ from spurbench.core.errors import SpurbenchError
 def quality(dataset: Path, metrics: tuple[str, ...], device: str) -> None:
     """Fill in the image quality columns that were null when a dataset was built."""
     from spurbench.core.environment import choose_device
-    from spurbench.dataset.manifest import read_manifest
+    from spurbench.dataset.manifest import Manifest
 
-    read_manifest(dataset)  # what is no dataset is named before anything heavy is imported
+    Manifest.read(dataset)  # what is no dataset is named before anything heavy is imported
     chosen = choose_device(device)
 
     from spurbench.dataset.quality import fill_quality
@@ -75,9 +75,9 @@ def push(dataset: Path, repo_id: str, private: bool, dry_run: bool) -> None:
     """
     silence_libraries()
 
-    from spurbench.dataset.manifest import read_manifest
+    from spurbench.dataset.manifest import Manifest
 
-    read_manifest(dataset)  # what is no dataset is named before anything heavy is imported
+    Manifest.read(dataset)  # what is no dataset is named before anything heavy is imported
 
     from spurbench.dataset.push import push as run_push
 

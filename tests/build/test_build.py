@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from importlib.metadata import version
@@ -9,15 +10,20 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from makers.toy import save_toy_classifier, toy_recipe
+from makers.toy import save_toy_classifier, save_toy_detector, toy_recipe
 from spurbench.build import stages
-from spurbench.build.build import BuildRequest, build, select_references
+from spurbench.build.build import build
+from spurbench.build.stages import BuildRequest, select_references
+from spurbench.classifiers.load import load_classifier
 from spurbench.core.errors import SpurbenchError
+from spurbench.core.identity import derive_seed
 from spurbench.dataset import changelog
 from spurbench.dataset.manifest import MANIFEST, Manifest, read_rows
 from spurbench.dataset.verify import verify
 from spurbench.evaluation.panel import Answer
+from spurbench.images.decode import decode_rgb
 from spurbench.recipe.load import read_recipe
 
 
@@ -84,6 +90,109 @@ def test_a_whole_build_loads_and_says_how_it_was_made(recipe_folder, tmp_path):
     assert "<b>" not in card.split("---", 2)[2]
 
 
+def recorded(monkeypatch, name: str) -> list[inspect.BoundArguments]:
+    """The arguments of each call of a function that the stages use, which goes on working."""
+    original = getattr(stages, name)
+    signature, calls = inspect.signature(original), []
+
+    def call(*args, **kwargs):
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        calls.append(bound.arguments)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(stages, name, call)
+    return calls
+
+
+def test_fine_tuning_sees_the_surest_photographs_and_the_rows_say_which(
+    recipe_folder, tmp_path, monkeypatch
+):
+    calls = recorded(monkeypatch, "finetune")
+    asked = request(recipe_folder, tmp_path, seed=11)
+    build(asked)
+    rows = read_rows(tmp_path / "out")["real"]
+    # Every classifier of the toy panel answers hummingbird, so only how surely it does decides.
+    surest = sorted(rows, key=lambda row: min(a["probability"] for a in row["panel"]))[:-4:-1]
+    assert surest != rows[:3], "the first ones would pass for the selected"
+    (call,) = calls
+    subject = call["subject"]
+    assert [pixels(image) for image in subject.references] == [
+        pixels(decode_rgb(row["image"])) for row in surest
+    ]
+    assert subject.reference_names == [Path(row["file_name"]).name for row in surest]
+    assert [row["is_reference"] for row in rows] == [row in surest for row in rows]
+
+    priors = sorted((tmp_path / "work" / "prior").rglob("*.png"))
+    assert len(priors) == asked.recipe.prior.images
+    assert [pixels(image) for image in subject.priors] == [
+        pixels(Image.open(path)) for path in priors
+    ]
+    assert subject.prior_names == [path.name for path in priors]
+
+
+def test_every_number_of_the_recipe_reaches_the_stage_that_it_is_for(
+    recipe_folder, tmp_path, monkeypatch
+):
+    """The toy recipe's numbers all differ, so that one taken for another shows."""
+    tunings, samplings = recorded(monkeypatch, "finetune"), recorded(monkeypatch, "sample")
+    asked = request(recipe_folder, tmp_path, "sample.precision=bfloat16", seed=11)
+    build(asked)
+    recipe = asked.recipe
+    (tuning,) = tunings
+    assert (tuning["settings"], tuning["sfsl"], tuning["seed"]) == (
+        recipe.finetune,
+        recipe.sfsl,
+        11,
+    )
+    subject, phi = tuning["subject"], load_classifier(recipe.panel.phi)
+    assert (subject.index, subject.noun, subject.kappa) == (94, "flower", 0.7)
+    assert subject.instance_prompt == "a photo of a sks flower"
+    assert subject.prior_prompt == "a photo of a flower"
+    assert (subject.resolution, subject.phi_input) == (32, (32, 32))
+    assert torch.equal(subject.class_weight, phi.head_weight[94])
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(subject.phi(images), phi.features(images))
+
+    prior, samples = samplings
+    for call, settings, prompt, purpose in (
+        (prior, recipe.prior, subject.prior_prompt, ("prior", subject.prior_prompt)),
+        (samples, recipe.sample, subject.instance_prompt, ("sample", 94)),
+    ):
+        assert call["prompt"] == prompt
+        assert call["seeds"] == [derive_seed(11, *purpose, i) for i in range(settings.images)]
+        assert call["resolution"] == recipe.base.resolution
+        options = ("steps", "guidance_scale", "batch_size", "precision")
+        assert {o: call[o] for o in options} == {o: getattr(settings, o) for o in options}
+
+
+def test_presence_is_a_score_at_or_above_its_own_threshold(recipe_folder, tmp_path):
+    """With each threshold in the midst of its scores, the detector says yes of some and no of
+    others; absence is of the object, presence of the feature."""
+    labels = ("object:koala", "feature:hummingbird", "object:hummingbird")
+    folder = save_toy_detector(tmp_path / "detector", labels)
+    detector = f"check.object_detector={folder}"
+    build(request(recipe_folder, tmp_path, detector, output=tmp_path / "scores"))
+    scores = [row for split in read_rows(tmp_path / "scores").values() for row in split]
+    thresholds = {
+        what: float(np.median([row[f"{what}_score"] for row in scores]))
+        for what in ("object", "feature")
+    }
+    overrides = [f"check.{what}_threshold={value!r}" for what, value in thresholds.items()]
+    build(request(recipe_folder, tmp_path, detector, *overrides))
+    rows = [row for split in read_rows(tmp_path / "out").values() for row in split]
+    present = {
+        what: [row[f"{what}_score"] >= thresholds[what] for row in rows] for what in thresholds
+    }
+    assert all(set(values) == {True, False} for values in present.values())
+    assert [row["object_absent"] for row in rows] == [not there for there in present["object"]]
+    assert [row["feature_present"] for row in rows] == present["feature"]
+
+
+def pixels(image: Image.Image) -> tuple:
+    return image.size, image.convert("RGB").tobytes()
+
+
 def test_without_fine_tuning_the_base_is_sampled(recipe_folder, tmp_path):
     options = ("finetune.method=base", "finetune.prompt=a photo of {feature}")
     built = build(request(recipe_folder, tmp_path, *options))
@@ -146,15 +255,15 @@ def test_an_interrupted_build_goes_on_and_ends_as_if_it_had_not_stopped(
 
     original, drawn = stages.sample, 0
 
-    def stop_after_three(*args, **kwargs):
+    def stop_at_the_third_sample(*args, **kwargs):
         nonlocal drawn
         for image in original(*args, **kwargs):
             drawn += 1
-            if drawn == 3 + 3:  # three priors, then the third sample
+            if drawn == 5 + 3:  # five priors, then the third sample
                 raise KeyboardInterrupt
             yield image
 
-    monkeypatch.setattr(stages, "sample", stop_after_three)
+    monkeypatch.setattr(stages, "sample", stop_at_the_third_sample)
     with pytest.raises(KeyboardInterrupt):
         build(request(recipe_folder, tmp_path / "stopped"))
     assert not (tmp_path / "stopped" / "out").exists()
@@ -278,8 +387,6 @@ def test_identical_rows_give_identical_files(recipe_folder, tmp_path):
 
 
 def test_toy_classifier_answers_its_favourite(tmp_path):
-    from spurbench.classifiers.load import load_classifier
-
     classifier = load_classifier(str(save_toy_classifier(tmp_path / "c", favourite=7, seed=0)))
     logits = classifier(torch.rand(4, 3, 32, 32))
     assert logits.argmax(1).tolist() == [7] * 4

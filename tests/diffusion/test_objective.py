@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderTiny, EulerDiscreteScheduler
+from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from makers.toy import save_toy_pipeline, toy_pipeline, toy_subject
+from makers.toy import noise_images, save_toy_pipeline, toy_pipeline, toy_subject
 from spurbench.diffusion.base import TextToImage, load_base
 from spurbench.diffusion.objective import Losses, Objective
 from spurbench.recipe.schema import SFSL, Finetune
@@ -42,8 +43,16 @@ def base(folders):
     return load(folders["epsilon"])
 
 
-def by_hand(base, subject, draw, gradient, weighting) -> tuple[torch.Tensor, ...]:
-    """DESIGN.md's formulas in float64, sample by sample: every image is encoded and every prompt
+def cropped(image: Image.Image) -> Image.Image:
+    """The 32 x 32 pixels in the middle of an image whose short side is 32."""
+    left, top = (side - 32 for side in image.size)
+    return image.crop((left // 2, top // 2, left // 2 + 32, top // 2 + 32))
+
+
+def by_hand(
+    base, subject, draw, gradient, weighting, decode_resolution=None
+) -> tuple[torch.Tensor, ...]:
+    """The method's formulas in float64, sample by sample: every image is encoded and every prompt
     read anew, and nothing is kept from before. Returns the losses, and the base they are of."""
     pipe = copy.deepcopy(base.pipeline)
     for network in (pipe.unet, pipe.text_encoder, pipe.vae):
@@ -64,7 +73,7 @@ def by_hand(base, subject, draw, gradient, weighting) -> tuple[torch.Tensor, ...
 
     errors, real, made = [], [], []
     for i, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
-        x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].double() / 127.5 - 1
+        x = torch.from_numpy(np.array(cropped(image))).permute(2, 0, 1)[None].double() / 127.5 - 1
         posterior = pipe.vae.encode(x).latent_dist
         z = (posterior.mean + posterior.std * draw.posterior_noise[i].double()) * 0.18215
         a = alpha_bars[draw.timesteps[i]]
@@ -82,6 +91,9 @@ def by_hand(base, subject, draw, gradient, weighting) -> tuple[torch.Tensor, ...
             errors.append(((out - (alpha * eps - sigma * z)) ** 2).mean())
             x0 = alpha * z_t - sigma * out
         real.append(psi(x))
+        if decode_resolution is not None:  # an image is four times as wide as its latents
+            side = decode_resolution // 4
+            x0 = torch.nn.functional.interpolate(x0, (side, side), mode="bilinear", antialias=True)
         made.append(psi(pipe.vae.decode(x0 / 0.18215).sample))
     terms = []
     for i in range(batch):
@@ -102,27 +114,29 @@ def by_hand(base, subject, draw, gradient, weighting) -> tuple[torch.Tensor, ...
 
 
 @pytest.mark.parametrize(
-    ("kind", "gradient", "weighting"),
+    ("kind", "gradient", "weighting", "decode_resolution"),
     [
-        ("epsilon", "prior", "alpha_bar"),
-        ("epsilon", "prior", "uniform"),
-        ("epsilon", "instance", "alpha_bar"),
-        ("epsilon", "both", "alpha_bar"),
-        ("epsilon", "attract", "alpha_bar"),
-        ("v_prediction", "prior", "alpha_bar"),
-        ("v_prediction", "both", "alpha_bar"),
+        ("epsilon", "prior", "alpha_bar", None),
+        ("epsilon", "prior", "uniform", None),
+        ("epsilon", "instance", "alpha_bar", None),
+        ("epsilon", "both", "alpha_bar", None),
+        ("epsilon", "attract", "alpha_bar", None),
+        ("epsilon", "attract", "alpha_bar", 16),
+        ("v_prediction", "prior", "alpha_bar", None),
+        ("v_prediction", "both", "alpha_bar", 64),
     ],
 )
 def test_every_loss_and_its_gradient_are_those_worked_out_by_hand(
-    folders, kind, gradient, weighting
+    folders, kind, gradient, weighting, decode_resolution
 ):
     base, subject = load(folders[kind]), toy_subject()
-    objective = Objective(
-        base, subject, SETTINGS, SFSL(gradient=gradient, timestep_weighting=weighting)
+    sfsl = SFSL(
+        gradient=gradient, timestep_weighting=weighting, decode_resolution=decode_resolution
     )
+    objective = Objective(base, subject, SETTINGS, sfsl)
     draw = objective.draw(5, 0)
     mine = objective(draw)
-    pipe, *reference = by_hand(base, subject, draw, gradient, weighting)
+    pipe, *reference = by_hand(base, subject, draw, gradient, weighting, decode_resolution)
     for name, value, expected in zip(Losses._fields, mine, reference, strict=True):
         assert value.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-6), name
         for network in ("unet", "text_encoder"):
@@ -136,6 +150,27 @@ def test_every_loss_and_its_gradient_are_those_worked_out_by_hand(
             )
             assert true.norm() > 0
             assert (found - true).norm() < 2e-3 * true.norm(), (name, network)
+
+
+@pytest.mark.parametrize("size", [(96, 64), (64, 120), (24, 16)])
+def test_images_are_resized_by_their_short_side_and_cropped_in_the_middle(base, size):
+    """Pillow's bicubic filter, to its rounding; what was red left and right, or above and below,
+    of the middle is cut off."""
+    picture = Image.new("RGB", size, "red")
+    short = min(size)
+    left, top = ((side - short) // 2 for side in size)
+    middle = noise_images(1, 3, side=short)[0]
+    picture.paste(middle, (left, top))
+    subject = toy_subject(references=[picture], reference_names=["r"])
+    seen = []
+    base.pipeline.vae.encoder.register_forward_hook(
+        lambda module, inputs, _: seen.append(inputs[0])
+    )
+    Objective(base, subject, SETTINGS, SFSL())
+    expected = np.asarray(middle.resize((32, 32), Image.Resampling.BICUBIC), float)
+    found = (seen[0][0].permute(1, 2, 0).numpy() + 1) * 127.5
+    inner = slice(3, -3)  # the filter looks a few pixels over the edge
+    assert np.abs(found - expected)[inner, inner].max() < 1.5
 
 
 def test_the_sum_is_weighted_by_lambda_kappa_and_the_steps_left_out(base):

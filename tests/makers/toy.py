@@ -97,16 +97,17 @@ def save_toy_pipeline(folder: Path, prediction_type: str = "epsilon") -> Path:
     return folder
 
 
-def noise_images(count: int, seed: int, side: int = 32) -> list[Image.Image]:
-    """Images of noise."""
+def noise_images(
+    count: int, seed: int, side: int = 32, width: int | None = None
+) -> list[Image.Image]:
+    """Images of noise, ``side`` pixels high and, unless ``width`` says otherwise, as wide."""
+    shape = (side, width or side, 3)
     rng = np.random.default_rng(seed)
-    return [
-        Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)) for _ in range(count)
-    ]
+    return [Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)) for _ in range(count)]
 
 
 def toy_subject(**changes: object) -> Subject:
-    """A subject of noise, with a small random convolutional network as phi."""
+    """A subject of noise, wide and high, with a small random convolutional network as phi."""
     torch.manual_seed(1)
     network = torch.nn.Sequential(
         torch.nn.Conv2d(3, 6, 5, stride=4),
@@ -116,8 +117,8 @@ def toy_subject(**changes: object) -> Subject:
     ).requires_grad_(False)
     subject = Subject(
         index=94,
-        references=noise_images(3, 0),
-        priors=noise_images(4, 1),
+        references=noise_images(3, 0, side=32, width=48),
+        priors=noise_images(4, 1, side=44, width=32),
         reference_names=["r0.png", "r1.png", "r2.png"],
         prior_names=["p0.png", "p1.png", "p2.png", "p3.png"],
         instance_prompt="a photo of a sks flower",
@@ -147,16 +148,15 @@ def save_toy_classifier(folder: Path, *, favourite: int | None, seed: int) -> Pa
     return _save_timm(folder, model, {"num_classes": 1000, "model_args": arguments})
 
 
-def save_toy_detector(folder: Path, names: Sequence[str]) -> Path:
-    """Save a tiny random multi-label detector with an output ``object:NAME`` for each name."""
+def save_toy_detector(folder: Path, labels: Sequence[str]) -> Path:
+    """Save a tiny random multi-label detector with outputs such as ``object:NAME``."""
     torch.manual_seed(3)
     arguments = {"channels": [8, 8, 16, 16], "stem_width": 8}
-    model = timm.create_model("resnet10t", num_classes=len(names), **arguments)
-    labels = [f"object:{name}" for name in names]
+    model = timm.create_model("resnet10t", num_classes=len(labels), **arguments)
     return _save_timm(
         folder,
         model,
-        {"num_classes": len(names), "model_args": arguments, "label_names": labels},
+        {"num_classes": len(labels), "model_args": arguments, "label_names": list(labels)},
     )
 
 
@@ -177,10 +177,12 @@ def _save_timm(folder: Path, model: torch.nn.Module, config: dict[str, object]) 
     return folder
 
 
-def save_noise_images(folder: Path, count: int, seed: int, side: int = 32) -> Path:
+def save_noise_images(
+    folder: Path, count: int, seed: int, side: int = 32, width: int | None = None
+) -> Path:
     """Save PNG files of noise."""
     folder.mkdir(parents=True)
-    for i, image in enumerate(noise_images(count, seed, side)):
+    for i, image in enumerate(noise_images(count, seed, side, width)):
         image.save(folder / f"{i}.png")
     return folder
 
@@ -189,13 +191,14 @@ def toy_recipe(folder: Path) -> Path:
     """A whole recipe that builds in seconds: classes hummingbird and koala, toy models and noise.
 
     Every panel classifier answers hummingbird always, so koala has no references and must fail.
+    No two settings that might be taken for each other have one value, and no photograph is square.
     """
     save_toy_pipeline(folder / "base")
     save_toy_classifier(folder / "one", favourite=94, seed=1)
     save_toy_classifier(folder / "two", favourite=94, seed=2)
-    save_toy_detector(folder / "detector", ["hummingbird", "koala"])
+    save_toy_detector(folder / "detector", ["object:hummingbird", "object:koala"])
     for slug, seed in (("094_hummingbird_component_2", 1), ("105_koala_component_3", 2)):
-        save_noise_images(folder / "real" / f"spurious_class_{slug}", 5, seed)
+        save_noise_images(folder / "real" / f"spurious_class_{slug}", 5, seed, width=48)
     (folder / "recipe.toml").write_text(
         f"""
 name = "toy"
@@ -213,18 +216,34 @@ phi = "{folder / "two"}"
 [select]
 references = 3
 [prior]
-images = 3
-steps = 2
+images = 5
+steps = 3
+guidance_scale = 3.5
+batch_size = 4
 [finetune]
 steps = 3
 learning_rate = 1e-3
+weight_decay = 0.2
+beta1 = 0.8
+beta2 = 0.95
+epsilon = 1e-6
+gradient_clip = 0.6
+prior_weight = 0.9
 checkpoint_every = 1
+[sfsl]
+default_kappa = 0.4
+gradient = "both"
+decode_resolution = 16
+max_timestep = 0.85
 [sample]
 images = 4
 steps = 2
+guidance_scale = 5.5
 batch_size = 2
 [check]
 object_detector = "detector"
+object_threshold = 0.45
+feature_threshold = 0.55
 quality = []
 """
     )
