@@ -224,10 +224,10 @@ def _open_dataset(path: Path, split: str, decode: bool) -> ImageSet:
     import pyarrow.parquet as pq
 
     try:
-        manifest = validated(_Manifest, read_json(path / MANIFEST), str(path / MANIFEST))
+        manifest = validated(_Manifest, read_json(path / MANIFEST), MANIFEST)
     except SpurbenchError as error:
         raise SpurbenchError(
-            f"{error}: it is damaged; run the build again, or fetch the dataset again"
+            f"{path / MANIFEST} is damaged ({error}); run the build again, or fetch the dataset again"
         ) from None
     rows = _Rows(str(path), decode)
     for part in _parts(split):

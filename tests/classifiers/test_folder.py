@@ -120,7 +120,9 @@ def test_settings_are_plain_values(value, tmp_path, created):
     for folder, load in toys(tmp_path):
         edit(folder, model_args={"block_args": value})
         created.clear()
-        with pytest.raises(SpurbenchError, match=r"config\.json") as caught:
+        with pytest.raises(
+            SpurbenchError, match=r"config\.json: .*block_args is not a plain"
+        ) as caught:
             load()
         assert "\n" not in str(caught.value) and not created
 
