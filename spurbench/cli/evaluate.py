@@ -88,6 +88,9 @@ def evaluate(
 
     Several classifiers share the decoding of the images; one that fails does not stop the others.
     """
+    from spurbench.evaluation.members import read_members
+
+    read_members(specs, panel_file, checkpoint)  # what is wrong with them is said at once
     from spurbench.core.environment import choose_device
     from spurbench.evaluation import panel
     from spurbench.evaluation.evaluate import evaluate_each

@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from spurbench.core.text import printable
+
 
 def visible(text: object) -> str:
     """Text on one line, with what is no printable character shown as in Python's literals.
@@ -18,7 +20,7 @@ def visible(text: object) -> str:
     A file's name may hold a line break, an escape sequence or bytes that are no text. Shown as
     ``\\n``, ``\\x1b`` and ``\\udcff`` they can neither style the terminal nor pass for our lines.
     """
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+    return printable(str(text))
 
 
 def say(line: str, *, error: bool = False) -> None:

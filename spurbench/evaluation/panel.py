@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -10,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field, ValidationError
 
 from spurbench.classifiers.classifier import Classifier
 from spurbench.classifiers.load import load_classifier, read_member
-from spurbench.core.documents import Document, describe
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.scratch import scratch
+from spurbench.evaluation.members import read_members
 from spurbench.evaluation.predict import predict
 from spurbench.images.pixels import PixelStore
 from spurbench.images.records import Answer, ImageRecord
@@ -48,57 +46,24 @@ def load_panel(
     return panel
 
 
-class _File(Document):
-    classifiers: tuple[str, ...] = Field(min_length=1, description="SPEC or SPEC=CHECKPOINT")
-
-
 def members(
     specs: Sequence[str], file: Path | None, checkpoint: Path | None, device: torch.device
 ) -> dict[str, Callable[[], Classifier]]:
     """What loads each classifier that is asked for, by its SPEC.
 
     Args:
-        specs: ``SPEC`` or ``SPEC=CHECKPOINT``; relative checkpoints start from the current folder.
-        file: a TOML file with a list ``classifiers`` of more of them; its relative checkpoints
-            start from its folder.
-        checkpoint: of the only classifier.
+        specs: see :func:`~spurbench.evaluation.members.read_members`.
+        file: see there.
+        checkpoint: see there.
         device: where they run.
 
     Raises:
-        SpurbenchError: if none is asked for or one twice, the file is wrong, or one checkpoint is
-            to serve several classifiers.
+        SpurbenchError: see there.
     """
-    asked = [(spec, Path()) for spec in specs]
-    if file is not None:
-        asked += [(spec, file.parent) for spec in _read_file(file).classifiers]
-    if not asked:
-        raise SpurbenchError("no classifier to measure; give --model SPEC or --panel FILE")
-    named = [spec for spec, _ in asked]
-    twice = {spec for spec in named if named.count(spec) > 1}
-    if twice:
-        raise SpurbenchError(f"classifier {min(twice)} is asked for twice")
-    if checkpoint is not None:
-        if len(asked) > 1:
-            raise SpurbenchError("--checkpoint goes with one --model; say --model SPEC=CHECKPOINT")
-        return {
-            spec: partial(load_classifier, spec, checkpoint=checkpoint, device=device)
-            for spec in named
-        }
     return {
-        spec: partial(load_member, spec, relative_to=folder, device=device)
-        for spec, folder in asked
+        asked: partial(load_classifier, spec, checkpoint=given, device=device)
+        for asked, (spec, given) in read_members(specs, file, checkpoint).items()
     }
-
-
-def _read_file(path: Path) -> _File:
-    try:
-        return _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise SpurbenchError(f"panel {path} can't be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpurbenchError(f"panel {path} is not valid TOML: {error}") from None
-    except ValidationError as error:
-        raise SpurbenchError(f"panel {path}: {describe(error, _File.model_fields)}") from None
 
 
 def fingerprint(panel: Sequence[Classifier]) -> list[dict[str, Any]]:

@@ -227,7 +227,8 @@ def _open_dataset(path: Path, split: str, decode: bool) -> ImageSet:
         manifest = validated(_Manifest, read_json(path / MANIFEST), MANIFEST)
     except SpurbenchError as error:
         raise SpurbenchError(
-            f"{path / MANIFEST} is damaged ({error}); run the build again, or fetch the dataset again"
+            f"{path / MANIFEST} is damaged ({error}); run the build again, or fetch the dataset "
+            "again"
         ) from None
     rows = _Rows(str(path), decode)
     for part in _parts(split):

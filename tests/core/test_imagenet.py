@@ -44,6 +44,7 @@ def test_the_tables_are_read_at_once_and_without_anything_heavy():
         "spurbench.classifiers.load",
         "spurbench.classifiers.info",
         "spurbench.core.hub",
+        "spurbench.evaluation.members",
     ],
 )
 def test_what_checks_inputs_imports_nothing_heavy(module):

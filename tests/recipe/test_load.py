@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from spurbench.classifiers.load import check_spec, read_member
 from spurbench.core.errors import SpurbenchError
+from spurbench.core.hub import HubFile
 from spurbench.core.resources import builders
 from spurbench.recipe.classes import SpuriousClass
 from spurbench.recipe.load import read_recipe
@@ -44,6 +46,17 @@ def test_sd15_has_the_papers_numbers():
         "tench": 1.0,
     }
     assert len(recipe.panel.classifiers) == 4
+
+
+def test_sd15_needs_no_extra_for_its_panel():
+    recipe = read_recipe("sd15")
+    assert recipe.panel.phi in recipe.panel.classifiers
+    asked = [read_member(spec, recipe.folder) for spec in recipe.panel.classifiers]
+    assert {check_spec(*member)[0].name for member in asked} == {"timm", "torchvision"}
+    spec, checkpoint = read_member(recipe.panel.phi, recipe.folder)
+    assert spec == "torchvision:resnet50"
+    robust = HubFile("madrylab/robust-imagenet-models", "resnet50_linf_eps4.0.ckpt")
+    assert checkpoint == robust
 
 
 def test_overrides_are_typed_and_reach_the_recipe():
