@@ -34,8 +34,8 @@ def wnids_of(labels: Sequence[str | int], classifier: str) -> tuple[str, ...]:
     if not known & set(found):
         some = ", ".join(str(label) for label in labels[:5])
         raise SpurbenchError(
-            f"no label of {classifier} is a class of ImageNet-1k (they begin {some}); labels are "
-            "WordNet ids, ImageNet's names or indices"
+            f"no label of {classifier}'s {len(labels)} outputs is a class of ImageNet-1k (they "
+            f"begin {some}); labels are WordNet ids, ImageNet's names or indices"
         )
     strange = [str(label) for label, wnid in zip(labels, found, strict=True) if wnid is None]
     if strange:

@@ -187,7 +187,10 @@ def test_what_labels_lack_is_listed(caplog):
     ("labels", "said"),
     [
         (["koala"], "3 outputs and 1 labels"),
-        (["a", "b", "c"], r"no label of mine is a class of ImageNet-1k \(they begin a, b, c\)"),
+        (
+            ["a", "b", "c"],
+            r"no label of mine's 3 outputs is a class of ImageNet-1k \(they begin a, b, c\)",
+        ),
         (["crane", "maillot", 1000], "no label of mine"),  # each is the name of two classes
         (["koala", 105, "hummingbird"], "two outputs for n01882714"),
         (None, "head of 3 outputs and no labels"),

@@ -282,4 +282,4 @@ def test_the_manifest_and_rows_of_a_built_dataset_pass(dataset):
     manifest = json.loads((dataset / "spurbench.json").read_text())
     images = open_images(str(dataset))
     assert (images.info.name, images.info.version) == (manifest["name"], manifest["version"])
-    assert {r.class_name for r in images.records} == {row("real", 0)["class_name"]}
+    assert {r.class_name for r in images.records} == {row("real", 0).class_name}

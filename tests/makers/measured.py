@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -56,10 +57,15 @@ def save_dataset(
                         "class_index": index,
                         "source": split,
                         "file_name": f"{split}/{index}/{i}.png",
+                        "class_name": imagenet_names()[index],
+                        "spurious_feature": None,
+                        "image_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
                     }
                 )
         pq.write_table(pa.Table.from_pylist(rows), folder / f"data/{split}-00000.parquet")
-    (folder / "spurbench.json").write_text(json.dumps({"name": name, "version": version}))
+    (folder / "spurbench.json").write_text(
+        json.dumps({"schema": "spurbench.dataset/1", "name": name, "version": version})
+    )
     return open_images(str(folder))
 
 
