@@ -151,3 +151,17 @@ def test_what_training_leaves_beside_the_weights_is_read_without_running_it(tmp_
     with pytest.raises(SpurbenchError, match="weights only"):
         read_state_dict(tmp_path / "trap.ckpt")
     assert not (tmp_path / "sprung").exists()
+
+
+def test_the_command_says_it_before_torch_is_imported():
+    code = (
+        "import sys\n"
+        "from spurbench.cli.main import main\n"
+        "try:\n"
+        "    main(['eval', '--model', 'resnet18', '--checkpoint', 'none.pth', '--data', 'x'])\n"
+        "finally:\n"
+        "    print([m for m in ('torch', 'timm', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+    assert "Error: no checkpoint at none.pth" in done.stderr
