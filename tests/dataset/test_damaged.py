@@ -14,7 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from makers.rows import provenance, row, seal, write
+from makers.rows import provenance, rewrite, row, seal, write
 from spurbench.build import build as build_module
 from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError
@@ -244,8 +244,8 @@ def test_a_damaged_previous_version_costs_no_build(dataset, tmp_path, monkeypatc
 
 
 def test_a_damaged_image_is_named_before_anything_is_scored(dataset):
-    rows = {"real": [row("real", 0)], "generated": [row("generated", 0, image=b"GIF89a")]}
-    write(dataset, rows=rows)
+    broken = {"bytes": b"GIF89a", "path": "0.png"}
+    rewrite(dataset, SHARD, lambda rows: rows[0].update(image=broken))
     with pytest.raises(SpurbenchError, match=r"generated/0\.png can't be decoded: "):
         quality.fill_quality(dataset, [], torch.device("cpu"))
 

@@ -78,7 +78,7 @@ def test_the_command_lists_the_checks_and_its_exit_status_tells(dataset):
     assert done.exit_code == 1
     assert "not of this dataset: data/mine.txt" in done.output
     assert f"Error: {dataset} fails: files" in done.output
-    assert CliRunner().invoke(main, ["verify", str(dataset / "none")]).exit_code == 1
+    assert CliRunner().invoke(main, ["verify", str(dataset / "none")]).exit_code == 2
 
 
 def test_one_changed_byte_in_a_shard_is_found(dataset):
