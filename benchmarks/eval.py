@@ -15,8 +15,6 @@ among them, stand beside those on the clock: other programs on the machine distu
 from __future__ import annotations
 
 import os
-import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -28,18 +26,16 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from benchmarks.report import print_table, publish, spread, spread_text, surroundings
 from spurbench.classifiers.classifier import Classifier
 from spurbench.classifiers.load import load_classifier
-from spurbench.core import atomic
-from spurbench.core.environment import choose_device, package_versions
+from spurbench.core.environment import choose_device
 from spurbench.evaluation.evaluate import evaluate_each
 from spurbench.images.sources import open_images
 from spurbench.recipe.load import read_recipe
@@ -161,7 +157,7 @@ def main(
     """Images per second of `spurbench eval` against the bare model and a plain loop."""
     chosen = choose_device(device)
     output = output or Path(__file__).parent / "results" / f"eval-{chosen.type}.json"
-    load = os.getloadavg() if hasattr(os, "getloadavg") else None
+    where = surroundings(chosen)  # before: the load is the other programs'
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         shown = write_images(folder / "many", images)
@@ -202,9 +198,9 @@ def main(
         {
             "models": models,
             "way": way,
-            "images_per_second": _spread([counts[models] / s for s in spent["seconds"]]),
-            "seconds": _spread(spent["seconds"]),
-            "processor_seconds": _spread(spent["processor_seconds"]),
+            "images_per_second": spread([counts[models] / s for s in spent["seconds"]]),
+            "seconds": spread(spent["seconds"]),
+            "processor_seconds": spread(spent["processor_seconds"]),
         }
         for models, ways in timed.items()
         for way, spent in ways.items()
@@ -215,87 +211,56 @@ def main(
             "models": models,
             "spurbench_against": way,
             "goal": goal,
-            "speed": _spread(_ratios(timed[models], way, "seconds")),
-            "speed_by_processor_time": _spread(_ratios(timed[models], way, "processor_seconds")),
+            "speed": spread(_ratios(timed[models], way, "seconds")),
+            "speed_by_processor_time": spread(_ratios(timed[models], way, "processor_seconds")),
         }
         for models, way, goal in goals
     ]
-    atomic.write_json(
-        output,
-        {
-            "command": "python -m benchmarks.eval",
-            "device": torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else _processor(),
-            "cores": _cores(),
-            "threads": torch.get_num_threads(),
-            "load_average_before": load,
-            "versions": package_versions(),
-            "settings": {
-                "small": list(SMALL),
-                "images": images,
-                "large_images": large_images,
-                "shown": shown,
-                "side": SIDE,
-                "batch_size": batch_size,
-                "workers": workers,
-                "repeats": repeats,
-            },
-            "ratios": ratios,
-            "cases": cases,
+    document = {
+        "command": "python -m benchmarks.eval",
+        "surroundings": where,
+        "settings": {
+            "small": list(SMALL),
+            "images": images,
+            "large_images": large_images,
+            "shown": shown,
+            "side": SIDE,
+            "batch_size": batch_size,
+            "workers": workers,
+            "repeats": repeats,
         },
-    )
-    Console(width=110).print(_cases_table(cases), _ratios_table(ratios))
-    click.echo(str(output))
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+        "ratios": ratios,
+        "cases": cases,
+    }
+    rows = [["models", "way", "images per second", "processor seconds"]]
+    rows += [
+        [
+            case["models"],
+            case["way"],
+            spread_text(case["images_per_second"]),
+            spread_text(case["processor_seconds"]),
+        ]
+        for case in cases
+    ]
+    print_table("Median (least to most)", rows)
+    rows = [["models", "spurbench against", "goal", "by the clock", "by processor time"]]
+    rows += [
+        [
+            ratio["models"],
+            ratio["spurbench_against"],
+            f"{ratio['goal']:.1f}",
+            spread_text(ratio["speed"]),
+            spread_text(ratio["speed_by_processor_time"]),
+        ]
+        for ratio in ratios
+    ]
+    publish(document, output, "Speed", rows)
 
 
 def _ratios(ways: dict[str, dict[str, list[float]]], other: str, kind: str) -> list[float]:
     """How many times as fast as ``other`` spurbench was in each round."""
     pairs = zip(ways[other][kind], ways["spurbench"][kind], strict=True)
     return [theirs / ours for theirs, ours in pairs]
-
-
-def _cores() -> int | None:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _cases_table(cases: Sequence[dict[str, Any]]) -> Table:
-    table = Table("models", "way", title="Median (least to most)", title_justify="left")
-    for heading in ("images per second", "processor seconds"):
-        table.add_column(heading, justify="right")
-    for case in cases:
-        cells = (_text(case["images_per_second"]), _text(case["processor_seconds"]))
-        table.add_row(case["models"], case["way"], *cells)
-    return table
-
-
-def _ratios_table(ratios: Sequence[dict[str, Any]]) -> Table:
-    table = Table("models", "spurbench against", title="Speed", title_justify="left")
-    for heading in ("goal", "by the clock", "by processor time"):
-        table.add_column(heading, justify="right")
-    for ratio in ratios:
-        table.add_row(
-            ratio["models"],
-            ratio["spurbench_against"],
-            f"{ratio['goal']:.1f}",
-            _text(ratio["speed"]),
-            _text(ratio["speed_by_processor_time"]),
-        )
-    return table
-
-
-def _text(spread: dict[str, float]) -> str:
-    return f"{spread['median']:.2f} ({spread['min']:.2f} to {spread['max']:.2f})"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ mean gradient over the steps, the others also step by step.
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -49,8 +50,6 @@ def shortcuts(resolution: int) -> dict[str, dict[str, Any]]:
 @click.option("--output", type=click.Path(path_type=Path), help="JSON.")
 def main(wanted: str, steps: int, device: str, output: Path | None) -> None:
     """Compare each shortcut of the similarity loss with the exact one."""
-    import tempfile
-
     chosen = choose_device(device)
     with tempfile.TemporaryDirectory() as temporary:
         setup = set_up("mini", Path(temporary), chosen)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import click
 import pytest
 import torch
+from click.testing import CliRunner
 
+from benchmarks import eval as eval_benchmark
+from benchmarks import finetune, sfsl_error
 from benchmarks.finetune import measure, run_peer, table, variants
 from benchmarks.models import set_up
 from spurbench.recipe.schema import SFSL, Finetune
+
+RESULTS = Path(eval_benchmark.__file__).parent / "results"
 
 STAND_IN = """
 import json, pathlib, sys, time
@@ -81,3 +87,37 @@ def test_a_peer_that_fails_is_said_with_its_last_words(setup, tmp_path):
     script.write_text("import sys; sys.exit('no such argument')")
     with pytest.raises(click.ClickException, match="ended with 1:\nno such argument"):
         run_peer(script, toy, folder, 1)
+
+
+@pytest.mark.parametrize("benchmark", [eval_benchmark, finetune, sfsl_error])
+def test_every_benchmark_says_how_it_is_used(benchmark):
+    result = CliRunner().invoke(benchmark.main, ["--help"])
+    assert result.exit_code == 0 and "--output" in result.output
+
+
+def test_evaluation_is_timed_beside_the_bare_model_and_a_loop(tmp_path, monkeypatch):
+    monkeypatch.setattr(eval_benchmark, "LARGE", "lcnet_050")
+    monkeypatch.setattr(eval_benchmark, "SMALL", ("lcnet_035", "mobilenetv3_small_050"))
+    output = tmp_path / "eval.json"
+    options = {"images": 3, "large-images": 2, "batch-size": 2, "workers": 0, "repeats": 1}
+    result = CliRunner().invoke(
+        eval_benchmark.main,
+        ["--device=cpu", f"--output={output}", *(f"--{k}={v}" for k, v in options.items())],
+    )
+    assert result.exit_code == 0, result.output
+    document = json.loads(output.read_text())
+    published = json.loads((RESULTS / "eval-cpu.json").read_text())
+    assert list(document) == list(published)
+    assert list(document["surroundings"]) == list(published["surroundings"])
+    assert list(document["settings"]) == list(published["settings"])
+    for case in document["cases"]:
+        count = {"lcnet_050": 2, "lcnet_035": 3, "four small": 6}[case["models"]]
+        speed, seconds = case["images_per_second"], case["seconds"]
+        assert speed["median"] == pytest.approx(count / seconds["median"])
+    seconds = {(c["models"], c["way"]): c["seconds"]["median"] for c in document["cases"]}
+    for ratio in document["ratios"]:
+        models, way = ratio["models"], ratio["spurbench_against"]
+        assert ratio["speed"]["median"] == pytest.approx(
+            seconds[models, way] / seconds[models, "spurbench"]
+        )
+        assert f"{ratio['speed']['median']:.2f}" in result.output

@@ -83,13 +83,12 @@ def ablate(
         unseen=unseen,
     )
     say(
-        f"Recipe {base.name}: {len(request.plan.rows)} rows, {seeds} seeds, "
+        f"Recipe {base.name}: {len(request.plan.variations)} rows, {seeds} seeds, "
         f"{len(request.classes)} classes, device: {request.device}."
     )
 
     from spurbench.studies.ablation.ablate import ablate as run_ablation
     from spurbench.studies.ablation.report import render_markdown
 
-    document = run_ablation(request)
-    click.echo(render_markdown(document))
+    click.echo(render_markdown(run_ablation(request)))
     say(f"Wrote ablation.json, ablation.md, ablation.png, samples.png to {request.output}")

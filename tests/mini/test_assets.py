@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,16 +150,51 @@ def test_tokenizer_is_deterministic():
     assert one.get_vocab() == two.get_vocab()
 
 
+PUBLISHED = json.loads((Path(__file__).parents[2] / "docs/mini-measured.json").read_text())
+
+
+def _near(share, count, published):
+    """Within four standard errors of a share of so many images, and never the whole range."""
+    spread = max(published * (1 - published), 0.01)
+    return abs(share - published) <= 4 * (spread / count) ** 0.5
+
+
+@pytest.mark.slow
+def test_the_models_measure_as_published():
+    scenes, samples = 20, 8
+    measured = measure(scenes=scenes, samples=samples, attacked=0, device=CPU)
+    assert set(measured["panel"]) == set(PANEL) == set(PUBLISHED["panel"])
+    for name, of in measured["panel"].items():
+        wanted = PUBLISHED["panel"][name]
+        assert _near(
+            of["validation_accuracy"], scenes * len(OBJECTS), wanted["validation_accuracy"]
+        )
+        shares, published = (x["spurious_accuracy"] for x in (of, wanted))
+        assert list(shares) == list(published) == list(PLANTED_FEATURE)
+        means = [np.mean(list(x.values())) for x in (shares, published)]
+        assert _near(means[0], scenes * len(shares), means[1]), name
+        assert of["epsilon"] == wanted["epsilon"] and of["robust_accuracy"] is None
+    for view, heads in PUBLISHED["oracle"].items():
+        for head, wanted in heads.items():
+            assert _near(measured["oracle"][view][head], 10 * scenes, wanted), (view, head)
+    assert measured["vae_psnr_db"] == pytest.approx(PUBLISHED["vae_psnr_db"], abs=0.5)
+    shown, published = (list(x["base"]["shown"].values()) for x in (measured, PUBLISHED))
+    assert len(shown) == 16
+    assert _near(np.mean(shown), samples * 16, np.mean(published))
+    distance = measured["base"]["kernel_distance"]
+    assert distance["renders"] < distance["generated"]
+    text = render_markdown(PUBLISHED)
+    page = (Path(__file__).parents[2] / "docs/mini-world.md").read_text().splitlines()
+    assert {line for line in text.splitlines() if line.startswith("|")} <= set(page)
+
+
 @pytest.mark.slow
 @pytest.mark.robustbench
 @pytest.mark.usefixtures("robustbench")
-def test_the_models_are_measured_on_fresh_scenes():
-    measured = measure(scenes=3, samples=2, attacked=4, device=CPU)
-    assert set(measured["panel"]) == set(PANEL)
-    assert measured["panel"]["resnet_v1"]["robust_accuracy"] is None
-    assert measured["panel"]["resnet_robust"]["epsilon"] == pytest.approx(4 / 255)
-    assert 0 <= measured["panel"]["resnet_robust"]["robust_accuracy"] <= 1
-    assert len(measured["base"]["shown"]) == 16
-    assert measured["oracle"]["rendered"]["feature"] > 0.8
-    text = render_markdown(measured)
-    assert "resnet_robust" in text and "a photo of a flower" in text
+def test_the_robust_classifier_withstands_autoattack_as_published(monkeypatch):
+    monkeypatch.setattr("spurbench.mini.measure.PANEL", {"resnet_robust": None})
+    attacked = 32
+    measured = measure(scenes=4, samples=1, attacked=attacked, device=CPU)["panel"]["resnet_robust"]
+    wanted = PUBLISHED["panel"]["resnet_robust"]
+    assert measured["epsilon"] == pytest.approx(4 / 255)
+    assert _near(measured["robust_accuracy"], attacked, wanted["robust_accuracy"])

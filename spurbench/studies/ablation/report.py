@@ -3,45 +3,51 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+
+from PIL import Image
 
 from spurbench.core import markdown
 from spurbench.images.decode import decode_rgb
 from spurbench.images.sheets import contact_sheet
-from spurbench.studies.ablation.plan import MEASURES, PARTS, AblationRequest
+from spurbench.recipe.classes import SpuriousClass
+from spurbench.studies.ablation.plan import Variation
+from spurbench.studies.ablation.results import (
+    MEASURES,
+    PARTS,
+    Ablation,
+    Estimate,
+    RealResult,
+    VariationResult,
+)
 
 SHEET_IMAGES = 5
 
 
-def classes_at_or_above_real(document: Mapping[str, Any], row: Mapping[str, Any]) -> int:
+def classes_at_or_above_real(real: RealResult, row: VariationResult) -> int:
     """In how many classes a row's images fool the panel at least as often as the real ones."""
-    real = document["real"]["classes"]
     return sum(
-        measured["spurious_accuracy"] >= real[name]["spurious_accuracy"]
-        for name, measured in row["classes"].items()
+        measured.spurious_accuracy >= real.classes[name].spurious_accuracy
+        for name, measured in row.classes.items()
     )
 
 
-def render_markdown(document: Mapping[str, Any]) -> str:
+def render_markdown(ablation: Ablation) -> str:
     """The table of an ablation, with what each column is."""
+    real = ablation.real
+    # Real images cost no seconds.
     rows = [
-        [
-            "real images",
-            *(_cell(name, document["real"]["mean"].get(name)) for name in MEASURES),
-            "",
-            "",
-        ]
+        ["real images", *(_cell(name, getattr(real.mean, name, None)) for name in MEASURES), "", ""]
     ]
-    for row in document["rows"]:
+    for row in ablation.rows:
         rows.append(
             [
-                markdown.escape(row["description"]),
-                *(_interval(name, row["summary"][name]) for name in MEASURES),
+                markdown.escape(row.description),
+                *(_interval(name, row.summary[name]) for name in MEASURES),
                 ""
-                if row["name"] == document["baseline"]
-                else _interval("spurious_accuracy", row["against_baseline"]["spurious_accuracy"]),
-                f"{classes_at_or_above_real(document, row)}/{len(row['classes'])}",
+                if row.name == ablation.baseline
+                else _interval("spurious_accuracy", row.against_baseline["spurious_accuracy"]),
+                f"{classes_at_or_above_real(real, row)}/{len(row.classes)}",
             ]
         )
     table = markdown.table(
@@ -50,53 +56,50 @@ def render_markdown(document: Mapping[str, Any]) -> str:
         rows,
     )
     legend = "".join(f"- {heading}: {meaning}\n" for heading, meaning in MEASURES.values())
-    classes = list(document["real"]["classes"])
+    by_class = [("real images", real.classes)]
+    by_class += [(markdown.escape(row.description), {**row.classes}) for row in ablation.rows]
     per_class = markdown.table(
-        ["spurious accuracy", *map(markdown.escape, classes)],
-        markdown.first_left(len(classes) + 1),
+        ["spurious accuracy", *map(markdown.escape, real.classes)],
+        markdown.first_left(len(real.classes) + 1),
         [
-            [title, *(_cell("spurious_accuracy", of[c]["spurious_accuracy"]) for c in classes)]
-            for title, of in [
-                ("real images", document["real"]["classes"]),
-                *((markdown.escape(r["description"]), r["classes"]) for r in document["rows"]),
-            ]
+            [title, *(_cell("spurious_accuracy", of[c].spurious_accuracy) for c in real.classes)]
+            for title, of in by_class
         ],
     )
     return (
-        f"# Ablation of recipe {markdown.escape(document['recipe'])}\n\n"
-        f"Seeds {', '.join(map(str, document['seeds']))}; means over classes and seeds with 95 % "
+        f"# Ablation of recipe {markdown.escape(ablation.recipe)}\n\n"
+        f"Seeds {', '.join(map(str, ablation.seeds))}; means over classes and seeds with 95 % "
         f"t-intervals over seeds; per cent but for the last two measures. Distances: "
-        f"{markdown.escape(document['feature_space'])}. `against baseline`: difference in spurious "
-        f"accuracy to row `{document['baseline']}`, paired by seed. `classes`: in how many the "
+        f"{markdown.escape(ablation.feature_space)}. `against baseline`: difference in spurious "
+        f"accuracy to row `{ablation.baseline}`, paired by seed. `classes`: in how many the "
         "spurious accuracy is at or above that of the real images.\n\n"
-        f"{table}\n{legend}\n{per_class}\n{_classifier_table(document)}"
+        f"{table}\n{legend}\n{per_class}\n{_classifier_table(ablation)}"
     )
 
 
-def _classifier_table(document: Mapping[str, Any]) -> str:
+def _classifier_table(ablation: Ablation) -> str:
     """Which classifiers are fooled; then, by their part in the images, against the baseline."""
-    part_of = document["classifiers"]
+    part_of = ablation.classifiers
     names = sorted(part_of, key=lambda name: list(PARTS).index(part_of[name]))
     parts = [part for part in PARTS if part in part_of.values()]
-    real = document["real"]
     rows = [
         [
             "real images",
-            *(_cell("spurious_accuracy", real["classifiers"][name]) for name in names),
+            *(_cell("spurious_accuracy", ablation.real.classifiers[name]) for name in names),
             *("" for _ in parts),
         ]
     ]
-    for row in document["rows"]:
+    for row in ablation.rows:
         differences = [
             ""
-            if row["name"] == document["baseline"]
-            else _interval("spurious_accuracy", row["parts"][part]["against_baseline"])
+            if row.name == ablation.baseline
+            else _interval("spurious_accuracy", row.parts[part].against_baseline)
             for part in parts
         ]
-        means = [row["classifiers"][name]["spurious_accuracy"]["mean"] for name in names]
+        means = [row.classifiers[name].spurious_accuracy.mean for name in names]
         rows.append(
             [
-                markdown.escape(row["description"]),
+                markdown.escape(row.description),
                 *(_cell("spurious_accuracy", mean) for mean in means),
                 *differences,
             ]
@@ -118,42 +121,42 @@ def _cell(name: str, value: float | None) -> str:
     return f"{value:.0f}" if name == "seconds" else f"{100 * value:.1f}"
 
 
-def _interval(name: str, summary: Mapping[str, float | None] | None) -> str:
-    if summary is None:
+def _interval(name: str, estimate: Estimate | None) -> str:
+    if estimate is None:
         return ""
-    text = _cell(name, summary["mean"])
-    if summary["low"] is None:
+    text = _cell(name, estimate.mean)
+    if estimate.low is None:
         return text
-    return f"{text} [{_cell(name, summary['low'])}, {_cell(name, summary['high'])}]"
+    return f"{text} [{_cell(name, estimate.low)}, {_cell(name, estimate.high)}]"
 
 
-def render_plot(document: Mapping[str, Any]) -> bytes:
+def render_plot(ablation: Ablation) -> bytes:
     """Means with intervals, a row each; the real images as a line. PNG."""
     from matplotlib.figure import Figure
 
     shown = ("spurious_accuracy", "object_absent", "feature_present", "copying")
-    rows = document["rows"]
+    rows = ablation.rows
     figure = Figure(figsize=(4 + 2.6 * len(shown), 1.4 + 0.34 * len(rows)), layout="constrained")
     axes = figure.subplots(1, len(shown), sharey=True)
     for axis, name in zip(axes, shown, strict=True):
         for position, row in enumerate(rows):
-            summary = row["summary"][name]
-            if summary is None:
+            estimate = row.summary[name]
+            if estimate is None:
                 continue
-            if summary["low"] is not None:
-                ends = [100 * summary["low"], 100 * summary["high"]]
+            if estimate.low is not None and estimate.high is not None:
+                ends = [100 * estimate.low, 100 * estimate.high]
                 axis.plot(ends, [position, position], color="#7a9cc6", linewidth=3, zorder=1)
-            axis.plot(100 * summary["mean"], position, "o", color="#1f4e8c", zorder=2)
-        real = document["real"]["mean"][name]
+            axis.plot(100 * estimate.mean, position, "o", color="#1f4e8c", zorder=2)
+        real = getattr(ablation.real.mean, name)
         if real is not None:
             axis.axvline(100 * real, color="#c0392b", linestyle="--", linewidth=1)
         axis.set(title=MEASURES[name][0], xlim=(-4, 104), xlabel="per cent")
         axis.grid(axis="x", color="#dddddd")
-    axes[0].set_yticks(range(len(rows)), [row["name"] for row in rows])
+    axes[0].set_yticks(range(len(rows)), [row.name for row in rows])
     axes[0].invert_yaxis()
-    seeds = len(document["seeds"])
+    seeds = len(ablation.seeds)
     figure.suptitle(
-        f"Recipe {document['recipe']}, {seeds} seed{'s' if seeds > 1 else ''}; dashed: real images",
+        f"Recipe {ablation.recipe}, {seeds} seed{'s' if seeds > 1 else ''}; dashed: real images",
         fontsize=10,
     )
     buffer = io.BytesIO()
@@ -161,16 +164,29 @@ def render_plot(document: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _sheet(request: AblationRequest, pictures: Mapping[tuple[str, str], list[bytes]]) -> bytes:
-    """Per class, its first references and each row's first images of the first seed."""
-    rows: list[tuple[str, list[Any] | None]] = []
-    names = ["", *(row.name for row in request.plan.rows)]
-    half = (len(request.classes) + 1) // 2
-    for group in (request.classes[:half], request.classes[half:]):
+def render_sheet(
+    variations: Sequence[Variation],
+    classes: Sequence[SpuriousClass],
+    references: Mapping[str, Sequence[bytes]],
+    samples: Mapping[tuple[str, str], Sequence[bytes]],
+) -> bytes:
+    """First images, half of the classes above the other half. PNG.
+
+    Args:
+        variations: a row of images each, below the references'.
+        classes: side by side.
+        references: by class, encoded; :data:`SHEET_IMAGES` of each are shown.
+        samples: likewise, by variation and class.
+    """
+    rows: list[tuple[str, list[Image.Image] | None]] = []
+    half = (len(classes) + 1) // 2
+    for group in (classes[:half], classes[half:]):
         rows.append((" | ".join(c.name for c in group), None))
-        for name in names:
-            images = [decode_rgb(d) for c in group for d in pictures[name, c.name]]
-            rows.append((name or "references", images))
+        lines = [("references", [references[c.name] for c in group])]
+        lines += [(v.name, [samples[v.name, c.name] for c in group]) for v in variations]
+        for title, images in lines:
+            shown = [decode_rgb(data) for of_class in images for data in of_class[:SHEET_IMAGES]]
+            rows.append((title, shown))
     buffer = io.BytesIO()
     contact_sheet(rows, side=64).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -8,17 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from makers import rows as makers_rows
+from makers.rows import row as dataset_row
 from makers.toy import save_toy_classifier, toy_recipe
 from spurbench.classifiers.load import load_classifier
 from spurbench.core.errors import SpurbenchError
 from spurbench.dataset.manifest import read_rows
+from spurbench.dataset.rows import Row
 from spurbench.evaluation import metrics
 from spurbench.recipe.load import read_recipe
-from spurbench.studies.ablation import ablate as ablation
-from spurbench.studies.ablation.ablate import ablate, fooled_classifiers
+from spurbench.studies.ablation.ablate import ablate, fooled_classifiers, labels_of, measure
 from spurbench.studies.ablation.plan import AblationRequest, Variation, read_plan
-from spurbench.studies.ablation.report import classes_at_or_above_real
+from spurbench.studies.ablation.results import Ablation, BuildMeasures
+from spurbench.studies.ablation.summary import BuildResult, summarise
 
 PLAN = """
 baseline = "plain"
@@ -64,9 +67,11 @@ def _request(recipe_folder, output, **changes):
 
 def test_every_row_and_seed_is_built_measured_and_shown(recipe_folder, tmp_path, monkeypatch):
     request = _request(recipe_folder, tmp_path / "out")
-    document = ablate(request)
+    ablation = ablate(request)
     out = tmp_path / "out"
-    assert json.loads((out / "ablation.json").read_text()) == document
+    document = json.loads((out / "ablation.json").read_text())
+    assert document == ablation.as_json()
+    assert Ablation.model_validate(document) == ablation
     assert [row["name"] for row in document["rows"]] == ["plain", "base"]
     plain, base = document["rows"]
 
@@ -86,6 +91,8 @@ def test_every_row_and_seed_is_built_measured_and_shown(recipe_folder, tmp_path,
     assert difference != 0
     assert base["against_baseline"]["diversity"]["mean"] == pytest.approx(difference)
     assert plain["summary"]["seconds"]["mean"] > 0
+    assert document["real"]["mean"]["near_copies"] is None
+    assert "seconds" not in document["real"]["mean"]
 
     text = (out / "ablation.md").read_text()
     assert "&lt;b&gt;itself" in text and "<b>" not in text
@@ -98,15 +105,15 @@ def test_every_row_and_seed_is_built_measured_and_shown(recipe_folder, tmp_path,
 
     monkeypatch.setattr("spurbench.build.stages.finetune", never)
     monkeypatch.setattr("spurbench.build.stages.sample", never)
-    again = ablate(request)
-    assert again == document
+    assert ablate(request) == ablation
 
 
 def test_unseen_classifiers_are_measured_beside_the_panel(recipe_folder, tmp_path):
     fooled = save_toy_classifier(tmp_path / "fooled", favourite=94, seed=5)
     other = save_toy_classifier(tmp_path / "other", favourite=105, seed=6)
     out = tmp_path / "out"
-    document = ablate(_request(recipe_folder, out, unseen=(str(fooled), str(other))))
+    request = _request(recipe_folder, out, unseen=(str(fooled), str(other)))
+    document = ablate(request).as_json()
 
     part_of = {"one": "panel", "two": "phi", "fooled": "unseen", "other": "unseen"}
     assert document["classifiers"] == part_of
@@ -125,42 +132,137 @@ def test_unseen_classifiers_are_measured_beside_the_panel(recipe_folder, tmp_pat
     assert "unseen, against baseline" in text
 
 
-def test_a_classifiers_share_is_the_mean_over_classes():
-    def of(index, **ranks):
-        answers = [
-            {"classifier": name, "prediction": 0, "probability": 0.5, "rank": rank}
-            for name, rank in ranks.items()
-        ]
-        return makers_rows.row("real", 0, class_index=index, panel=answers)
+def _row(i: int, **changes) -> Row:
+    """A row with an image of its own; ``ranks`` are the panel's."""
+    ranks = changes.pop("ranks", [1])
+    answers = [
+        {"classifier": "vit", "prediction": 0, "probability": 0.5, "rank": rank} for rank in ranks
+    ]
+    return dataset_row("real", i, panel=answers, **changes)
 
-    rows = [of(1, a=1, b=3), of(1, a=2, b=1), of(2, a=1, b=9)]
-    assert fooled_classifiers(rows, ()) == {"a": 0.75, "b": 0.25}
+
+def test_a_classifiers_share_is_the_mean_over_classes():
+    rows = [
+        _row(0, class_index=1, ranks=[1, 3]),
+        _row(1, class_index=1, ranks=[2, 1]),
+        _row(2, class_index=2, ranks=[1, 9]),
+    ]
+    # Their answers carry one name; the labels tell them apart.
+    assert fooled_classifiers(rows, (), ["a", "b"]) == {"a": 0.75, "b": 0.25}
+
+
+def test_images_are_held_against_those_trained_on_and_these_against_the_rest():
+    """Copying: nearer to a reference than references are to each other. Near copies: nearer than
+    any photograph that was not trained on. Which photographs were is what the rows say."""
+    photographs = [_row(i, is_reference=i in (1, 2, 4)) for i in range(5)]
+    generated = [_row(i, ranks=ranks) for i, ranks in ((5, [1, 1]), (6, [1, 2]))]
+    vectors = [
+        *([0.9, 0.436, 0], [1, 0, 0], [0, 1, 0]),  # 0.1 and 0.29 from the nearest reference:
+        *([0.7, 0.714, 0], [0, 0, 1]),  # what was not trained on
+        *([1, 0.01, 0], [0.8, 0.6, 0]),  # ~0 and 0.2
+    ]
+    features = {
+        row.image_sha256: np.array(vector, np.float32)
+        for row, vector in zip([*photographs, *generated], vectors, strict=True)
+    }
+    measured = measure(generated, photographs, features)
+    assert measured.near_copies == 1 / 2
+    assert measured.copying == 1  # the references are at distance 1 from each other
+    assert measured.diversity == pytest.approx(1 - 0.806 / 1.0001**0.5)
+    assert measured.spurious_accuracy == 0.75
+    assert measured.consistently_spurious == 0.5
+    assert measured.object_absent == measured.feature_present == 1
+    without_detector = [_row(i, object_absent=None, feature_present=None) for i in (5, 6)]
+    unknown = measure(without_detector, photographs, features)
+    assert unknown.object_absent is None and unknown.feature_present is None
+
+
+def _measures(spurious_accuracy: float, **changes) -> BuildMeasures:
+    known = {
+        "spurious_accuracy": spurious_accuracy,
+        "consistently_spurious": 0.25,
+        "object_absent": 1.0,
+        "feature_present": None,
+        "copying": 0.5,
+        "near_copies": 0.0,
+        "diversity": 0.1,
+        "seconds": 9.0,
+    }
+    return BuildMeasures(**known | changes)
 
 
 def test_gains_are_a_rows_minus_the_baselines_paired_by_seed():
-    compared = ablation._against([{"a": 0.6}, {"a": 0.9}], [{"a": 0.5}, {"a": 0.6}])["a"]
-    assert compared["spurious_accuracy"]["mean"] == pytest.approx(0.75)
-    assert compared["against_baseline"]["mean"] == pytest.approx(0.2)
-    half_width = compared["against_baseline"]["high"] - 0.2
-    assert half_width == pytest.approx(12.706 * 0.1, rel=1e-3)  # t of one degree of freedom
+    builds = [
+        [BuildResult({"x": _measures(a), "y": _measures(b)}, {"p": a, "u": b}) for a, b in seeds]
+        for seeds in ([(0.6, 0.4), (0.9, 0.5)], [(0.5, 0.4), (0.6, 0.5)])
+    ]
+    parts = {"p": "panel", "u": "unseen"}
+    variation = Variation(name="v", description="", set=("sfsl.kappa=1",))
+    found = summarise(variation, dict(enumerate(builds[0])), builds[1], parts)
+    assert (found.name, found.overrides) == ("v", ("sfsl.kappa=1",))
+    for compared in (found.classifiers["p"], found.parts["panel"]):
+        assert compared.seeds == (0.6, 0.9)
+        assert compared.spurious_accuracy.mean == pytest.approx(0.75)
+        assert compared.against_baseline.mean == pytest.approx(0.2)
+        half_width = compared.against_baseline.high - 0.2
+        assert half_width == pytest.approx(12.706 * 0.1, rel=1e-3)  # t of one degree of freedom
+    assert found.parts["unseen"].against_baseline.mean == 0
+    assert found.summary["spurious_accuracy"].mean == pytest.approx(0.6)
+    assert found.against_baseline["spurious_accuracy"].mean == pytest.approx(0.1)
+    assert found.summary["feature_present"] is None  # nothing tells
+    assert found.classes["x"].spurious_accuracy == pytest.approx(0.75)
+    assert found.seeds[1]["y"].spurious_accuracy == 0.5
+
+
+def test_labels_are_names_with_checkpoints_and_hashes_where_those_are_shared():
+    def classifier(name, digest, checkpoint=None):
+        info = SimpleNamespace(name=name, checkpoint=checkpoint, weights_sha256=digest * 64)
+        return SimpleNamespace(info=info)
+
+    given = [
+        classifier("vit", "a"),
+        classifier("resnet50.IMAGENET1K_V2", "b"),
+        classifier("resnet50.IMAGENET1K_V2", "c", "mine.pth"),
+        classifier("folder", "d"),
+        classifier("folder", "e"),
+    ]
+    assert labels_of(given) == [
+        "vit",
+        "resnet50.IMAGENET1K_V2",
+        "resnet50.IMAGENET1K_V2 + mine.pth",
+        "folder @dddddddd",
+        "folder @eeeeeeee",
+    ]
 
 
 def test_a_classifier_of_the_panel_is_not_unseen(recipe_folder, tmp_path):
     of_panel = str(recipe_folder / "one")
     with pytest.raises(SpurbenchError, match="one is of the recipe's panel"):
         ablate(_request(recipe_folder, tmp_path / "out", unseen=(of_panel,)))
-    namesake = save_toy_classifier(tmp_path / "one", favourite=94, seed=5)
-    with pytest.raises(SpurbenchError, match="two classifiers are called one"):
-        ablate(_request(recipe_folder, tmp_path / "out", unseen=(str(namesake),)))
     assert not (tmp_path / "out").exists()
 
 
+def test_classifiers_of_one_name_are_told_apart(recipe_folder, tmp_path):
+    namesake = save_toy_classifier(tmp_path / "one", favourite=105, seed=5)
+    request = _request(recipe_folder, tmp_path / "out", unseen=(str(namesake),), seeds=(0,))
+    plan = request.plan.model_copy(update={"variations": request.plan.variations[1:]})
+    plan = plan.model_copy(update={"baseline": "base"})
+    found = ablate(replace(request, plan=plan))
+    of_panel, unseen = (
+        f"one @{load_classifier(str(folder)).info.weights_sha256[:8]}"
+        for folder in (recipe_folder / "one", namesake)
+    )
+    assert found.classifiers == {of_panel: "panel", "two": "phi", unseen: "unseen"}
+    assert [entry["name"] for entry in found.unseen] == [unseen]
+    assert found.real.classifiers == {of_panel: 1.0, "two": 1.0, unseen: 0.0}
+
+
 def test_a_row_with_another_panel_is_refused(recipe_folder, tmp_path):
-    row = Variation(
+    half = Variation(
         name="half", description="", set=(f"panel.classifiers=['{recipe_folder / 'two'}']",)
     )
     plan = read_plan(str(recipe_folder))
-    plan = plan.model_copy(update={"rows": (*plan.rows, row)})
+    plan = plan.model_copy(update={"variations": (*plan.variations, half)})
     with pytest.raises(SpurbenchError, match="row half has another panel than the baseline, plain"):
         ablate(_request(recipe_folder, tmp_path / "out", plan=plan))
 
@@ -195,12 +297,12 @@ def test_a_wrong_plan_is_one_line(recipe_folder, tmp_path, text, fault):
 def test_an_unknown_row_is_refused_and_the_baseline_is_always_there(recipe_folder):
     with pytest.raises(SpurbenchError, match="no row 'nothing'"):
         read_plan(str(recipe_folder), ["nothing"])
-    assert [row.name for row in read_plan(str(recipe_folder), ["base"]).rows] == ["plain", "base"]
+    assert [v.name for v in read_plan(str(recipe_folder), ["base"]).variations] == ["plain", "base"]
 
 
 def test_the_embedded_plan_varies_the_embedded_recipe():
     plan = read_plan("mini")
-    recipes = {row.name: read_recipe("mini", row.overrides) for row in plan.rows}
+    recipes = {v.name: read_recipe("mini", v.overrides) for v in plan.variations}
     assert recipes["vanilla"].finetune.train_text_encoder is False
     assert recipes["vanilla"].sfsl.kappa == 0
     assert {r.finetune.method for r in recipes.values()} == {
@@ -239,11 +341,3 @@ def test_diversity_and_intervals_by_hand():
     assert metrics.t_interval([0.5]) is None
     low, high = metrics.t_interval([1.0, 2.0, 3.0])
     assert (low, high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5))
-
-
-def test_the_share_of_classes_at_or_above_real():
-    document = {
-        "real": {"classes": {c: {"spurious_accuracy": v} for c, v in {"a": 0.5, "b": 0.7}.items()}}
-    }
-    row = {"classes": {"a": {"spurious_accuracy": 0.5}, "b": {"spurious_accuracy": 0.69}}}
-    assert classes_at_or_above_real(document, row) == 1
