@@ -8,7 +8,7 @@ OUT := out
 DATASET := $(OUT)/spurbench-mini-1.0.0
 PANEL := resnet_v1 resnet_v2 resnet_robust vit
 
-.PHONY: help demo test test-browser test-slow check leaderboard bench assets clean
+.PHONY: help demo test test-browser test-slow test-faults check leaderboard bench assets clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ test-browser: $(VENV)/.installed-test ## Test the leaderboard's page in a headle
 
 test-slow: $(VENV)/.installed-test ## Run the slow tests
 	$(BIN)/python -m pytest -m slow
+
+test-faults: $(VENV)/.installed-test ## Kill commands, fill disks, feed bad input; print the counts
+	PYTHONPATH=tests $(BIN)/python -m faults --output $(OUT)/faults
 
 check: $(VENV)/.installed-dev ## Lint, format and types
 	$(BIN)/ruff check .
