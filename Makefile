@@ -12,7 +12,7 @@ PANEL := resnet_v1 resnet_v2 resnet_robust vit
 # Bytecode is compiled once, here: where it can't be written later, every start would compile it anew.
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode
 
-.PHONY: help demo test test-browser test-robustbench test-slow mutants check docs leaderboard bench assets clean
+.PHONY: help demo test test-browser test-robustbench test-slow test-faults mutants check docs leaderboard bench assets clean
 
 help: ## List the targets
 	@grep -E '^[A-Za-z0-9_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -58,6 +58,9 @@ test-robustbench: $(ROBUSTBENCH)/.installed ## Test what depends on robustbench 
 
 test-slow: $(VENV)/.installed-test ## Run the slow tests
 	$(BIN)/python -m pytest -m slow
+
+test-faults: $(VENV)/.installed-test ## Kill commands, fill disks, feed bad input; print the counts
+	PYTHONPATH=tests $(BIN)/python -m faults --output $(OUT)/faults
 
 mutants: $(VENV)/.installed-mutants ## Run 300 wrong programs against the tests (about an hour); arguments in MUTANTS
 	PYTHONPATH=tests $(BIN)/python -m mutants $(MUTANTS)

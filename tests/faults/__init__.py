@@ -1,0 +1,1 @@
+"""What kills, full disks and bad input do to every command: counted by ``make test-faults``."""
