@@ -113,15 +113,15 @@ def test_fine_tuning_sees_the_surest_photographs_and_the_rows_say_which(
     build(asked)
     rows = read_rows(tmp_path / "out")["real"]
     # Every classifier of the toy panel answers hummingbird, so only how surely it does decides.
-    surest = sorted(rows, key=lambda row: min(a["probability"] for a in row["panel"]))[:-4:-1]
+    surest = sorted(rows, key=lambda row: min(a.probability for a in row.panel))[:-4:-1]
     assert surest != rows[:3], "the first ones would pass for the selected"
     (call,) = calls
     subject = call["subject"]
     assert [pixels(image) for image in subject.references] == [
-        pixels(decode_rgb(row["image"])) for row in surest
+        pixels(decode_rgb(row.image)) for row in surest
     ]
-    assert subject.reference_names == [Path(row["file_name"]).name for row in surest]
-    assert [row["is_reference"] for row in rows] == [row in surest for row in rows]
+    assert subject.reference_names == [Path(row.file_name).name for row in surest]
+    assert [row.is_reference for row in rows] == [row in surest for row in rows]
 
     priors = sorted((tmp_path / "work" / "prior").rglob("*.png"))
     assert len(priors) == asked.recipe.prior.images
@@ -175,18 +175,19 @@ def test_presence_is_a_score_at_or_above_its_own_threshold(recipe_folder, tmp_pa
     build(request(recipe_folder, tmp_path, detector, output=tmp_path / "scores"))
     scores = [row for split in read_rows(tmp_path / "scores").values() for row in split]
     thresholds = {
-        what: float(np.median([row[f"{what}_score"] for row in scores]))
+        what: float(np.median([getattr(row, f"{what}_score") for row in scores]))
         for what in ("object", "feature")
     }
     overrides = [f"check.{what}_threshold={value!r}" for what, value in thresholds.items()]
     build(request(recipe_folder, tmp_path, detector, *overrides))
     rows = [row for split in read_rows(tmp_path / "out").values() for row in split]
     present = {
-        what: [row[f"{what}_score"] >= thresholds[what] for row in rows] for what in thresholds
+        what: [getattr(row, f"{what}_score") >= thresholds[what] for row in rows]
+        for what in thresholds
     }
     assert all(set(values) == {True, False} for values in present.values())
-    assert [row["object_absent"] for row in rows] == [not there for there in present["object"]]
-    assert [row["feature_present"] for row in rows] == present["feature"]
+    assert [row.object_absent for row in rows] == [not there for there in present["object"]]
+    assert [row.feature_present for row in rows] == present["feature"]
 
 
 def pixels(image: Image.Image) -> tuple:
