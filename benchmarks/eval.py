@@ -36,9 +36,9 @@ from benchmarks.report import print_table, publish, spread, spread_text, surroun
 from spurbench.classifiers.classifier import Classifier
 from spurbench.classifiers.load import load_classifier
 from spurbench.core.environment import choose_device
-from spurbench.evaluation.evaluate import evaluate_each
+from spurbench.evaluation.evaluate import EvaluationRequest, evaluate
+from spurbench.images.pixels import PixelStore
 from spurbench.images.sources import open_images
-from spurbench.recipe.load import read_recipe
 
 SIDE = 367
 """Pixels of a side, as the photographs of Spurious ImageNet have."""
@@ -77,17 +77,14 @@ def run_spurbench(
     classifiers: Sequence[Classifier], images: Path, batch_size: int, workers: int
 ) -> None:
     """Evaluate all of them."""
-    members = {c.info.name: (lambda c=c: c) for c in classifiers}
+    request = EvaluationRequest(
+        open_images(str(images), decode=False), batch_size=batch_size, workers=workers
+    )
     with tempfile.TemporaryDirectory() as output:
-        for measured in evaluate_each(
-            members,
-            open_images(str(images), decode=False),
-            read_recipe("sd15").classes,
-            Path(output),
-            batch_size=batch_size,
-            workers=workers,
-        ):
-            assert measured.error is None, measured.error
+        folder = Path(output)
+        store = PixelStore(folder) if len(classifiers) > 1 else None
+        for classifier in classifiers:
+            evaluate(classifier, request, folder, store=store)
 
 
 @torch.inference_mode()

@@ -58,3 +58,8 @@ class Preprocessing(Document):
         if self.transform is None:
             values.pop("transform", None)
         return values
+
+
+def display_name(name: str, checkpoint: str | None) -> str:
+    """What a classifier is called in tables: its name, with its checkpoint where it has one."""
+    return f"{name} + {checkpoint}" if checkpoint else name

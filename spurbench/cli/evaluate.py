@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spurbench.cli.options import device_option
-from spurbench.cli.tables import contrast_table, result_table, results_table, show
+from spurbench.cli.tables import contrast_table, results_table, show
 from spurbench.core.errors import SpurbenchError
 
 if TYPE_CHECKING:
@@ -88,50 +88,43 @@ def evaluate(
 
     Several classifiers share the decoding of the images; one that fails does not stop the others.
     """
-    from spurbench.evaluation.members import read_members
-
-    read_members(specs, panel_file, checkpoint)  # what is wrong with them is said at once
-    from spurbench.core.environment import choose_device
-    from spurbench.evaluation import panel
-    from spurbench.evaluation.evaluate import evaluate_each
+    from spurbench.evaluation.display import table
+    from spurbench.evaluation.evaluate import EvaluationRequest, Failed, evaluate_each
+    from spurbench.evaluation.members import members
     from spurbench.images.sources import open_images, open_positives
-    from spurbench.recipe.load import read_recipe
 
-    members = panel.members(specs, panel_file, checkpoint, choose_device(device))
-    failed: dict[str, list[str]] = {}
-    results: list[Result] = []
-    for measured in evaluate_each(
-        members,
-        open_images(data, split, decode=False),  # type: ignore[arg-type]
-        read_recipe("sd15").classes,
-        output,
+    asked = members(specs, panel_file, checkpoint)
+    request = EvaluationRequest(
+        images=open_images(data, split, decode=False),  # type: ignore[arg-type]
         positives=open_positives(positives, decode=False) if positives else None,
         preprocess=preprocess,
         batch_size=batch_size,
         workers=workers,
-        force=force,
-    ):
-        result = measured.result
-        if result is None:
-            failed.setdefault(measured.error or "", []).append(measured.spec)
+    )
+    failed: dict[str, list[str]] = {}
+    results: list[Result] = []
+    for outcome in evaluate_each(asked, request, output, device=device, force=force):
+        if isinstance(outcome, Failed):
+            failed.setdefault(outcome.reason, []).append(outcome.asked)
             continue
+        result = outcome.result
         if not results:
             for damaged in result.damaged:
                 click.echo(f"left out, damaged: {damaged.path} ({damaged.reason})", err=True)
         results.append(result)
-        if len(members) == 1:
-            show(*(result_table(result, name) for name in result.splits))
+        if len(asked) == 1:
+            show(*(table(result, split) for split in result.splits))
         again = " (stored result of the same measurement; --force repeats it)"
-        click.echo(f"{measured.path}{again if measured.stored else ''}")
-    if len(members) > 1 and results:
+        click.echo(f"{outcome.path}{again if outcome.stored else ''}")
+    if len(asked) > 1 and results:
         show(results_table(results))
-    if len(members) == 1 and failed:
+    if len(asked) == 1 and failed:
         raise SpurbenchError(*failed)
     if failed:
         for reason, affected in failed.items():
             click.echo(f"failed: {', '.join(affected)}: {reason}", err=True)
         raise SpurbenchError(
-            f"{len(members) - len(results)} of {len(members)} classifiers failed; "
+            f"{len(asked) - len(results)} of {len(asked)} classifiers failed; "
             "the others' results are kept, the same command measures only what is missing"
         )
 
@@ -144,51 +137,64 @@ def evaluate(
 )
 @click.option(
     "--panel",
-    "members",
+    "specs",
     multiple=True,
     required=True,
     metavar="SPEC[=CHECKPOINT]",
     help="A classifier as in eval --model, with local weights after '='; repeat for each.",
 )
-@click.option("--classes", "wanted", default="all", show_default=True, help="As in build.")
+@click.option(
+    "--classes",
+    "wanted",
+    default="all",
+    show_default=True,
+    help="all, or the data's classes by name or ImageNet index, separated by commas.",
+)
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the answers as JSON."
 )
 @device_option
 def select(
-    data: str, members: tuple[str, ...], wanted: str, output: Path | None, device: str
+    data: str, specs: tuple[str, ...], wanted: str, output: Path | None, device: str
 ) -> None:
     """List the images that every classifier of a panel calls their class."""
     from rich.table import Table
+    from rich.text import Text
 
     from spurbench.core import atomic
     from spurbench.core.environment import choose_device
-    from spurbench.evaluation import panel
+    from spurbench.core.markdown import plain
+    from spurbench.evaluation.members import Member
     from spurbench.images.sources import open_images
-    from spurbench.recipe.load import read_recipe
+    from spurbench.recipe.classes import choose
 
-    registry = read_recipe("sd15").classes
-    chosen = {c.index: c for c in registry.select(wanted)}
+    for spec in specs:
+        Member.parse(spec)  # a missing checkpoint is named before anything is imported or read
     images = open_images(data, "real")
-    records = [record for record in images.records if record.class_index in chosen]
-    if not records:
-        raise SpurbenchError(f"{data} has no images of the classes {wanted}")
-    classifiers = panel.load_panel(members, relative_to=Path(), device=choose_device(device))
+    names = {record.class_index: record.class_name for record in images.records}
+    listed = f"the data has {', '.join(names.values())}"
+    chosen = sorted(names) if wanted == "all" else choose(wanted, names, listed)
+    records = [record for record in images.records if record.class_index in set(chosen)]
+
+    from spurbench.evaluation import panel
+
+    classifiers = panel.load_panel(specs, relative_to=Path(), device=choose_device(device))
     selected = panel.select(classifiers, records)
     table = Table(
-        title="Consistently spurious: called the class by "
-        + ", ".join(classifier.info.name for classifier in classifiers),
+        title=Text(
+            "Consistently spurious: called the class by "
+            + ", ".join(plain(classifier.info.name) for classifier in classifiers)
+        ),
         title_justify="left",
     )
     for heading in ("class", "of", "consistently spurious", "images (surest first)"):
         table.add_column(heading)
-    for index, c in chosen.items():
+    for index in chosen:
         total = sum(record.class_index == index for record in records)
-        found = [choice.path for choice in selected if choice.class_index == index]
-        if total:
-            table.add_row(
-                c.name, str(total), str(len(found)), ", ".join(Path(f).name for f in found)
-            )
+        found = [Path(choice.path).name for choice in selected if choice.class_index == index]
+        cells = (names[index], str(total), str(len(found)), ", ".join(found))
+        # Text, not str: names from outside may hold what rich would take for markup.
+        table.add_row(*(Text(plain(cell)) for cell in cells))
     show(table)
     click.echo(f"{len(selected)} of {len(records)} images are consistently spurious")
     for damaged in images.damaged:
@@ -219,8 +225,9 @@ def select(
 def compare(a: Path, b: Path, data: str | None, images: int, output: Path) -> None:
     """Compare two results, image by image; B minus A: below 0, B is fooled less."""
     from spurbench.evaluation import compare as comparing
+    from spurbench.evaluation.results import Result
 
-    comparison = comparing.compare(a, b, images=images)
+    comparison = comparing.compare(Result.read(a), Result.read(b), images=images)
     show(*(contrast_table(comparison, split) for split in comparison.splits))
     for path in comparing.write(comparison, output, data):
         click.echo(str(path))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from spurbench.build.plan import Plan
     from spurbench.evaluation.compare import Comparison
-    from spurbench.evaluation.results import ClassResult, Result, Summary
+    from spurbench.evaluation.results import Result
 
 
 def plan_tables(planned: Plan) -> tuple[Table, Text]:
@@ -107,50 +107,6 @@ def results_table(results: Sequence[Result]) -> Table:
                 f"{summary.mean_probability:.4f}",
                 f"{summary.worst_class} {100 * summary.worst_class_spurious_accuracy:.0f} %",
             )
-    return table
-
-
-def result_table(result: Result, split: Any) -> Table:
-    """One classifier on one split, a line per class."""
-    from rich.table import Table
-
-    part = result.splits[split]
-    table = Table(
-        title=f"{result.classifier.name} on {result.dataset.name} "
-        f"{result.dataset.version or ''} {split} ({result.environment['device']})",
-        title_justify="left",
-    )
-    scored = part.summary.auroc is not None
-    for heading in (
-        "class",
-        "n",
-        "spurious accuracy",
-        "95 % interval",
-        "top-5",
-        "mean probability",
-    ):
-        table.add_column(heading, justify="left" if heading == "class" else "right")
-    if scored:
-        table.add_column("AUROC", justify="right")
-        table.add_column("average precision", justify="right")
-    lines: list[tuple[str, ClassResult | Summary]] = [(c.name, c) for c in part.classes]
-    for name, c in (*lines, ("macro mean", part.summary)):
-        if c is part.summary:
-            table.add_section()
-        interval = c.spurious_accuracy_interval
-        cells = [
-            name,
-            str(c.n),
-            f"{100 * c.spurious_accuracy:.1f} %",
-            f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
-            f"{100 * c.top5:.1f} %",
-            f"{c.mean_probability:.4f}",
-        ]
-        if scored:
-            cells += [
-                f"{value:.3f}" for value in (c.auroc, c.average_precision) if value is not None
-            ]
-        table.add_row(*cells)
     return table
 
 

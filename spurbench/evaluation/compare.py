@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +21,6 @@ from spurbench.images.decode import decode_rgb
 from spurbench.images.records import DatasetInfo, Split
 from spurbench.images.sheets import Captioned, captioned_sheet
 from spurbench.images.sources import open_images
-from spurbench.leaderboard.entries import read_answers
 
 SCHEMA: Literal["spurbench.comparison/1"] = "spurbench.comparison/1"
 
@@ -93,51 +91,44 @@ class Comparison(Document):
     settings: Settings
 
 
-@dataclass(frozen=True)
-class _Side:
-    """A result and its answers, one row per image, in an order that any result shares."""
-
-    result: Result
-    answers: pd.DataFrame
-
-
-def compare(a: Path, b: Path, *, images: int = 24) -> Comparison:
+def compare(a: Result, b: Result, *, images: int = 24) -> Comparison:
     """Compare two results of the same images.
 
     Args:
-        a: result JSON, its parquet beside it: the classifier before, or the one to compare with.
+        a: with its answers: the classifier before, or the one to compare with.
         b: the other.
         images: how many of the images on which they differ most to list.
 
     Raises:
         SpurbenchError: if an answer is not known, or the results are of other images.
     """
-    first, second = _read(a), _read(b)
-    splits = [split for split in first.result.splits if split in second.result.splits]
+    first, second = _answers(a), _answers(b)
+    splits = [split for split in a.splits if split in b.splits]
     if not splits:
-        raise SpurbenchError(f"{a} and {b} have no split in common")
+        raise SpurbenchError(f"{a!r} and {b!r} have no split in common")
     contrasts: dict[Split, SplitContrast] = {}
     for split in splits:
-        own, other = (side.answers[side.answers["source"] == split] for side in (first, second))
+        own, other = (side[side["source"] == split] for side in (first, second))
         keys = ["class_index", "image_sha256"]
         if not np.array_equal(own[keys].to_numpy(), other[keys].to_numpy()):
             raise SpurbenchError(
-                f"{a} and {b} are not of the same {split} images; measure both on one dataset"
+                f"{a.label} and {b.label} did not see the same {split} images; measure both on one "
+                "dataset"
             )
-        known = {c.index: c for c in first.result.splits[split].classes}
-        contrasts[split] = _split(own, other, known, first.result.settings)
-    shared = first.answers["source"].isin(splits).to_numpy()
+        known = {c.index: c for c in a.splits[split].classes}
+        contrasts[split] = _split(own, other, known, a.settings)
+    shared = first["source"].isin(splits).to_numpy()
     return Comparison(
-        a=_label(first.result),
-        b=_label(second.result),
-        dataset=first.result.dataset,
+        a=a.label,
+        b=b.label,
+        dataset=a.dataset,
         splits=contrasts,
         images=_most_different(
-            first.answers[shared],
-            second.answers[second.answers["source"].isin(splits)],
+            first[shared],
+            second[second["source"].isin(splits)],
             images,
         ),
-        settings=first.result.settings,
+        settings=a.settings,
     )
 
 
@@ -178,22 +169,11 @@ def write(comparison: Comparison, output: Path, data: str | None) -> list[Path]:
     return files
 
 
-def _read(path: Path) -> _Side:
-    result = Result.read(path)
-    answers = read_answers(path, result)
-    if answers is None:
-        raise SpurbenchError(
-            f"the answers to each image are not known: {path.parent / result.predictions} is "
-            "missing or changed; measure again with `spurbench eval`"
-        )
-    answers = answers[answers["source"] != "positive"]
+def _answers(result: Result) -> pd.DataFrame:
+    """The answers to spurious images, in an order that any result shares."""
+    answers = result.answers[result.answers["source"] != "positive"]
     order = ["source", "class_index", "image_sha256"]
-    return _Side(result, answers.sort_values(order, kind="stable").reset_index(drop=True))
-
-
-def _label(result: Result) -> str:
-    info = result.classifier
-    return f"{info.name} + {info.checkpoint}" if info.checkpoint else info.name
+    return answers.sort_values(order, kind="stable").reset_index(drop=True)
 
 
 def _split(

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-import torch
-from numpy.typing import NDArray
-
-from spurbench.classifiers.classifier import Classifier, Mode
-from spurbench.core import atomic
-from spurbench.core.environment import package_versions
-from spurbench.core.errors import SpurbenchError
+from spurbench.classifiers.info import Mode
+from spurbench.core.environment import choose_device, package_versions
+from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.identity import file_sha256, fingerprint
 from spurbench.core.imagenet import imagenet_names, imagenet_wnids
 from spurbench.core.scratch import scratch
-from spurbench.evaluation import metrics
-from spurbench.evaluation.predict import Predictions, predict
-from spurbench.evaluation.results import (
-    ClassResult,
-    Interval,
-    Result,
-    Settings,
-    SplitResult,
-    Summary,
-)
-from spurbench.images.pixels import PixelStore
+from spurbench.evaluation import known
+from spurbench.evaluation.known import Identity
+from spurbench.evaluation.members import Member
+from spurbench.evaluation.results import BOOTSTRAP, Result, SplitResult
 from spurbench.images.records import (
+    SPLITS,
     Damaged,
     DatasetInfo,
     ImageRecord,
@@ -43,58 +33,129 @@ from spurbench.images.records import (
     Split,
     images_fingerprint,
 )
-from spurbench.recipe.classes import ClassRegistry
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from spurbench.classifiers.classifier import Classifier
+    from spurbench.evaluation.predict import Predictions
+    from spurbench.images.pixels import PixelStore
 
 log = logging.getLogger(__name__)
 
-BOOTSTRAP = Settings(bootstrap_resamples=2000, bootstrap_seed=0)
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What classifiers are asked.
+
+    Attributes:
+        images: spurious images, object-free.
+        positives: images that truly show the classes, for AUROC and average precision.
+        preprocess: see :meth:`Classifier.preprocessing`.
+        batch_size: see :func:`spurbench.evaluation.predict.predict`.
+        workers: see :func:`spurbench.evaluation.predict.predict`.
+
+    Raises:
+        SpurbenchError: if an image is of no split or class, a class goes by two names, or the
+            positives lack one.
+    """
+
+    images: ImageSet
+    positives: ImageSet | None = None
+    preprocess: Mode = "whole"
+    batch_size: int | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        count = len(imagenet_wnids())
+        for record in self.images.records:
+            if record.source not in SPLITS:
+                raise SpurbenchError(
+                    f"{record.path} is of split {record.source!r}; it must be one of "
+                    f"{', '.join(SPLITS)}"
+                )
+            if not 0 <= record.class_index < count:
+                raise SpurbenchError(
+                    f"{record.path} is of class {record.class_index}; ImageNet-1k's are 0 to "
+                    f"{count - 1}"
+                )
+            mine = record.class_name, record.spurious_feature
+            if self.classes[record.class_index] != mine:
+                raise SpurbenchError(
+                    f"class {record.class_index} goes by two names, "
+                    f"{self.classes[record.class_index]} and {mine} ({record.path}); mend the data"
+                )
+        if self.positives is not None:
+            _require_positives(
+                set(self.classes), {image.class_index for image in self.positives.records}
+            )
+
+    @cached_property
+    def classes(self) -> dict[int, tuple[str, str | None]]:
+        """What the data calls each class and its spurious feature, by class index."""
+        return {
+            record.class_index: (record.class_name, record.spurious_feature)
+            for record in reversed(self.images.records)
+        }
+
+    def file_stem(self, identity: Identity) -> str:
+        """A file name that says what is measured, ending in a key of all it depends on."""
+        key = {
+            "classifier": identity.info.name,
+            "weights": identity.info.weights_sha256,
+            "images": self.images.info.fingerprint,
+            "classes": [[index, *names] for index, names in sorted(self.classes.items())],
+            "positives": self.positives.info.fingerprint if self.positives else None,
+            "preprocessing": identity.preprocessing[self.preprocess].model_dump(mode="json"),
+            "settings": BOOTSTRAP.model_dump(mode="json"),
+        }
+        info = self.images.info
+        version = f"-{info.version}" if info.version else ""
+        label = f"{info.name}{version}_{identity.info.source}-{identity.info.name}"
+        return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', label)}_{fingerprint(key)[:12]}"
 
 
-def evaluate(
-    classifier: Classifier,
-    images: ImageSet,
-    registry: ClassRegistry,
-    output: Path,
-    *,
-    positives: ImageSet | None = None,
-    preprocess: Mode = "whole",
-    batch_size: int | None = None,
-    workers: int | None = None,
-    store: PixelStore | None = None,
-    force: bool = False,
-) -> tuple[Result, Path, bool]:
-    """Measure a classifier, or find the stored result of the same measurement.
+@dataclass(frozen=True)
+class Measured:
+    """A result, where it lies, and whether it was there already."""
+
+    result: Result
+    path: Path
+    stored: bool
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Which classifier could not be measured, as it was asked for, and why."""
+
+    asked: str
+    reason: str
+
+
+def measure(
+    classifier: Classifier, request: EvaluationRequest, *, store: PixelStore | None = None
+) -> Result:
+    """Measure a classifier; nothing is written.
 
     Args:
         classifier: to measure.
-        images: spurious images, object-free.
-        registry: names the classes' features.
-        output: folder of results; ``NAME.json`` and ``NAME.parquet`` go there.
-        positives: images that truly show the classes, for AUROC and average precision.
-        preprocess: see :meth:`Classifier.preprocessing`.
-        batch_size: see :func:`predict`.
-        workers: see :func:`predict`.
-        store: see :func:`predict`.
-        force: measure even if an unchanged result is stored.
+        request: what it is asked.
+        store: see :func:`spurbench.evaluation.predict.predict`.
 
     Returns:
-        The result, the path of its JSON, and whether it is the stored one.
+        The result, which holds the answers to each image.
 
     Raises:
-        SpurbenchError: if positives lack a class, or the classifier's head does.
+        SpurbenchError: if the classifier's head lacks a class, its logits are not finite, or every
+            image of a split, or of a class among the positives, is damaged.
     """
-    if positives is not None:
-        _require_positives(
-            {image.class_index for image in images.records},
-            {image.class_index for image in positives.records},
-        )
-    path = output / f"{_file_stem(classifier, images, positives, preprocess)}.json"
-    if not force:
-        stored = _stored(path)
-        if stored is not None:
-            return stored, path, True
-    _require_writable(output)
+    import pandas as pd
 
+    from spurbench.evaluation.predict import predict
+    from spurbench.evaluation.summary import summarise
+
+    images, positives = request.images, request.positives
     damaged = [*images.damaged, *(positives.damaged if positives else ())]
     unreadable: set[ImageRecord] = set()
 
@@ -102,165 +163,179 @@ def evaluate(
         answers = predict(
             classifier,
             records,
-            preprocess=preprocess,
-            batch_size=batch_size,
-            workers=workers,
+            preprocess=request.preprocess,
+            batch_size=request.batch_size,
+            workers=request.workers,
             store=store,
         )
         damaged.extend(Damaged(path=records[i].path, reason=r) for i, r in answers.damaged.items())
         unreadable.update(records[i] for i in answers.damaged)
-        return _frame([r for i, r in enumerate(records) if i not in answers.damaged], answers)
+        readable = [r for i, r in enumerate(records) if i not in answers.damaged]
+        return _frame(readable, answers, request)
 
     frame = ask(images.records)
+    for split in {record.source for record in images.records} - set(frame["source"]):
+        raise SpurbenchError(
+            f"every {split} image of {images.info.name} is damaged; mend the data, or measure the "
+            "other split alone with --split"
+        )
     if positives is not None:
-        wanted = {image.class_index for image in images.records}
-        shown = [image for image in positives.records if image.class_index in wanted]
+        shown = [image for image in positives.records if image.class_index in request.classes]
         positive = ask(shown).assign(source="positive")
         _require_positives(set(frame["class_index"]), set(positive["class_index"]))
         frame = pd.concat([frame, positive], ignore_index=True)
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    predictions = path.with_suffix(".parquet")
-    atomic.write_bytes(predictions, buffer.getvalue())
     splits: dict[Split, SplitResult] = {
-        split: summarise(frame[frame["source"].isin([split, "positive"])], registry)
-        for split in ("real", "generated")
+        split: summarise(frame[frame["source"].isin([split, "positive"])])
+        for split in SPLITS
         if (frame["source"] == split).any()
     }
-    whole = next(iter(splits.values())) if len(splits) == 1 else summarise(frame, registry)
-    result = Result(
+    whole = next(iter(splits.values())) if len(splits) == 1 else summarise(frame)
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    parquet = buffer.getvalue()
+    return Result(
         summary=whole.summary,
         splits=splits,
         classifier=classifier.info,
         dataset=_info(images, unreadable),
-        preprocessing=classifier.preprocessing(preprocess),
+        preprocessing=classifier.preprocessing(request.preprocess),
         positives=_info(positives, unreadable) if positives else None,
         damaged=damaged,
         settings=BOOTSTRAP,
-        predictions=predictions.name,
-        predictions_sha256=file_sha256(predictions),
+        predictions=f"{request.file_stem(Identity.of(classifier))}.parquet",
+        predictions_sha256=hashlib.sha256(parquet).hexdigest(),
         environment={**package_versions(), "device": _device_name(classifier.device)},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    result.write(path)
-    return result, path, False
+    ).with_answers(parquet)
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What became of one of several classifiers.
+def evaluate(
+    classifier: Classifier,
+    request: EvaluationRequest,
+    output: Path,
+    *,
+    store: PixelStore | None = None,
+    force: bool = False,
+) -> Measured:
+    """Measure a classifier, or find the stored result of the same measurement.
 
-    Attributes:
-        spec: as asked for.
-        result: None if it failed.
-        path: of the result's JSON.
-        stored: whether the result was there already.
-        error: why it failed.
+    Args:
+        classifier: to measure.
+        request: what it is asked.
+        output: folder of results; ``NAME.json`` and ``NAME.parquet`` go there.
+        store: see :func:`measure`.
+        force: measure even if an unchanged result is stored.
+
+    Raises:
+        SpurbenchError: see :func:`measure`; or if ``output`` can't be written to.
     """
+    identity = Identity.of(classifier)
+    # A function of the user's own is known by its repr only, which says too little to go by.
+    force = force or classifier.own_transform is not None
+    if not force and (stored := find(identity, request, output)):
+        return stored
+    _require_writable(output)
+    result = measure(classifier, request, store=store)
+    path = _path(identity, request, output)
+    result.write(path)
+    return Measured(result, path, stored=False)
 
-    spec: str
-    result: Result | None = None
-    path: Path | None = None
-    stored: bool = False
-    error: str | None = None
+
+def find(identity: Identity, request: EvaluationRequest, output: Path) -> Measured | None:
+    """The stored result of a measurement, if both its files are whole."""
+    path = _path(identity, request, output)
+    predictions = path.with_suffix(".parquet")
+    try:
+        result = Result.read(path)
+    except SpurbenchError as error:
+        if path.exists():
+            log.warning("%s; measuring again", error)
+        return None
+    if not predictions.is_file() or file_sha256(predictions) != result.predictions_sha256:
+        log.warning("%s is missing or changed; measuring again", predictions)
+        return None
+    return Measured(result, path, stored=True)
+
+
+def evaluate_member(
+    member: Member,
+    request: EvaluationRequest,
+    output: Path,
+    *,
+    device: str = "auto",
+    store: Callable[[], PixelStore | None] = lambda: None,
+    force: bool = False,
+) -> Measured:
+    """As :func:`evaluate`, by SPEC; a classifier that is known is loaded only to be measured.
+
+    Args:
+        member: the classifier.
+        request: see :func:`evaluate`.
+        output: see :func:`evaluate`.
+        device: where it runs, see :func:`spurbench.core.environment.choose_device`.
+        store: makes what :func:`measure` takes.
+        force: see :func:`evaluate`.
+
+    Raises:
+        SpurbenchError: see :func:`evaluate`; or if it can't be loaded, or the device is not there.
+    """
+    key = known.key(member)
+    identity = known.recall(key, output) if key else None
+    if identity and not force and (stored := find(identity, request, output)):
+        return stored
+    classifier = member.load(choose_device(device))
+    measured = evaluate(classifier, request, output, store=store(), force=force)
+    if key and key == known.key(member):  # unless a file changed while it was read
+        known.remember(key, Identity.of(classifier), output)
+    return measured
 
 
 def evaluate_each(
-    members: Mapping[str, Callable[[], Classifier]],
-    images: ImageSet,
-    registry: ClassRegistry,
+    members: Sequence[Member],
+    request: EvaluationRequest,
     output: Path,
-    **options: Any,
-) -> Iterator[Measured]:
+    *,
+    device: str = "auto",
+    force: bool = False,
+) -> Iterator[Measured | Failed]:
     """Measure classifiers one after another; each image is decoded once per input geometry.
 
     Only one classifier is in memory at a time. One that fails does not stop the others.
 
     Args:
-        members: what loads each, by its SPEC.
-        images: see :func:`evaluate`.
-        registry: see :func:`evaluate`.
+        members: the classifiers.
+        request: see :func:`evaluate`.
         output: see :func:`evaluate`.
-        options: of :func:`evaluate`.
+        device: see :func:`evaluate_member`.
+        force: see :func:`evaluate`.
 
     Yields:
-        Each classifier's result as soon as it is there.
+        What became of each as soon as it is there.
+
+    Raises:
+        SpurbenchError: if a device that is asked for is not there.
     """
+    if device != "auto":  # which is never missing, and takes torch to find out
+        choose_device(device)
     with scratch() as folder:
-        store = PixelStore(folder) if len(members) > 1 else None
-        for spec, load in members.items():
+
+        @cache
+        def store() -> PixelStore | None:
+            from spurbench.images.pixels import PixelStore
+
+            return PixelStore(folder) if len(members) > 1 else None
+
+        for member in members:
             try:
-                found = evaluate(load(), images, registry, output, store=store, **options)
+                measured = evaluate_member(
+                    member, request, output, device=device, store=store, force=force
+                )
             except Exception as error:  # one classifier's failure must not cost the others
-                log.debug("%s failed", spec, exc_info=True)
-                known = isinstance(error, SpurbenchError)
-                reason = str(error) if known else f"{type(error).__name__}: {error}"
-                yield Measured(spec, error=next(iter(reason.splitlines()), ""))
+                log.debug("%s failed", member.asked, exc_info=True)
+                kind = "" if isinstance(error, SpurbenchError) else f"{type(error).__name__}: "
+                yield Failed(member.asked, kind + reason(error))
             else:
-                yield Measured(spec, *found)
-
-
-def summarise(frame: pd.DataFrame, registry: ClassRegistry) -> SplitResult:
-    """A split's result from its per-image predictions (the parquet's columns).
-
-    Args:
-        frame: rows with ``class_index``, ``source``, ``probability`` and ``rank``; rows whose
-            source is ``positive`` truly show their class.
-        registry: names the classes' features.
-    """
-    known = registry.by_index()
-    # Arrays, for selecting rows of a frame class by class takes longer than a small network.
-    class_index, ranks, probabilities = (
-        frame[column].to_numpy() for column in ("class_index", "rank", "probability")
-    )
-    positive = (frame["source"] == "positive").to_numpy()
-    classes: list[ClassResult] = []
-    called: list[NDArray[np.float64]] = []
-    for index in np.unique(class_index[~positive]).tolist():
-        rows = ~positive & (class_index == index)
-        fooled = ranks[rows] == 1
-        called.append(fooled.astype(np.float64))
-        true = probabilities[positive & (class_index == index)]
-        probability = probabilities[rows]
-        low, high = metrics.wilson_interval(int(fooled.sum()), len(fooled))
-        classes.append(
-            ClassResult(
-                index=index,
-                name=known[index].name if index in known else imagenet_names()[index],
-                wnid=imagenet_wnids()[index],
-                spurious_feature=known[index].spurious_feature if index in known else None,
-                n=len(fooled),
-                spurious_accuracy=float(fooled.mean()),
-                spurious_accuracy_interval=Interval(low=low, high=high),
-                top5=float((ranks[rows] <= 5).mean()),
-                mean_probability=float(probability.mean()),
-                positives=len(true) if len(true) else None,
-                auroc=metrics.auroc(true, probability) if len(true) else None,
-                average_precision=metrics.average_precision(true, probability)
-                if len(true)
-                else None,
-            )
-        )
-    low, high = metrics.bootstrap_interval(
-        called, resamples=BOOTSTRAP.bootstrap_resamples, seed=BOOTSTRAP.bootstrap_seed
-    )
-    worst = max(classes, key=lambda c: c.spurious_accuracy)
-    with_positives = [c for c in classes if c.auroc is not None]
-    return SplitResult(
-        summary=Summary(
-            n=int((~positive).sum()),
-            classes=len(classes),
-            spurious_accuracy=metrics.macro_mean(called),
-            spurious_accuracy_interval=Interval(low=low, high=high),
-            top5=float(np.mean([c.top5 for c in classes])),
-            mean_probability=float(np.mean([c.mean_probability for c in classes])),
-            worst_class=worst.name,
-            worst_class_spurious_accuracy=worst.spurious_accuracy,
-            auroc=_mean([c.auroc for c in with_positives]),
-            average_precision=_mean([c.average_precision for c in with_positives]),
-        ),
-        classes=classes,
-    )
+                yield measured
 
 
 def _require_writable(folder: Path) -> None:
@@ -291,15 +366,24 @@ def _require_positives(wanted: set[int], present: set[int]) -> None:
         )
 
 
-def _frame(images: Sequence[ImageRecord], predictions: Predictions) -> pd.DataFrame:
-    names = imagenet_names()
+def _path(identity: Identity, request: EvaluationRequest, output: Path) -> Path:
+    return output / f"{request.file_stem(identity)}.json"
+
+
+def _frame(
+    images: Sequence[ImageRecord], predictions: Predictions, request: EvaluationRequest
+) -> pd.DataFrame:
+    import numpy as np
+    import pandas as pd
+
     return pd.DataFrame(
         {
             "image_sha256": [image.sha256 for image in images],
             "path": [image.path for image in images],
             "source": [image.source for image in images],
             "class_index": np.array([image.class_index for image in images], np.int64),
-            "class_name": [names[image.class_index] for image in images],
+            "class_name": [request.classes[image.class_index][0] for image in images],
+            "spurious_feature": [request.classes[image.class_index][1] for image in images],
             "prediction": predictions.prediction,
             "predicted_wnid": predictions.predicted_wnid,
             "probability": predictions.probability,
@@ -308,42 +392,7 @@ def _frame(images: Sequence[ImageRecord], predictions: Predictions) -> pd.DataFr
     )
 
 
-def _file_stem(
-    classifier: Classifier, images: ImageSet, positives: ImageSet | None, preprocess: Mode
-) -> str:
-    """A file name that says what was measured, ending in a key of all it depends on."""
-    key = {
-        "classifier": classifier.info.name,
-        "weights": classifier.info.weights_sha256,
-        "images": images.info.fingerprint,
-        "positives": positives.info.fingerprint if positives else None,
-        "preprocessing": classifier.preprocessing(preprocess).model_dump(mode="json"),
-        "settings": BOOTSTRAP.model_dump(mode="json"),
-    }
-    version = f"-{images.info.version}" if images.info.version else ""
-    label = f"{images.info.name}{version}_{classifier.info.source}-{classifier.info.name}"
-    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', label)}_{fingerprint(key)[:12]}"
-
-
-def _stored(path: Path) -> Result | None:
-    """The stored result, if both its files are whole."""
-    predictions = path.with_suffix(".parquet")
-    try:
-        result = Result.read(path)
-    except SpurbenchError as error:
-        if path.exists():
-            log.warning("%s; measuring again", error)
-        return None
-    if not predictions.is_file() or file_sha256(predictions) != result.predictions_sha256:
-        log.warning("%s is missing or changed; measuring again", predictions)
-        return None
-    return result
-
-
 def _device_name(device: torch.device) -> str:
+    import torch
+
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return float(np.mean(present)) if present else None

@@ -1,25 +1,58 @@
-"""Which classifiers are asked for: read and checked before anything heavy is imported."""
+"""Classifiers as they are asked for: by SPEC or SPEC=CHECKPOINT, one by one or in a file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from spurbench.classifiers.load import Checkpoint, check_spec, read_member
+from spurbench.classifiers.load import Checkpoint, check_spec, load_classifier, read_member
 from spurbench.core.documents import Document, read_toml, validated
 from spurbench.core.errors import SpurbenchError
+
+if TYPE_CHECKING:
+    import torch
+
+    from spurbench.classifiers.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Member:
+    """A classifier as it is asked for.
+
+    Attributes:
+        asked: the words it was asked for in.
+        spec: see :func:`spurbench.classifiers.load.load_classifier`.
+        checkpoint: weights for the architecture that ``spec`` names.
+    """
+
+    asked: str
+    spec: str
+    checkpoint: Checkpoint | None = None
+
+    @classmethod
+    def parse(cls, asked: str, *, relative_to: Path = Path()) -> Member:
+        """Read ``SPEC`` or ``SPEC=CHECKPOINT``; a relative file starts from ``relative_to``.
+
+        Raises:
+            SpurbenchError: see :func:`spurbench.classifiers.load.check_spec`.
+        """
+        return cls(asked, *read_member(asked, relative_to))
+
+    def load(self, device: str | torch.device) -> Classifier:
+        """Load it; see :func:`spurbench.classifiers.load.load_classifier`."""
+        return load_classifier(self.spec, checkpoint=self.checkpoint, device=device)
 
 
 class _File(Document):
     classifiers: tuple[str, ...] = Field(min_length=1, description="SPEC or SPEC=CHECKPOINT")
 
 
-def read_members(
-    specs: Sequence[str], file: Path | None, checkpoint: Path | None
-) -> dict[str, tuple[str, Checkpoint | None]]:
-    """Each classifier that is asked for, as it was written: its SPEC and its checkpoint.
+def members(specs: Sequence[str], file: Path | None, checkpoint: Path | None) -> list[Member]:
+    """The classifiers that are asked for.
 
     Args:
         specs: ``SPEC`` or ``SPEC=CHECKPOINT``; relative checkpoints start from the current folder.
@@ -28,28 +61,27 @@ def read_members(
         checkpoint: of the only classifier.
 
     Raises:
-        SpurbenchError: if none is asked for or one twice, the file is wrong, one checkpoint is to
-            serve several classifiers, or for what
-            :func:`~spurbench.classifiers.load.check_spec` finds.
+        SpurbenchError: if none is asked for or one twice, the file is wrong, a checkpoint is
+            missing, or one is to serve several classifiers.
     """
     asked = [(spec, Path()) for spec in specs]
     if file is not None:
-        asked += [(spec, file.parent) for spec in _read_file(file).classifiers]
+        asked += [(spec, file.parent) for spec in _read(file).classifiers]
     if not asked:
         raise SpurbenchError("no classifier to measure; give --model SPEC or --panel FILE")
     named = [spec for spec, _ in asked]
     twice = {spec for spec in named if named.count(spec) > 1}
     if twice:
         raise SpurbenchError(f"classifier {min(twice)} is asked for twice")
-    if checkpoint is None:
-        return {spec: read_member(spec, folder) for spec, folder in asked}
-    if len(asked) > 1:
-        raise SpurbenchError("--checkpoint goes with one --model; say --model SPEC=CHECKPOINT")
-    check_spec(named[0], checkpoint)
-    return {named[0]: (named[0], checkpoint)}
+    if checkpoint is not None:
+        if len(asked) > 1:
+            raise SpurbenchError("--checkpoint goes with one --model; say --model SPEC=CHECKPOINT")
+        check_spec(named[0], checkpoint)
+        return [Member(named[0], named[0], checkpoint)]
+    return [Member.parse(spec, relative_to=folder) for spec, folder in asked]
 
 
-def _read_file(path: Path) -> _File:
+def _read(path: Path) -> _File:
     try:
         return validated(_File, read_toml(path), f"panel {path}", _File.model_fields)
     except FileNotFoundError:

@@ -7,9 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Z95 = 1.959963984540054
-"""97.5 % quantile of the standard normal distribution."""
-
 
 def class_rank(logits: NDArray[np.floating], column: NDArray[np.integer]) -> NDArray[np.int64]:
     """The rank of each image's class among the logits, 1 being the classifier's answer.
@@ -47,15 +44,12 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     Raises:
         ValueError: if n is not positive.
     """
+    from scipy.stats import binomtest
+
     if n <= 0:
         raise ValueError("an interval needs at least one observation")
-    share, z2 = successes / n, Z95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    # At 0 and n the formula gives the end exactly, but for rounding.
-    low = 0.0 if successes == 0 else max(0.0, float(centre - half))
-    high = 1.0 if successes == n else min(1.0, float(centre + half))
-    return low, high
+    interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def macro_mean(groups: Sequence[NDArray[np.floating]]) -> float:
@@ -88,18 +82,21 @@ def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """The 95 % interval of a mean over runs, by Student's t; None for fewer than two runs."""
     if len(values) < 2:
         return None
-    from scipy.stats import t
+    from scipy.stats import sem, t
 
-    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(np.mean(values) - half), float(np.mean(values) + half)
+    mean, error = float(np.mean(values)), float(sem(values))
+    if error == 0:  # where scipy's interval is not a number
+        return mean, mean
+    low, high = t.interval(0.95, len(values) - 1, loc=mean, scale=error)
+    return float(low), float(high)
 
 
 def cosine_distances(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
     """1 - cosine of every pair of feature vectors: (N, M) in [0, 2], from (N, D) and (M, D)."""
-    a, b = (x.astype(np.float64) for x in (a, b))
-    a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
-    distances: NDArray[np.float64] = 1 - a @ b.T
-    return distances
+    from sklearn.metrics.pairwise import cosine_distances as distances
+
+    found: NDArray[np.float64] = distances(a.astype(np.float64), b.astype(np.float64))
+    return found
 
 
 def mean_pairwise_distance(features: NDArray[np.floating]) -> float:

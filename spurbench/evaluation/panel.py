@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from spurbench.classifiers.classifier import Classifier
-from spurbench.classifiers.load import load_classifier, read_member
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.scratch import scratch
-from spurbench.evaluation.members import read_members
+from spurbench.evaluation.members import Member
 from spurbench.evaluation.predict import predict
 from spurbench.images.pixels import PixelStore
 from spurbench.images.records import Answer, ImageRecord
 
 
-def load_member(spec: str, *, relative_to: Path, device: torch.device) -> Classifier:
-    """Load ``SPEC`` or ``SPEC=CHECKPOINT``; see :func:`read_member`."""
-    name, checkpoint = read_member(spec, relative_to)
-    return load_classifier(name, checkpoint=checkpoint, device=device)
+def load_member(asked: str, *, relative_to: Path, device: torch.device) -> Classifier:
+    """Load ``SPEC`` or ``SPEC=CHECKPOINT``; see :meth:`Member.parse`."""
+    return Member.parse(asked, relative_to=relative_to).load(device)
 
 
 def load_panel(
@@ -44,26 +41,6 @@ def load_panel(
             )
         seen[digest] = spec
     return panel
-
-
-def members(
-    specs: Sequence[str], file: Path | None, checkpoint: Path | None, device: torch.device
-) -> dict[str, Callable[[], Classifier]]:
-    """What loads each classifier that is asked for, by its SPEC.
-
-    Args:
-        specs: see :func:`~spurbench.evaluation.members.read_members`.
-        file: see there.
-        checkpoint: see there.
-        device: where they run.
-
-    Raises:
-        SpurbenchError: see there.
-    """
-    return {
-        asked: partial(load_classifier, spec, checkpoint=given, device=device)
-        for asked, (spec, given) in read_members(specs, file, checkpoint).items()
-    }
 
 
 def fingerprint(panel: Sequence[Classifier]) -> list[dict[str, Any]]:

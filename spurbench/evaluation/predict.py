@@ -20,9 +20,7 @@ from spurbench.core.errors import SpurbenchError
 from spurbench.core.imagenet import imagenet_wnids
 from spurbench.evaluation import metrics
 from spurbench.images.pixels import PixelStore, decode, default_workers
-from spurbench.images.records import (
-    ImageRecord,
-)
+from spurbench.images.records import ImageRecord
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +67,8 @@ def predict(
         store: where pixels are found that another classifier took, and left for the next.
 
     Raises:
-        SpurbenchError: if the classifier's head lacks a class, memory is short for one image, or
-            every image is damaged.
+        SpurbenchError: if the classifier's head lacks a class, a logit is not finite, memory is
+            short for one image, or every image is damaged.
     """
     wnids = imagenet_wnids()
     classes = sorted({image.class_index for image in images})
@@ -96,6 +94,13 @@ def predict(
             if not len(batch.positions):
                 continue
             logits = np.concatenate(list(_logits(classifier, batch.pixels)))
+            sound = np.isfinite(logits).all(axis=1)
+            if not sound.all():
+                raise SpurbenchError(
+                    f"{classifier.info.name} answers {images[batch.positions[sound.argmin()]].path}"
+                    " with logits that are NaN or infinite; its weights, or the mean and std that "
+                    "it normalises with, are damaged"
+                )
             own = columns[batch.positions]
             answers.append(logits.argmax(axis=1))
             probabilities.append(metrics.class_probability(logits, own))

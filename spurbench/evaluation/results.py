@@ -6,16 +6,22 @@ Every number is a JSON number, every share a fraction in [0, 1], every interval 
 
 from __future__ import annotations
 
+import hashlib
+import io
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 
-from spurbench.classifiers.info import ClassifierInfo, Preprocessing
+from spurbench.classifiers.info import ClassifierInfo, Preprocessing, display_name
 from spurbench.core import atomic
-from spurbench.core.documents import Document, Share, describe
+from spurbench.core.documents import Document, Share, describe, read_bytes
 from spurbench.core.errors import SpurbenchError
 from spurbench.images.records import Damaged, DatasetInfo, Split
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Group
 
 SCHEMA: Literal["spurbench.result/1"] = "spurbench.result/1"
 
@@ -75,6 +81,9 @@ class Settings(Document):
     bootstrap_seed: int
 
 
+BOOTSTRAP = Settings(bootstrap_resamples=2000, bootstrap_seed=0)
+
+
 class Result(Document):
     """One classifier on one dataset."""
 
@@ -92,8 +101,64 @@ class Result(Document):
     environment: dict[str, str] = Field(description="versions of packages, and the device")
     created: str = Field(description="UTC, ISO 8601")
 
+    _answers: bytes | Path | None = PrivateAttr(default=None)
+    """The parquet, or the file that it is in."""
+
+    def with_answers(self, parquet: bytes) -> Result:
+        """This result, holding the parquet that it was computed from."""
+        held = self.model_copy()
+        held._answers = parquet
+        return held
+
+    @property
+    def answers(self) -> pd.DataFrame:
+        """The answer to each image, a row each: the columns of the parquet (docs/results.md).
+
+        Raises:
+            SpurbenchError: if the parquet beside the JSON is missing or another one.
+        """
+        import pandas as pd
+
+        return pd.read_parquet(io.BytesIO(self._parquet()))
+
+    def _parquet(self) -> bytes:
+        if isinstance(self._answers, bytes):
+            return self._answers
+        # Of the name only, for the JSON comes from outside.
+        file = (self._answers or Path()) / Path(self.predictions).name
+        try:
+            parquet = read_bytes(file)
+        except FileNotFoundError:
+            raise SpurbenchError(
+                f"{file} is missing; measure again with `spurbench eval`"
+            ) from None
+        if hashlib.sha256(parquet).hexdigest() != self.predictions_sha256:
+            raise SpurbenchError(
+                f"{file} is not the one that its result names; measure again with `spurbench eval`"
+            )
+        return parquet
+
+    @property
+    def label(self) -> str:
+        """What the classifier is called in tables."""
+        return display_name(self.classifier.name, self.classifier.checkpoint)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each split and class; shares are fractions in [0, 1]."""
+        import pandas as pd
+
+        rows: list[dict[str, Any]] = []
+        for split, part in self.splits.items():
+            for c in part.classes:
+                numbers = c.model_dump()
+                interval = numbers.pop("spurious_accuracy_interval")
+                rows.append({"split": split, **numbers, **interval})
+        return pd.DataFrame(rows)
+
     def write(self, path: Path) -> None:
-        """Write the JSON atomically."""
+        """Write the JSON, after the parquet beside it where this holds it, each atomically."""
+        if isinstance(self._answers, bytes):
+            atomic.write_bytes(path.parent / self.predictions, self._answers)
         atomic.write_json(path, self.model_dump(mode="json", by_alias=True))
 
     @classmethod
@@ -104,10 +169,34 @@ class Result(Document):
             SpurbenchError: if the file is missing or isn't a result of this schema.
         """
         try:
-            return cls.model_validate_json(path.read_bytes())
+            result = cls.model_validate_json(read_bytes(path))
         except (FileNotFoundError, NotADirectoryError):
             raise SpurbenchError(f"no result at {path}; `spurbench eval` writes one") from None
-        except OSError as error:
-            raise SpurbenchError(f"{path} can't be read: {error.strerror}") from None
         except ValidationError as error:
             raise SpurbenchError(f"{path} is not a {SCHEMA} result: {describe(error)}") from None
+        result._answers = path.parent
+        return result
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both documents say the same, wherever their parquets are."""
+        return isinstance(other, Result) and self.model_dump() == other.model_dump()
+
+    def __rich__(self) -> Group:
+        from spurbench.evaluation.display import rich_tables
+
+        return rich_tables(self)
+
+    def __str__(self) -> str:
+        from spurbench.evaluation.display import text
+
+        return text(self)
+
+    def __repr__(self) -> str:
+        from spurbench.evaluation.display import line
+
+        return f"<Result: {line(self)}>"
+
+    def _repr_html_(self) -> str:
+        from spurbench.evaluation.display import html
+
+        return html(self)

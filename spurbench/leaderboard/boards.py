@@ -10,20 +10,16 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spurbench.classifiers.info import Preprocessing
+from spurbench.classifiers.info import Preprocessing, display_name
 from spurbench.core.errors import SpurbenchError
 from spurbench.evaluation import paired
-from spurbench.evaluation.results import SplitResult
+from spurbench.evaluation.results import Result, SplitResult
 from spurbench.images.records import SPLITS, Split
 from spurbench.leaderboard import entries
 from spurbench.leaderboard.entries import ClassAnswers, Entry, EntryClassifier
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -96,21 +92,21 @@ class Board:
         return self.fingerprints[widest][:12]
 
 
-def read(paths: Sequence[Path]) -> list[Entry]:
-    """Read result JSONs, with the parquet beside each, and entries; at least one.
+def read(results: Sequence[Path | Result]) -> list[Entry]:
+    """Entries, at least one, of results, their JSONs with the parquet beside each, and entries.
 
     Args:
-        paths: files or folders; see :func:`spurbench.leaderboard.entries.read_all`.
+        results: results, files or folders; see :func:`spurbench.leaderboard.entries.read_all`.
 
     Raises:
         SpurbenchError: if a path is missing, a file is damaged or of an unknown schema version, or
             there is none at all.
     """
-    found = entries.read_all(list(paths))
+    found = entries.gather(results)
     if not found:
-        searched = ", ".join(map(str, paths))
+        searched = ", ".join(map(str, results))
         raise SpurbenchError(f"no results in {searched}; `spurbench eval` writes them")
-    return list(found.values())
+    return found
 
 
 def boards(results: Sequence[Entry]) -> list[Board]:
@@ -211,8 +207,7 @@ def _join(results: Sequence[Entry]) -> Row:
             created.setdefault(split, result.created)
         answers |= result.answers
     info = first.classifier
-    label = f"{info.name} + {info.checkpoint}" if info.checkpoint else info.name
-    return Row(label, info, first.preprocessing, splits, answers)
+    return Row(display_name(info.name, info.checkpoint), info, first.preprocessing, splits, answers)
 
 
 def _with_unique_labels(rows: Sequence[Row]) -> list[Row]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,7 +22,7 @@ from spurbench.classifiers.info import ClassifierInfo, Preprocessing
 from spurbench.core import atomic
 from spurbench.core.documents import Document, Share, describe
 from spurbench.core.errors import SpurbenchError
-from spurbench.core.identity import file_sha256, fingerprint
+from spurbench.core.identity import fingerprint
 from spurbench.evaluation.results import SCHEMA as RESULT_SCHEMA
 from spurbench.evaluation.results import Result, Settings, SplitResult
 from spurbench.images.records import DatasetInfo, Split
@@ -181,8 +181,7 @@ def read(path: Path) -> Entry:
     try:
         if kind == SCHEMA:
             return Entry.model_validate_json(text)
-        result = Result.read(path)
-        return Entry.of(result, read_answers(path, result))
+        return _of_result(Result.read(path))
     except ValidationError as error:
         raise SpurbenchError(f"{path} is not a sound {SCHEMA}: {describe(error)}") from None
 
@@ -211,19 +210,26 @@ def read_all(paths: list[Path]) -> dict[Path, Entry]:
     return {file: read(file) for file in files}
 
 
-def read_answers(path: Path, result: Result) -> pd.DataFrame | None:
-    """The parquet beside a result JSON; None, which is said, if it isn't the one that it names."""
-    import pandas as pd
+def gather(results: Sequence[Path | Result]) -> list[Entry]:
+    """Entries of results that are in memory or in files and folders.
 
-    # Of the name only, for the JSON comes from outside.
-    file = path.parent / Path(result.predictions).name
-    if not file.is_file():
-        log.warning("%s: no %s beside it, so its answers are not known", path, file.name)
-        return None
-    if file_sha256(file) != result.predictions_sha256:
-        log.warning("%s is not the one that %s names; its answers are left out", file, path.name)
-        return None
-    return pd.read_parquet(file)
+    Args:
+        results: see :func:`read_all` for paths.
+
+    Raises:
+        SpurbenchError: see :func:`read_all`.
+    """
+    held = [_of_result(result) for result in results if isinstance(result, Result)]
+    return held + list(read_all([path for path in results if isinstance(path, Path)]).values())
+
+
+def _of_result(result: Result) -> Entry:
+    try:
+        answers = result.answers
+    except SpurbenchError as error:
+        log.warning("the answers of %s are not known and left out: %s", result.label, error)
+        return Entry.of(result, None)
+    return Entry.of(result, answers)
 
 
 def images_digest(sha256: list[str]) -> str:

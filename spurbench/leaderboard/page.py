@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
 import io
 import logging
@@ -21,6 +20,7 @@ from spurbench.core import atomic
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.markdown import plain
 from spurbench.core.resources import templates
+from spurbench.evaluation.results import Result
 from spurbench.images.decode import decode_rgb
 from spurbench.images.records import SPLITS, ImageRecord
 from spurbench.images.sources import open_images
@@ -42,14 +42,15 @@ Samples = Mapping[str, Sequence[str]]
 
 
 def build(
-    results: Sequence[Path], data: Sequence[str], output: Path, *, samples: int = 6
+    results: Sequence[Path | Result], data: Sequence[str], output: Path, *, samples: int = 6
 ) -> list[Path]:
     """Add results to the entries in ``output`` and render everything from all entries there.
 
     Nothing is written unless everything could be rendered.
 
     Args:
-        results: result JSONs, entries, or folders of them; none renders anew what is there.
+        results: results, their JSONs, entries, or folders of them; none renders anew what is
+            there.
         data: datasets that were measured, for sample images; without them the page shows answers
             but no images.
         output: ``DATASET/CLASSIFIER.json`` for each entry, ``README.md``, a page and CSVs for each
@@ -64,9 +65,9 @@ def build(
         SpurbenchError: if there is no entry, a file is damaged, two entries contradict each other,
             or none was measured on one of ``data``.
     """
-    fresh = entries.read_all(list(results))
+    fresh = entries.gather(results)
     published = entries.read_all([output]) if output.is_dir() else {}
-    changed = {output.resolve() / _path(entry): entry for entry in fresh.values()}
+    changed = {output.resolve() / _path(entry): entry for entry in fresh}
     every = {**published, **changed}
     if not every:
         searched = ", ".join(map(str, [*results, output]))
@@ -97,7 +98,7 @@ def build(
 
 def classes_csv(board: Board) -> str:
     """One line per classifier, split and class; shares and Wilson intervals in [0, 1]."""
-    records = [
+    return tables.csv_text(
         {
             "classifier": row.label,
             "preprocessing": tables.describe(row.preprocessing),
@@ -116,12 +117,7 @@ def classes_csv(board: Board) -> str:
         for split in SPLITS
         if split in row.splits
         for c in row.splits[split].classes
-    ]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return buffer.getvalue()
+    )
 
 
 def render(made: Sequence[Board], samples: Samples, scores: Sequence[ReportedTable]) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from spurbench.core import markdown
-from spurbench.core.documents import Document, describe
-from spurbench.core.errors import SpurbenchError
+from spurbench.core.documents import Document, read_toml, validated
 
 FILE = "reported.toml"
 """Looked for in the leaderboard's folder."""
@@ -45,13 +43,9 @@ def read(folder: Path) -> tuple[ReportedTable, ...]:
     """
     path = folder / FILE
     try:
-        return _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).tables
+        return validated(_File, read_toml(path), str(path)).tables
     except FileNotFoundError:
         return ()
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpurbenchError(f"{path} is not valid TOML: {error}") from None
-    except ValidationError as error:
-        raise SpurbenchError(f"{path}: {describe(error)}") from None
 
 
 def to_markdown(tables: Sequence[ReportedTable]) -> str:

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,10 @@ from spurbench.classifiers.info import Preprocessing
 from spurbench.core import atomic, markdown
 from spurbench.evaluation.results import Interval
 from spurbench.images.records import SPLITS, Split
+from spurbench.leaderboard.boards import Board, Row
 
 if TYPE_CHECKING:
     from rich.table import Table
-from spurbench.leaderboard.boards import Board, Row
 
 SUMMARY_COLUMNS = (
     "n",
@@ -56,11 +56,16 @@ def to_markdown(boards: Sequence[Board], introduction: str = "") -> str:
 
 def to_csv(board: Board) -> str:
     """One line per row; shares are fractions in [0, 1], an unknown value is empty."""
+    return csv_text(_record(board, row) for row in board.rows)
+
+
+def csv_text(records: Iterable[Mapping[str, str | float | None]]) -> str:
+    """Records, at least one, as CSV under their keys."""
+    first, *others = records
     buffer = io.StringIO()
-    records = [_record(board, row) for row in board.rows]
-    writer = csv.DictWriter(buffer, fieldnames=list(records[0]), lineterminator="\n")
+    writer = csv.DictWriter(buffer, fieldnames=list(first), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows([first, *others])
     return buffer.getvalue()
 
 

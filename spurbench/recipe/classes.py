@@ -6,7 +6,7 @@ import difflib
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -111,18 +111,37 @@ class ClassRegistry(Sequence[SpuriousClass]):
             return self._classes
         if wanted == "paper":
             return tuple(c for c in self._classes if c.paper)
-        by_key = {_key(c.name): c for c in self._classes} | {str(c.index): c for c in self._classes}
-        chosen: dict[int, SpuriousClass] = {}
-        for item in filter(None, (part.strip() for part in wanted.split(","))):
-            key = str(int(item)) if item.isdecimal() else _key(item)
-            if key not in by_key:
-                near = difflib.get_close_matches(key, by_key, n=3)
-                hint = f"nearest: {', '.join(near)}" if near else "`spurbench classes` lists them"
-                raise SpurbenchError(f"unknown class {item!r} in --classes; {hint}")
-            chosen[by_key[key].index] = by_key[key]
-        if not chosen:
-            raise SpurbenchError("--classes names no class; try all, paper, or hummingbird,koala")
-        return tuple(chosen[index] for index in sorted(chosen))
+        by_index = self.by_index()
+        names = {c.index: c.name for c in self._classes}
+        named = choose(wanted, names, "`spurbench classes` lists them")
+        return tuple(by_index[index] for index in named)
+
+
+def choose(wanted: str, names: Mapping[int, str], listed: str) -> list[int]:
+    """The class indices that a ``--classes`` value names, in order.
+
+    Args:
+        wanted: class names and indices separated by commas. Case, ``_`` and ``-`` don't matter in
+            names.
+        names: of the classes that there are, by index.
+        listed: where they are listed, for messages.
+
+    Raises:
+        SpurbenchError: for an unknown class (with the nearest names) or an empty selection.
+    """
+    by_key = {_key(name): index for index, name in names.items()}
+    by_key |= {str(index): index for index in names}
+    chosen = set()
+    for item in filter(None, (part.strip() for part in wanted.split(","))):
+        key = str(int(item)) if item.isdecimal() else _key(item)
+        if key not in by_key:
+            near = difflib.get_close_matches(key, by_key, n=3)
+            hint = f"nearest: {', '.join(near)}" if near else listed
+            raise SpurbenchError(f"unknown class {item!r} in --classes; {hint}")
+        chosen.add(by_key[key])
+    if not chosen:
+        raise SpurbenchError("--classes names no class; try all, or hummingbird,koala")
+    return sorted(chosen)
 
 
 def _key(name: str) -> str:

@@ -13,6 +13,7 @@ from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError
 from spurbench.evaluation import compare, metrics
 from spurbench.evaluation.paired import mcnemar
+from spurbench.evaluation.results import Result
 from spurbench.images.sheets import Captioned, captioned_sheet
 
 
@@ -28,7 +29,7 @@ def folder(tmp_path_factory):
 
 
 def test_differences_and_tests_are_those_of_the_paired_answers(folder):
-    found = compare.compare(folder / "00.json", folder / "01.json")
+    found = compare.compare(Result.read(folder / "00.json"), Result.read(folder / "01.json"))
     assert (found.a, found.b) == ("before", "after")
     a, b = (
         pd.read_parquet(folder / f"{stem}.parquet").sort_values(["class_index", "image_sha256"])
@@ -51,8 +52,12 @@ def test_differences_and_tests_are_those_of_the_paired_answers(folder):
 
 
 def test_pairing_narrows_the_interval_where_answers_agree(folder):
-    nested = compare.compare(folder / "00.json", folder / "02.json").splits["real"]
-    shuffled = compare.compare(folder / "00.json", folder / "01.json").splits["real"]
+    nested = compare.compare(
+        Result.read(folder / "00.json"), Result.read(folder / "02.json")
+    ).splits["real"]
+    shuffled = compare.compare(
+        Result.read(folder / "00.json"), Result.read(folder / "01.json")
+    ).splits["real"]
     assert nested.difference == pytest.approx(shuffled.difference)
     assert nested.only_b == 0 < shuffled.only_b
     assert nested.interval.high - nested.interval.low < (
@@ -61,14 +66,20 @@ def test_pairing_narrows_the_interval_where_answers_agree(folder):
 
 
 def test_swapping_the_two_turns_the_signs(folder):
-    there = compare.compare(folder / "00.json", folder / "01.json").splits["real"]
-    back = compare.compare(folder / "01.json", folder / "00.json").splits["real"]
+    there = compare.compare(
+        Result.read(folder / "00.json"), Result.read(folder / "01.json")
+    ).splits["real"]
+    back = compare.compare(Result.read(folder / "01.json"), Result.read(folder / "00.json")).splits[
+        "real"
+    ]
     assert back.difference == pytest.approx(-there.difference)
     assert (back.only_a, back.only_b, back.p_value) == (there.only_b, there.only_a, there.p_value)
 
 
 def test_the_images_listed_differ_most(folder):
-    found = compare.compare(folder / "00.json", folder / "01.json", images=5)
+    found = compare.compare(
+        Result.read(folder / "00.json"), Result.read(folder / "01.json"), images=5
+    )
     a, b = (
         pd.read_parquet(folder / f"{stem}.parquet").set_index("image_sha256")["probability"]
         for stem in ("00", "01")
@@ -104,8 +115,8 @@ def test_other_images_a_lost_parquet_and_no_common_split_are_refused(folder, tmp
     other = save_dataset(tmp_path / "other", images=19)
     mine = {"real": 0.2, "generated": 0.5}
     elsewhere = save_result(tmp_path, other, "x", mine)
-    with pytest.raises(SpurbenchError, match="not of the same real images"):
-        compare.compare(folder / "00.json", elsewhere)
+    with pytest.raises(SpurbenchError, match="did not see the same real images"):
+        compare.compare(Result.read(folder / "00.json"), Result.read(elsewhere))
     document = json.loads((folder / "00.json").read_text())
     document["splits"].pop("real")
     generated = folder / "generated.json"
@@ -115,11 +126,11 @@ def test_other_images_a_lost_parquet_and_no_common_split_are_refused(folder, tmp
     real = folder / "real.json"
     real.write_text(json.dumps(document))
     with pytest.raises(SpurbenchError, match="no split in common"):
-        compare.compare(generated, real)
+        compare.compare(Result.read(generated), Result.read(real))
     elsewhere.with_suffix(".parquet").unlink()
-    with pytest.raises(SpurbenchError, match=r"parquet is missing or changed.*spurbench eval"):
-        compare.compare(elsewhere, elsewhere)
-    found = compare.compare(folder / "00.json", folder / "01.json")
+    with pytest.raises(SpurbenchError, match=r"parquet is missing; .*spurbench eval"):
+        compare.compare(Result.read(elsewhere), Result.read(elsewhere))
+    found = compare.compare(Result.read(folder / "00.json"), Result.read(folder / "01.json"))
     with pytest.raises(SpurbenchError, match="is not the dataset that was measured"):
         compare.write(found, tmp_path / "out", str(tmp_path / "other"))
     assert not (tmp_path / "out").exists()

@@ -5,6 +5,7 @@ import json
 import shutil
 import threading
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +21,24 @@ from spurbench.classifiers.load import load_classifier
 from spurbench.core.environment import choose_device
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.imagenet import imagenet_wnids
-from spurbench.evaluation import evaluate as evaluate_module
 from spurbench.evaluation import panel
-from spurbench.evaluation.evaluate import evaluate, evaluate_each, summarise
+from spurbench.evaluation import predict as predict_module
+from spurbench.evaluation.evaluate import (
+    EvaluationRequest,
+    Failed,
+    Measured,
+    evaluate,
+    evaluate_each,
+    measure,
+)
+from spurbench.evaluation.members import Member, members
 from spurbench.evaluation.predict import predict
 from spurbench.evaluation.results import Result
+from spurbench.evaluation.summary import summarise
 from spurbench.images import pixels as pixels_module
 from spurbench.images.pixels import PixelStore
 from spurbench.images.sources import open_images, open_positives
-from spurbench.recipe.load import read_recipe
 
-REGISTRY = read_recipe("sd15").classes
 HUMMINGBIRD = "spurious_class_094_hummingbird_component_2"
 KOALA = "spurious_class_105_koala_component_3"
 
@@ -100,10 +108,13 @@ def test_out_of_memory_halves_the_batch_and_says_so(classifier, images, monkeypa
 
 
 def test_the_parquet_lets_one_recompute_the_result(classifier, images, tmp_path):
-    result, path, stored = evaluate(classifier, images, REGISTRY, tmp_path)
-    assert not stored
+    measured = evaluate(classifier, EvaluationRequest(images), tmp_path)
+    result, path = measured.result, measured.path
+    assert not measured.stored
     frame = pd.read_parquet(path.with_suffix(".parquet"))
-    assert summarise(frame, REGISTRY) == result.splits["real"]
+    assert summarise(frame) == result.splits["real"]
+    pd.testing.assert_frame_equal(result.answers, frame)
+    pd.testing.assert_frame_equal(Result.read(path).answers, frame)
     by_class = frame.assign(fooled=frame["rank"] == 1).groupby("class_index")
     assert result.summary.spurious_accuracy == pytest.approx(by_class["fooled"].mean().mean())
     assert result.summary.mean_probability == pytest.approx(by_class["probability"].mean().mean())
@@ -114,7 +125,7 @@ def test_the_parquet_lets_one_recompute_the_result(classifier, images, tmp_path)
 
 def test_a_classifier_that_always_answers_a_class_gets_it_all(images, tmp_path):
     always = load_classifier(str(save_toy_classifier(tmp_path / "c", favourite=105, seed=0)))
-    result, _, _ = evaluate(always, images, REGISTRY, tmp_path / "r")
+    result = measure(always, EvaluationRequest(images))
     shares = {c.name: c.spurious_accuracy for c in result.splits["real"].classes}
     assert shares == {"hummingbird": 0.0, "koala": 1.0}
     assert result.summary.spurious_accuracy == 0.5  # macro: 4 of 13 images would be 0.31
@@ -124,21 +135,23 @@ def test_a_classifier_that_always_answers_a_class_gets_it_all(images, tmp_path):
 def test_an_unchanged_measurement_is_answered_from_the_store(
     classifier, images, tmp_path, monkeypatch
 ):
-    first, path, _ = evaluate(classifier, images, REGISTRY, tmp_path)
+    request = EvaluationRequest(images)
+    first = evaluate(classifier, request, tmp_path)
     calls = []
-    original = evaluate_module.predict
+    original = predict_module.predict
     monkeypatch.setattr(
-        evaluate_module, "predict", lambda *a, **k: calls.append(1) or original(*a, **k)
+        predict_module, "predict", lambda *a, **k: calls.append(1) or original(*a, **k)
     )
-    again, same, stored = evaluate(classifier, images, REGISTRY, tmp_path)
-    assert (again, same, stored, calls) == (first, path, True, [])
-    _, _, stored = evaluate(classifier, images, REGISTRY, tmp_path, force=True)
-    assert (stored, len(calls)) == (False, 1)
+    again = evaluate(classifier, request, tmp_path)
+    assert (again, calls) == (Measured(first.result, first.path, stored=True), [])
+    assert not evaluate(classifier, request, tmp_path, force=True).stored
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("damage", ["parquet missing", "parquet changed", "json cut"])
 def test_a_stored_result_that_is_not_whole_is_measured_again(classifier, images, tmp_path, damage):
-    first, path, _ = evaluate(classifier, images, REGISTRY, tmp_path)
+    first = evaluate(classifier, EvaluationRequest(images), tmp_path)
+    path = first.path
     match damage:
         case "parquet missing":
             path.with_suffix(".parquet").unlink()
@@ -146,21 +159,31 @@ def test_a_stored_result_that_is_not_whole_is_measured_again(classifier, images,
             path.with_suffix(".parquet").write_bytes(b"other")
         case "json cut":
             path.write_bytes(path.read_bytes()[:100])
-    again, same, stored = evaluate(classifier, images, REGISTRY, tmp_path)
-    assert (same, stored, again.summary) == (path, False, first.summary)
+    again = evaluate(classifier, EvaluationRequest(images), tmp_path)
+    assert (again.path, again.stored) == (path, False)
+    assert again.result.summary == first.result.summary
 
 
-def test_another_model_dataset_or_preprocessing_is_another_result(classifier, images, tmp_path):
+def test_another_model_dataset_preprocessing_or_name_is_another_result(
+    classifier, images, tmp_path
+):
     other = load_classifier(str(save_toy_classifier(tmp_path / "toy", favourite=None, seed=5)))
     save_noise_images(tmp_path / "more" / HUMMINGBIRD, 3, 7)
     more = open_images(str(tmp_path / "more"))
+    renamed = replace(
+        images, records=tuple(replace(r, spurious_feature="red flower") for r in images.records)
+    )
     paths = {
-        evaluate(classifier, images, REGISTRY, tmp_path / "r")[1],
-        evaluate(other, images, REGISTRY, tmp_path / "r")[1],
-        evaluate(classifier, more, REGISTRY, tmp_path / "r")[1],
-        evaluate(classifier, images, REGISTRY, tmp_path / "r", preprocess="model")[1],
+        evaluate(asked, request, tmp_path / "r").path
+        for asked, request in (
+            (classifier, EvaluationRequest(images)),
+            (other, EvaluationRequest(images)),
+            (classifier, EvaluationRequest(more)),
+            (classifier, EvaluationRequest(images, preprocess="model")),
+            (classifier, EvaluationRequest(renamed)),
+        )
     }
-    assert len(paths) == 4
+    assert len(paths) == 5
 
 
 def test_positives_add_scores(classifier, images, tmp_path):
@@ -168,11 +191,11 @@ def test_positives_add_scores(classifier, images, tmp_path):
     for index, count in ((94, 5), (105, 3), (7, 2)):
         save_noise_images(tmp_path / "p" / wnids[index], count, index)
     shown = open_positives(tmp_path / "p")
-    result, path, _ = evaluate(classifier, images, REGISTRY, tmp_path / "r", positives=shown)
+    result = measure(classifier, EvaluationRequest(images, positives=shown))
     classes = {c.name: c for c in result.splits["real"].classes}
     assert {name: c.positives for name, c in classes.items()} == {"hummingbird": 5, "koala": 3}
     assert result.summary.n == 13
-    frame = pd.read_parquet(path.with_suffix(".parquet"))
+    frame = result.answers
     assert (frame["source"] == "positive").sum() == 8  # class 7 is not measured
     koala = frame[frame["class_index"] == 105]
     true, spurious = (koala.loc[koala["source"] == s, "probability"] for s in ("positive", "real"))
@@ -184,13 +207,12 @@ def test_positives_add_scores(classifier, images, tmp_path):
 def test_positives_must_have_every_class(classifier, images, tmp_path):
     save_noise_images(tmp_path / "p" / imagenet_wnids()[94], 2, 0)
     with pytest.raises(SpurbenchError, match="no readable images of 1 classes: koala"):
-        evaluate(classifier, images, REGISTRY, tmp_path, positives=open_positives(tmp_path / "p"))
+        EvaluationRequest(images, positives=open_positives(tmp_path / "p"))
 
 
 def test_the_json_holds_numbers_and_says_what_was_used(classifier, images, tmp_path):
-    _, path, _ = evaluate(classifier, images, REGISTRY, tmp_path)
+    path = evaluate(classifier, EvaluationRequest(images), tmp_path).path
     document = json.loads(path.read_text())
-    assert next(iter(document)) == "schema" or "summary" in document
     assert document["schema"] == "spurbench.result/1"
     for key in ("spurious_accuracy", "top5", "mean_probability"):
         assert isinstance(document["summary"][key], float)
@@ -221,18 +243,18 @@ def test_several_classifiers_decode_each_image_once_and_give_the_same_numbers(
     found = open_images(str(spoilt), decode=False)
     alone = {}
     for spec in specs:
-        _, path, _ = evaluate(load_classifier(spec), found, REGISTRY, tmp_path / "alone")
+        path = evaluate(load_classifier(spec), EvaluationRequest(found), tmp_path / "alone").path
         alone[path.name] = path
     decoded = []
     real = pixels_module.decode_rgb
     monkeypatch.setattr(
         pixels_module, "decode_rgb", lambda data: decoded.append(data) or real(data)
     )
-    members = panel.members(specs, None, None, torch.device("cpu"))
-    measured = list(evaluate_each(members, found, REGISTRY, tmp_path / "both", batch_size=5))
+    request = EvaluationRequest(found, batch_size=5)
+    measured = list(evaluate_each(members(specs, None, None), request, tmp_path / "both"))
     assert len(decoded) == 13
     for one in measured:
-        assert one.error is None and not one.stored
+        assert not one.stored
         assert {d.path for d in one.result.damaged} == {f"{KOALA}/1.png", f"{KOALA}/3.png"}
         assert one.result.summary.n == 11
         mine = pd.read_parquet(one.path.with_suffix(".parquet"))
@@ -246,27 +268,29 @@ def test_several_classifiers_give_the_same_bytes_as_each_alone(images, tmp_path)
     specs = [
         str(save_toy_classifier(tmp_path / n, favourite=None, seed=s)) for s, n in enumerate("ab")
     ]
-    members = panel.members(specs, None, None, torch.device("cpu"))
-    together = list(evaluate_each(members, images, REGISTRY, tmp_path / "both", batch_size=4))
+    request = EvaluationRequest(images, batch_size=4)
+    together = list(evaluate_each(members(specs, None, None), request, tmp_path / "both"))
     for one in together:
-        _, path, _ = evaluate(
-            load_classifier(one.spec), images, REGISTRY, tmp_path / "alone", batch_size=4, workers=0
-        )
+        path = evaluate(
+            load_classifier(one.result.classifier.spec),
+            replace(request, workers=0),
+            tmp_path / "alone",
+        ).path
         assert path.name == one.path.name
         alone = path.with_suffix(".parquet").read_bytes()
         assert alone == one.path.with_suffix(".parquet").read_bytes()
 
 
 def test_the_panel_decodes_each_image_once(images, tmp_path, monkeypatch):
-    members = [
+    asked = [
         load_classifier(str(save_toy_classifier(tmp_path / n, favourite=None, seed=s)))
         for s, n in enumerate("abc")
     ]
-    expected = [predict(member, images.records) for member in members]
+    expected = [predict(classifier, images.records) for classifier in asked]
     decoded = []
     real = pixels_module.decode_rgb
     monkeypatch.setattr(pixels_module, "decode_rgb", lambda data: decoded.append(1) or real(data))
-    answers = panel.ask(members, images.records)
+    answers = panel.ask(asked, images.records)
     assert len(decoded) == len(images.records)
     for position, member in enumerate(expected):
         assert [a[position].probability for a in answers] == member.probability.tolist()
@@ -308,32 +332,35 @@ def test_damaged_images_are_no_part_of_the_measured_set(classifier, images, fold
     shutil.copytree(folder, spoilt)
     (spoilt / KOALA / "junk.png").write_bytes(b"text")
     found = open_images(str(spoilt), decode=False)
-    result, _, _ = evaluate(classifier, found, REGISTRY, tmp_path / "r")
+    result = measure(classifier, EvaluationRequest(found))
     assert result.dataset.fingerprint == images.info.fingerprint
     assert found.info.fingerprint != images.info.fingerprint
     assert [d.path for d in result.damaged] == [f"{KOALA}/junk.png"]
 
 
-def test_a_crash_of_one_classifier_does_not_lose_the_others(images, tmp_path):
-    good = load_classifier(str(save_toy_classifier(tmp_path / "good", favourite=94, seed=0)))
+def test_a_crash_of_one_classifier_does_not_lose_the_others(images, tmp_path, monkeypatch):
+    good = str(save_toy_classifier(tmp_path / "good", favourite=94, seed=0))
+    load = Member.load
 
-    def crash():
-        raise RuntimeError("shapes differ\nat line 3")
+    def crash(member, device):
+        if member.spec == "crash":
+            raise RuntimeError("shapes differ\nat line 3")
+        return load(member, device)
 
-    first, second, third = evaluate_each(
-        {"a": lambda: good, "b": crash, "c": lambda: good}, images, REGISTRY, tmp_path / "r"
-    )
-    assert second.error == "RuntimeError: shapes differ"
-    assert (first.error, third.error, third.stored) == (None, None, True)
+    monkeypatch.setattr(Member, "load", crash)
+    asked = [Member(spec, spec) for spec in (good, "crash", good)]
+    first, second, third = evaluate_each(asked, EvaluationRequest(images), tmp_path / "r")
+    assert second == Failed("crash", "RuntimeError: shapes differ")
+    assert (first.stored, third.stored) == (False, True)
 
 
 def test_results_that_can_not_be_written_are_known_before_the_measuring(
     classifier, images, tmp_path, monkeypatch
 ):
     (tmp_path / "file").write_text("x")
-    monkeypatch.setattr(evaluate_module, "predict", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr(predict_module, "predict", lambda *_, **__: pytest.fail("measured"))
     with pytest.raises(SpurbenchError, match=r"results can't be written to .*Not a directory"):
-        evaluate(classifier, images, REGISTRY, tmp_path / "file" / "r")
+        evaluate(classifier, EvaluationRequest(images), tmp_path / "file" / "r")
 
 
 @pytest.mark.parametrize("workers", [0, 3])
@@ -358,9 +385,9 @@ def test_decoding_in_threads_leaves_the_warning_filters_alone(images, classifier
 
 def test_one_classifier_that_fails_does_not_stop_the_others(images, tmp_path):
     good = str(save_toy_classifier(tmp_path / "good", favourite=94, seed=0))
-    members = panel.members(["resnet5000", good], None, None, torch.device("cpu"))
-    first, second = evaluate_each(members, images, REGISTRY, tmp_path / "r")
-    assert "nearest:" in first.error and first.result is None
+    asked = members(["resnet5000", good], None, None)
+    first, second = evaluate_each(asked, EvaluationRequest(images), tmp_path / "r")
+    assert isinstance(first, Failed) and "nearest:" in first.reason
     assert second.result.summary.n == 13 and second.path.is_file()
 
 
@@ -369,7 +396,7 @@ def test_images_that_are_all_damaged_are_an_error(classifier, tmp_path):
     (tmp_path / "d" / HUMMINGBIRD / "0.png").write_bytes(b"text")
     found = open_images(str(tmp_path / "d"), decode=False)
     with pytest.raises(SpurbenchError, match=r"all 1 images are damaged; .*0\.png"):
-        evaluate(classifier, found, REGISTRY, tmp_path / "r")
+        measure(classifier, EvaluationRequest(found))
 
 
 def test_a_panel_file_lists_classifiers_from_its_own_folder(tmp_path):
@@ -380,9 +407,9 @@ def test_a_panel_file_lists_classifiers_from_its_own_folder(tmp_path):
     save_file(model.state_dict(), weights)
     file = tmp_path / "p" / "panel.toml"
     file.write_text(f'classifiers = ["{toy}", "resnet10t=weights.safetensors"]')
-    members = panel.members([], file, None, torch.device("cpu"))
-    assert [load().info.architecture for load in members.values()] == ["resnet10t"] * 2
-    assert members["resnet10t=weights.safetensors"]().info.checkpoint == "weights.safetensors"
+    loaded = [member.load("cpu") for member in members([], file, None)]
+    assert [classifier.info.architecture for classifier in loaded] == ["resnet10t"] * 2
+    assert loaded[1].info.checkpoint == "weights.safetensors"
 
 
 @pytest.mark.parametrize(
@@ -391,7 +418,7 @@ def test_a_panel_file_lists_classifiers_from_its_own_folder(tmp_path):
         ([], None, "give --model SPEC or --panel FILE"),
         (["a", "a"], None, "a is asked for twice"),
         ([], "classifiers = [", "is not valid TOML"),
-        ([], 'models = ["a"]', "unknown key 'models'|classifiers"),
+        ([], 'models = ["a"]', "panel.toml: key 'classifiers' is missing"),
         ([], "classifiers = []", "classifiers: .*at least 1"),
     ],
 )
@@ -400,10 +427,10 @@ def test_faults_of_a_panel_are_one_line(tmp_path, specs, text, message):
     if text:
         file.write_text(text)
     with pytest.raises(SpurbenchError, match=message) as error:
-        panel.members(specs, file, None, torch.device("cpu"))
+        members(specs, file, None)
     assert "\n" not in str(error.value)
 
 
 def test_one_checkpoint_is_not_taken_for_two_classifiers(tmp_path):
     with pytest.raises(SpurbenchError, match="--model SPEC=CHECKPOINT"):
-        panel.members(["a", "b"], None, tmp_path / "w.pt", torch.device("cpu"))
+        members(["a", "b"], None, tmp_path / "w.pt")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from spurbench.classifiers.classifier import ClassifierInfo, Preprocessing
+from spurbench.classifiers.info import ClassifierInfo, Preprocessing
 from spurbench.core.errors import SpurbenchError
 from spurbench.evaluation.results import (
     ClassResult,

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from makers.measured import CLASSES, OTHER, save_dataset, save_result
-from spurbench.classifiers.classifier import ClassifierInfo
+from spurbench.classifiers.info import ClassifierInfo
 from spurbench.core.errors import SpurbenchError
+from spurbench.evaluation.metrics import wilson_interval
 from spurbench.evaluation.results import Result
 from spurbench.leaderboard import entries, lineage
 from spurbench.leaderboard.entries import Entry
+from spurbench.recipe.load import read_recipe
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def test_without_its_parquet_a_result_has_no_answers_and_that_is_said(result, ca
     assert "is not the one that" in caplog.text
     parquet.unlink()
     assert entries.read(result).answers == {}
-    assert "no 00.parquet beside it" in caplog.text
+    assert "00.parquet is missing" in caplog.text
 
 
 def test_a_parquet_is_looked_for_beside_its_result_only(result, tmp_path):
@@ -200,3 +203,21 @@ def test_own_weights_are_not_those_of_the_tag_and_a_config_may_say_theirs():
     assert lineage.training_data(own) == "unknown"
     said = info("folder", "mine", "resnet10t", training_data="biased scenes")
     assert lineage.training_data(said) == "biased scenes"
+
+
+PUBLISHED = sorted((Path(__file__).parents[2] / "leaderboards").glob("*/*.json"))
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_published_entries_name_the_dataset_s_own_features_and_follow_from_the_answers(path):
+    entry = entries.read(path)
+    pairs = read_recipe("mini").classes.by_index()
+    for split, part in entry.splits.items():
+        for c, answers in zip(part.classes, entry.answers[split], strict=True):
+            assert (c.name, c.spurious_feature) == (
+                pairs[c.index].name,
+                pairs[c.index].spurious_feature,
+            )
+            low, high = wilson_interval(int(answers.fooled.sum()), c.n)
+            interval = c.spurious_accuracy_interval
+            assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-12)

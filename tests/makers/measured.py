@@ -14,16 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from spurbench.classifiers.classifier import ClassifierInfo, Preprocessing
+from spurbench.classifiers.info import ClassifierInfo, Preprocessing
 from spurbench.core.identity import file_sha256
 from spurbench.core.imagenet import imagenet_names, imagenet_wnids
-from spurbench.evaluation.evaluate import BOOTSTRAP, summarise
-from spurbench.evaluation.results import Result
+from spurbench.evaluation.results import BOOTSTRAP, Result
+from spurbench.evaluation.summary import summarise
 from spurbench.images.records import ImageSet
 from spurbench.images.sources import open_images
-from spurbench.recipe.load import read_recipe
 
 CLASSES = (94, 565, 105)
+FEATURES = {94: "red flower", 565: "graffiti"}
+"""What the datasets made here call the features; of class 105 none is named."""
 OTHER = 7  # what a classifier answers that is not fooled
 
 
@@ -54,18 +55,17 @@ def save_dataset(
                 rows.append(
                     {
                         "image": {"bytes": buffer.getvalue(), "path": None},
+                        "image_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
                         "class_index": index,
                         "source": split,
                         "file_name": f"{split}/{index}/{i}.png",
                         "class_name": imagenet_names()[index],
-                        "spurious_feature": None,
-                        "image_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
+                        "spurious_feature": FEATURES.get(index),
                     }
                 )
         pq.write_table(pa.Table.from_pylist(rows), folder / f"data/{split}-00000.parquet")
-    (folder / "spurbench.json").write_text(
-        json.dumps({"schema": "spurbench.dataset/1", "name": name, "version": version})
-    )
+    manifest = {"schema": "spurbench.dataset/1", "name": name, "version": version}
+    (folder / "spurbench.json").write_text(json.dumps(manifest))
     return open_images(str(folder))
 
 
@@ -110,7 +110,8 @@ def save_result(
                     "path": record.path,
                     "source": split,
                     "class_index": index,
-                    "class_name": imagenet_names()[index],
+                    "class_name": record.class_name,
+                    "spurious_feature": record.spurious_feature,
                     "prediction": index if is_fooled else OTHER,
                     "predicted_wnid": imagenet_wnids()[index if is_fooled else OTHER],
                     "probability": rng.uniform(0.6, 0.99) if is_fooled else rng.uniform(0, 0.3),
@@ -118,8 +119,7 @@ def save_result(
                 }
             )
     frame = pd.DataFrame(rows)
-    registry = read_recipe("sd15").classes
-    splits = {s: summarise(frame[frame["source"] == s], registry) for s in shares}
+    splits = {s: summarise(frame[frame["source"] == s]) for s in shares}
     if renamed:
         splits = {
             split: part.model_copy(
@@ -160,6 +160,6 @@ def save_result(
         predictions_sha256=file_sha256(folder / f"{stem}.parquet"),
         environment={"device": "cpu"},
         created="2024-02-13T00:00:00+00:00",
-    )
+    ).with_answers((folder / f"{stem}.parquet").read_bytes())
     result.write(folder / f"{stem}.json")
     return folder / f"{stem}.json"

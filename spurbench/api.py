@@ -1,0 +1,287 @@
+"""What ``import spurbench`` offers; the commands of the same names do the same.
+
+Nothing heavy is imported before a function is called that needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from spurbench.core.errors import SpurbenchError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor, nn
+
+    from spurbench.build.stages import Built
+    from spurbench.classifiers.classifier import Classifier
+    from spurbench.classifiers.info import Mode
+    from spurbench.evaluation.compare import Comparison
+    from spurbench.evaluation.results import Result
+    from spurbench.images.records import ImageSet
+    from spurbench.leaderboard.boards import Board
+
+    Transform = Callable[[Image.Image], Tensor]
+
+StrPath = str | PathLike[str]
+
+
+def load_classifier(
+    model: str | nn.Module,
+    *,
+    checkpoint: StrPath | None = None,
+    transform: Transform | None = None,
+    labels: Sequence[str | int] | None = None,
+    name: str | None = None,
+    device: str = "auto",
+) -> Classifier:
+    """Load a classifier to measure, or make one of a network.
+
+    Args:
+        model: a SPEC as ``spurbench eval --model`` takes it (a timm name, ``torchvision:ARCH``,
+            ``mini:NAME``, a folder, ...; ``SPEC=CHECKPOINT`` for local weights), or any network
+            from normalised pixels to logits.
+        checkpoint: local weights of the architecture that a SPEC names.
+        transform: of a network: from an RGB image to its input (3, height, width). None resizes to
+            what a timm network says of itself, else to 224 pixels with ImageNet's normalisation.
+        labels: of a network, for a head that is not ImageNet's: WordNet ids, names or indices of
+            ImageNet-1k, an output each.
+        name: of a network, in results; not that of published weights. None takes its class's name.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        SpurbenchError: if it can't be loaded, or an argument does not go with it.
+    """
+    from spurbench.core.environment import choose_device
+    from spurbench.evaluation.members import Member
+
+    if isinstance(model, str):
+        _refuse_for_spec(transform=transform, labels=labels, name=name)
+        if checkpoint is None:
+            return Member.parse(model).load(choose_device(device))
+        return Member(model, model, Path(checkpoint)).load(choose_device(device))
+    from spurbench.classifiers.module import from_module
+
+    if checkpoint is not None:
+        raise SpurbenchError(
+            "checkpoint goes with a SPEC; load the weights into the network itself"
+        )
+    own = type(model).__name__ if name is None else name
+    made = from_module(model, name=own, transform=transform, labels=labels)
+    return made.to(choose_device(device))
+
+
+def open_images(data: StrPath, split: Literal["real", "generated", "all"] = "all") -> ImageSet:
+    """Open images to measure classifiers on.
+
+    Args:
+        data: a folder in the Spurious ImageNet layout, a dataset that ``spurbench build`` made, or
+            a hub dataset id.
+        split: which images.
+
+    Raises:
+        SpurbenchError: if there is no such data, split or layout.
+    """
+    from spurbench.images import sources
+
+    return sources.open_images(fspath(data), split, decode=False)
+
+
+def open_positives(folder: StrPath) -> ImageSet:
+    """Open images that truly show their classes, a folder for each, as ImageNet's validation set.
+
+    Raises:
+        SpurbenchError: if there are none.
+    """
+    from spurbench.images import sources
+
+    return sources.open_positives(Path(folder), decode=False)
+
+
+def evaluate(
+    model: str | nn.Module,
+    data: StrPath | ImageSet,
+    *,
+    positives: StrPath | ImageSet | None = None,
+    transform: Transform | None = None,
+    labels: Sequence[str | int] | None = None,
+    name: str | None = None,
+    preprocess: Mode = "whole",
+    device: str = "auto",
+    output: StrPath | None = None,
+) -> Result:
+    """Measure how often images that show only a spurious feature are called its class.
+
+    Args:
+        model: a SPEC or a network, see :func:`load_classifier`; or what that returned, which then
+            runs where it is.
+        data: see :func:`open_images`; or what that returned.
+        positives: see :func:`open_positives`; or what that returned. Adds AUROC and average
+            precision.
+        transform: see :func:`load_classifier`.
+        labels: see :func:`load_classifier`.
+        name: see :func:`load_classifier`.
+        preprocess: ``whole``: the short side to the input size, bicubic, then the centre crop, as
+            the authors of Spurious ImageNet do; ``model``: the model's own evaluation transform.
+        device: see :func:`load_classifier`.
+        output: folder of results, as of ``spurbench eval``, where a stored result of the same
+            measurement is found. None measures, and writes nothing.
+
+    Returns:
+        The result; ``to_frame()`` has its classes, ``answers`` every image.
+
+    Raises:
+        SpurbenchError: if a model or data can't be loaded or don't go together.
+    """
+    from spurbench.evaluation import evaluate as evaluation
+    from spurbench.evaluation.members import Member
+    from spurbench.images.records import ImageSet
+
+    request = evaluation.EvaluationRequest(
+        images=data if isinstance(data, ImageSet) else open_images(data),
+        positives=positives
+        if positives is None or isinstance(positives, ImageSet)
+        else open_positives(positives),
+        preprocess=preprocess,
+    )
+    if isinstance(model, str) and output is not None:
+        _refuse_for_spec(transform=transform, labels=labels, name=name)
+        return evaluation.evaluate_member(
+            Member.parse(model), request, Path(output), device=device
+        ).result
+    from spurbench.classifiers.classifier import Classifier
+
+    if isinstance(model, Classifier):
+        _refuse_for_spec(transform=transform, labels=labels, name=name)
+        classifier = model
+    else:
+        classifier = load_classifier(
+            model, transform=transform, labels=labels, name=name, device=device
+        )
+    if output is None:
+        return evaluation.measure(classifier, request)
+    return evaluation.evaluate(classifier, request, Path(output)).result
+
+
+def compare(a: Result | StrPath, b: Result | StrPath, *, images: int = 24) -> Comparison:
+    """Compare two results, image by image; differences are B minus A.
+
+    Args:
+        a: a result, or its JSON with the parquet beside it.
+        b: the other, of the same images.
+        images: how many of the images on which they differ most to list.
+
+    Raises:
+        SpurbenchError: if they are of other images, or the answers of one are lost.
+    """
+    from spurbench.evaluation import compare as comparing
+    from spurbench.evaluation.results import Result
+
+    first, second = (r if isinstance(r, Result) else Result.read(Path(r)) for r in (a, b))
+    return comparing.compare(first, second, images=images)
+
+
+def leaderboard(
+    results: Sequence[Result | StrPath],
+    *,
+    output: StrPath | None = None,
+    data: Sequence[StrPath] = (),
+    samples: int = 6,
+) -> list[Board]:
+    """Rank classifiers; a lower spurious accuracy is better.
+
+    Args:
+        results: results, or JSONs and folders of them.
+        output: publish an entry for each, tables and a page here, as ``spurbench leaderboard
+            build`` does. None writes nothing.
+        data: the datasets that were measured, for sample images on the page.
+        samples: of each class and split.
+
+    Returns:
+        The boards of ``results``, one for each dataset.
+
+    Raises:
+        SpurbenchError: if a result can't be read, two contradict each other, or there is none.
+    """
+    from spurbench.evaluation.results import Result
+    from spurbench.leaderboard import boards, page
+
+    given = [r if isinstance(r, Result) else Path(r) for r in results]
+    if output is not None:
+        page.build(given, [fspath(d) for d in data], Path(output), samples=samples)
+    return boards.boards(boards.read(given))
+
+
+def build(
+    recipe: str = "mini",
+    *,
+    classes: str = "all",
+    data: StrPath | None = None,
+    overrides: Sequence[str] = (),
+    output: StrPath | None = None,
+    work: StrPath | None = None,
+    version: str = "1.0.0",
+    previous: StrPath | None = None,
+    note: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    force: bool = False,
+) -> Built:
+    """Fine-tune per class, generate, check, and write a versioned dataset.
+
+    Args:
+        recipe: ``mini``, ``sd15``, or a folder with ``recipe.toml`` and ``classes.toml``.
+        classes: ``all``, ``paper``, or class names and indices separated by commas.
+        data: the Spurious ImageNet folder, for recipes without images of their own.
+        overrides: ``section.key=value`` strings, as ``--set``.
+        output: the dataset's folder; None: ``out/spurbench-RECIPE-VERSION``.
+        work: the folder of finished stages; None: ``.stages/RECIPE`` beside the output.
+        version: of the dataset.
+        previous: folder of the version before, whose changelog goes on.
+        note: for the changelog, what is new.
+        seed: of everything random.
+        device: see :func:`load_classifier`.
+        force: make every stage again.
+
+    Returns:
+        What was made, what took how long, and which classes failed.
+
+    Raises:
+        SpurbenchError: before any work, if something is missing or wrong.
+    """
+    from spurbench.build.build import build as run
+    from spurbench.build.stages import BuildRequest
+    from spurbench.core.environment import choose_device
+    from spurbench.recipe.load import read_recipe
+
+    read = read_recipe(recipe, overrides)
+    folder = (
+        Path(output) if output is not None else Path("out") / f"spurbench-{read.name}-{version}"
+    )
+    return run(
+        BuildRequest(
+            recipe=read,
+            classes=read.classes.select(classes),
+            data=Path(data) if data is not None else None,
+            output=folder,
+            work=Path(work) if work is not None else folder.parent / ".stages" / read.name,
+            version=version,
+            seed=seed,
+            device=choose_device(device),
+            force=force,
+            previous=Path(previous) if previous is not None else None,
+            note=note,
+        )
+    )
+
+
+def _refuse_for_spec(**arguments: Any) -> None:
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        raise SpurbenchError(
+            f"{', '.join(given)} can be given for a network only; a SPEC and a loaded classifier "
+            "have their own"
+        )
