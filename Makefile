@@ -71,7 +71,7 @@ check: $(VENV)/.installed-dev ## Lint, format and types
 	$(BIN)/mypy
 
 docs: $(VENV)/.installed-docs ## Make the documentation's site in site/; a broken link fails
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 leaderboard: $(VENV)/.installed ## Publish the embedded dataset's leaderboard: train more classifiers, evaluate all, render leaderboards/
 	$(BIN)/spurbench build --classes all --output $(DATASET)

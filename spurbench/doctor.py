@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from spurbench import __version__
 from spurbench.core.checks import Check, Status
 from spurbench.core.environment import PACKAGES
+from spurbench.core.errors import reason
 from spurbench.core.identity import file_sha256
 from spurbench.core.resources import builders
 from spurbench.recipe.load import read_recipe
@@ -85,8 +86,7 @@ def _guarded(name: str, probe: Probe, status: Status) -> Sequence[Check]:
     try:
         return probe()
     except Exception as error:  # a doctor must not fall ill itself
-        reason = next(iter(str(error).splitlines()), "")
-        return [Check(name, status, f"{type(error).__name__}: {reason}")]
+        return [Check(name, status, f"{type(error).__name__}: {reason(error)}")]
 
 
 def _packages() -> list[Check]:
@@ -138,9 +138,8 @@ def _torchvision() -> Check:
     try:
         import torchvision
     except Exception as error:  # a build for another torch fails in many ways
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         hint = "install torch and torchvision together, from the same index"
-        return Check("torchvision import", "fail", reason, hint)
+        return Check("torchvision import", "fail", reason(error), hint)
     return Check("torchvision import", "ok", f"fits torch ({torchvision.__version__})")
 
 

@@ -65,7 +65,7 @@ class StageStore:
                 again, with what it left there, to go on from.
 
         Raises:
-            Whatever ``make`` raises; the partial folder then stays for the next run.
+            Exception: whatever ``make`` raises; the partial folder then stays for the next run.
         """
         identity = fingerprint({"stage": name, **inputs})
         final = self.root / subject / f"{name}-{identity[:16]}"

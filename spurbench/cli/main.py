@@ -18,6 +18,7 @@ from spurbench.cli.evaluate import compare, evaluate, select
 from spurbench.cli.leaderboard import leaderboard
 from spurbench.cli.mini import mini
 from spurbench.core.errors import SpurbenchError, reason
+from spurbench.core.text import printable
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -39,7 +40,7 @@ class _Commands(click.Group):
         except click.exceptions.NoArgsIsHelpError:
             raise
         except click.ClickException as error:
-            vars(error)["message"] = terminal.visible(error.message)
+            vars(error)["message"] = printable(error.message)
             raise
         except (click.exceptions.Exit, click.Abort):
             raise
@@ -56,7 +57,7 @@ class _Commands(click.Group):
                 raise
             said = str(error) if isinstance(error, SpurbenchError) else endings.explained(error)
             raise click.ClickException(
-                terminal.visible(
+                printable(
                     said
                     or f"{type(error).__name__}: {reason(error)} (unexpected; --debug before the "
                     "command shows where, please report it)"

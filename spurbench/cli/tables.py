@@ -147,11 +147,11 @@ def show(*renderables: Any) -> None:
     """
     from rich.console import Console
 
-    from spurbench.cli.terminal import visible
+    from spurbench.core.text import printable
 
     class Plain(Console):
         def render_str(self, text: str, **settings: Any) -> Text:
-            return super().render_str(visible(text), **settings)
+            return super().render_str(printable(text), **settings)
 
         def on_broken_pipe(self) -> None:
             raise  # where rich would end the program with a status of its own

@@ -14,25 +14,16 @@ import click
 from spurbench.core.text import printable
 
 
-def visible(text: object) -> str:
-    """Text on one line, with what is no printable character shown as in Python's literals.
-
-    A file's name may hold a line break, an escape sequence or bytes that are no text. Shown as
-    ``\\n``, ``\\x1b`` and ``\\udcff`` they can neither style the terminal nor pass for our lines.
-    """
-    return printable(str(text))
-
-
 def say(line: str, *, error: bool = False) -> None:
     """Print one line that may hold names from outside; ``error``: to standard error."""
-    click.echo(visible(line), err=error)
+    click.echo(printable(line), err=error)
 
 
 class _OneLine(logging.Formatter):
     """A message is one line; a traceback, with ``--debug``, follows as it is."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        return visible(record.message)
+        return printable(record.message)
 
 
 def set_up(*, debug: bool, quiet: bool) -> None:

@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow.parquet as pq
 
 from spurbench.core import atomic
@@ -176,6 +175,8 @@ def _hashes(dataset: _Dataset) -> str:
 
 
 def _schema(dataset: _Dataset) -> str:
+    import datasets
+
     expected = features(dataset.manifest.quality)
     files = 0
     for part in dataset.manifest.counts:
@@ -267,6 +268,8 @@ def _images(dataset: _Dataset) -> str:
 
 def _card(dataset: _Dataset) -> str:
     """The YAML against the manifest: what the loader and the hub go by."""
+    import datasets
+
     manifest, front = dataset.manifest, dataset.front
     configs = {entry.get("config_name"): entry for entry in front.get("configs") or []}
     infos = {entry.get("config_name"): entry for entry in front.get("dataset_info") or []}
@@ -328,6 +331,8 @@ def _loads(dataset: _Dataset) -> str:
 
 
 def _loaded(dataset: _Dataset) -> str:
+    import datasets
+
     folder, manifest = dataset.folder, dataset.manifest
     expected = _by_config(manifest.counts)
     for config, counts in expected.items():

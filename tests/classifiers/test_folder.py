@@ -16,6 +16,8 @@ from spurbench.classifiers.load import load_classifier
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.resources import builders
 
+pytestmark = pytest.mark.robustbench  # timm 1.0.9, which it pins, unpickles what it is pointed to
+
 
 class Sprung:
     """What makes a file when it is unpickled."""

@@ -163,7 +163,10 @@ ONE_LINERS = {
         ["eval", "--model", "resnet18=TOY/one/model.safetensors", "--data", "REAL"],
         "does not fit",
     ),
-    "head of another width": (["eval", "--model", "TOY/detector", "--data", "REAL"], "outputs"),
+    "head of another width": (
+        ["eval", "--model", "TOY/detector", "--data", "REAL"],
+        "is a class of ImageNet-1k",
+    ),
     "checkpoint for many": (
         ["eval", "--model", "a", "--model", "b", "--checkpoint", "c.pt", "--data", "REAL"],
         "--model SPEC=CHECKPOINT",
@@ -255,7 +258,10 @@ def test_a_damaged_dataset_is_named(toy, tmp_path):
         (tmp_path / name / "data").mkdir(parents=True)
         (tmp_path / name / "spurbench.json").write_text(content)
         (tmp_path / name / "data" / "real-00000.parquet").write_bytes(b"x")
-    for name, said in (("manifest", "spurbench.json is damaged"), ("rows", "parquet is damaged")):
+    for name, said in (
+        ("manifest", "spurbench.json is not valid JSON"),
+        ("rows", "key 'schema' is missing"),
+    ):
         for command in (["eval", "--model"], ["select", "--panel"]):
             result = run(*command, str(toy / "one"), "--data", str(tmp_path / name))
             assert result.exit_code == 1

@@ -19,8 +19,9 @@ from click.testing import CliRunner
 from makers.toy import toy_recipe
 from spurbench.cli.main import main
 from spurbench.cli.tables import show
-from spurbench.cli.terminal import say, visible
+from spurbench.cli.terminal import say
 from spurbench.core.errors import SpurbenchError
+from spurbench.core.text import printable
 
 HEAVY = ("torch", "timm", "diffusers", "datasets", "pandas", "transformers", "matplotlib")
 EVIL = "a\nError: forged\x1b[31m\udcff[/b][red]é"
@@ -158,9 +159,9 @@ def test_output_to_a_full_disk_is_one_line():
 
 
 def test_names_show_what_they_hold():
-    assert visible(EVIL) == r"a\nError: forged\x1b[31m\udcff[/b][red]é"
-    assert visible("plain, with spaces and 漢字") == "plain, with spaces and 漢字"
-    assert visible("\u202egnp.exe") == r"\u202egnp.exe"
+    assert printable(EVIL) == r"a\nError: forged\x1b[31m\udcff[/b][red]é"
+    assert printable("plain, with spaces and 漢字") == "plain, with spaces and 漢字"
+    assert printable("\u202egnp.exe") == r"\u202egnp.exe"
 
 
 def test_no_name_can_pass_for_a_line_of_ours(ending, capsys):
@@ -178,9 +179,9 @@ def test_no_name_can_pass_for_a_line_of_ours(ending, capsys):
     assert done.exit_code == 1
     lines = done.output.splitlines()
     assert [line for line in lines if line.startswith("Error:")] == [
-        rf"Error: {visible(EVIL)} is missing"
+        rf"Error: {printable(EVIL)} is missing"
     ]
-    assert len([line for line in lines if visible(EVIL) in line]) == 5
+    assert len([line for line in lines if printable(EVIL) in line]) == 5
     assert "\x1b" not in done.output
 
 
