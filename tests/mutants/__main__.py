@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gc
 import hashlib
 import json
 import re
@@ -55,7 +56,7 @@ def main() -> int:
     )
     if not files:
         sys.exit(f"no file matches {arguments.files}")
-    runs.load_libraries()
+    runs.load_libraries(out / "bytecode")
     sources = [read(ROOT, file) for file in files]
     drawn = list(draw(sources, arguments.count, arguments.seed))
     state = _state(files, arguments.tests)
@@ -286,4 +287,5 @@ if __name__ == "__main__":
     started = time.monotonic()
     status = main()
     print(f"{time.monotonic() - started:.0f} seconds in all")
+    gc.unfreeze()
     sys.exit(status)

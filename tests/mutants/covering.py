@@ -39,7 +39,7 @@ def measure(folder: Path, root: Path, files: list[str], paths: list[str]) -> dic
     for file in files:
         importlib.import_module(module_name(file))
     recorder = _Recorder(measured)
-    pytest.main(pytest_arguments(folder, paths), plugins=[recorder])
+    pytest.main([*pytest_arguments(folder, paths), "--tb=line"], plugins=[recorder])
     measured.stop()
     data = measured.get_data()
     return {

@@ -7,6 +7,7 @@ place of the file before anything imports it. The checkout itself is never edite
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -33,15 +34,19 @@ LIBRARIES = (
     "diffusers.models.autoencoders.autoencoder_tiny",
     "datasets", "huggingface_hub", "pandas", "pyarrow.parquet", "sklearn.metrics", "scipy.stats",
     "matplotlib.pyplot", "statsmodels.stats.multitest", "mlcroissant", "pydantic", "jinja2", "rich",
-    "click.testing", "yaml", "tqdm", "accelerate",
+    "click.testing", "yaml", "tqdm", "accelerate", "hypothesis", "anyio.pytest_plugin",
 )  # fmt: skip
 MEMORY = 8 * 2**30
 """Bytes of data a child may have: a wrong size must not take the machine with it."""
 FAST = "not slow and not browser"
 
 
-def load_libraries() -> None:
-    """Import what the tests import from elsewhere, on one thread, so that a fork is safe."""
+def load_libraries(bytecode: Path) -> None:
+    """Import what the tests import from elsewhere, on one thread, so that a fork is safe.
+
+    Args:
+        bytecode: folder where children leave what they compiled of other files, for the next ones.
+    """
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -53,6 +58,8 @@ def load_libraries() -> None:
     import torch
 
     torch.set_num_threads(1)
+    sys.pycache_prefix, sys.dont_write_bytecode = str(bytecode), False
+    gc.freeze()  # what is loaded is never collected: no child walks it
     assert "spurbench" not in sys.modules
 
 
@@ -124,8 +131,9 @@ def wait(children: dict[int, Child]) -> tuple[Child, Ended]:
 
 def pytest_arguments(folder: Path, paths: list[str]) -> list[str]:
     """A quiet run without a cache, in a temporary folder of its own."""
-    quiet = ["-q", "--tb=short", "-p", "no:cacheprovider", "-p", "no:cov", "-m", FAST]
-    return [*quiet, f"--basetemp={folder / 'tests'}", *paths]
+    without = ("cacheprovider", "cov", "unraisableexception", "threadexception")
+    plugins = [argument for name in without for argument in ("-p", f"no:{name}")]
+    return ["-q", "--tb=short", *plugins, "-m", FAST, f"--basetemp={folder / 'tests'}", *paths]
 
 
 class Mutated(importlib.abc.MetaPathFinder):
