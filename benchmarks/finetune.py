@@ -30,7 +30,8 @@ from benchmarks.models import Setup, noise, set_up
 from benchmarks.report import publish, spread, surroundings
 from spurbench.build.plan import TERA
 from spurbench.core.environment import choose_device
-from spurbench.diffusion.cost import count, step_operations
+from spurbench.diffusion.cost import step_operations
+from spurbench.diffusion.count import count
 from spurbench.diffusion.finetune import finetune
 from spurbench.diffusion.objective import Draw, Objective
 from spurbench.diffusion.sample import sample

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from spurbench.core.resources import builder_folder
-from spurbench.diffusion.base import TextToImage, load_base, load_decoder
+from spurbench.diffusion.base import Decoder, TextToImage, load_base, load_decoder
 from spurbench.diffusion.objective import Subject
 from spurbench.recipe.load import read_recipe
 from spurbench.recipe.schema import Recipe
@@ -46,14 +46,14 @@ class Setup:
         configs: of the networks, for counting operations.
         base: the model.
         subject: images of noise; time does not depend on them.
-        tiny_decoder: an ``AutoencoderTiny`` for its latents.
+        tiny_decoder: a small one for its latents.
     """
 
     recipe: Recipe
     configs: dict[str, dict[str, Any]]
     base: TextToImage
     subject: Subject
-    tiny_decoder: Any
+    tiny_decoder: Decoder
 
 
 EXACT = ("sfsl.max_timestep=1.0", "sfsl.every=1")
@@ -80,7 +80,7 @@ def set_up(size: str, folder: Path, device: torch.device) -> Setup:
         configs = _configs(source)
         base = load_base(str(source), revision=None, device=device)
         base.pipeline.save_pretrained(folder)
-        tiny = load_decoder(recipe.locate(TINY_DECODER), device=device).network
+        tiny = load_decoder(recipe.locate(TINY_DECODER), device=device)
     else:
         configs = _configs(recipe.folder / str(recipe.base.architecture))
         if size == "toy":
@@ -90,7 +90,8 @@ def set_up(size: str, folder: Path, device: torch.device) -> Setup:
             )
         _pipeline(configs).save_pretrained(folder)
         base = load_base(str(folder), revision=None, device=device)
-        tiny = AutoencoderTiny().to(device).requires_grad_(False).eval()  # TAESD's architecture
+        # TAESD's architecture.
+        tiny = Decoder(AutoencoderTiny().to(device).requires_grad_(False).eval(), "untrained")
     return Setup(recipe, configs, base, _subject(recipe, device), tiny)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
-    from spurbench.build.stages import Built
+    from spurbench.build.request import Built
     from spurbench.classifiers.classifier import Classifier
     from spurbench.classifiers.info import Mode
     from spurbench.evaluation.compare import Comparison
@@ -253,7 +253,7 @@ def build(
         SpurbenchError: before any work, if something is missing or wrong.
     """
     from spurbench.build.build import build as run
-    from spurbench.build.stages import BuildRequest
+    from spurbench.build.request import BuildRequest
     from spurbench.core.environment import choose_device
     from spurbench.recipe.load import read_recipe
 

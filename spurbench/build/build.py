@@ -6,11 +6,13 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 
-from spurbench.build.stages import BuildRequest, Built, Workshop, build_class
+from spurbench.build.request import BuildRequest, Built
+from spurbench.build.stages import build_class
 from spurbench.build.store import StageStore
+from spurbench.build.workshop import Workshop
 from spurbench.classifiers.detectors import load_detector
 from spurbench.core.environment import package_versions
-from spurbench.core.errors import SpurbenchError
+from spurbench.core.errors import SpurbenchError, reason
 from spurbench.dataset import changelog
 from spurbench.dataset.manifest import (
     ChangelogEntry,
@@ -53,15 +55,11 @@ def build(request: BuildRequest) -> Built:
             real, generated = build_class(workshop, spurious_class)
         except Exception as error:  # one class's failure must not cost the night's other classes
             log.debug("class %s failed", spurious_class.name, exc_info=True)
-            reason = (
-                str(error)
-                if isinstance(error, SpurbenchError)
-                else f"{type(error).__name__}: {error}"
-            )
-            built.failed[spurious_class.name] = (
-                reason.splitlines()[0] if reason else "unknown error"
-            )
-            log.error("%s failed: %s", spurious_class.name, built.failed[spurious_class.name])
+            said = reason(error)
+            if not isinstance(error, SpurbenchError):
+                said = f"{type(error).__name__}: {said}"
+            built.failed[spurious_class.name] = said
+            log.error("%s failed: %s", spurious_class.name, said)
             continue
         rows["real"] += real
         rows["generated"] += generated

@@ -6,7 +6,6 @@ point operations and what is kept for the backward pass are counted on those.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from spurbench.core import hub
-from spurbench.core.errors import SpurbenchError
-from spurbench.diffusion.cost import Costs, count, step_operations
+from spurbench.core.documents import read_json
+from spurbench.core.errors import SpurbenchError, reason
+from spurbench.diffusion.cost import Costs, known_or_counted, step_operations
 from spurbench.recipe.classes import SpuriousClass
 from spurbench.recipe.schema import Recipe
 
@@ -75,7 +75,7 @@ def plan(recipe: Recipe, classes: Sequence[SpuriousClass]) -> Plan:
         SpurbenchError: if the base's configurations are nowhere to be had.
     """
     configs, architecture = _configurations(recipe)
-    costs = count(configs, recipe)
+    costs = known_or_counted(configs, recipe)
     tuning, batch = recipe.finetune, recipe.finetune.batch_size
     tuned = tuning.method != "base"
     nouns = {c.noun for c in classes} if tuned else set()
@@ -141,7 +141,7 @@ def _configurations(recipe: Recipe) -> tuple[dict[str, dict[str, Any]], str]:
     """The networks' configurations, and where they are from: the base itself if it can be had."""
     own = Path(recipe.locate(recipe.base.model))
     if own.is_dir():
-        return _read_configs(own), str(own)
+        return read_configs(own), str(own)
     from huggingface_hub import hf_hub_download
 
     hub.use_cache_if_unreachable()
@@ -159,18 +159,22 @@ def _configurations(recipe: Recipe) -> tuple[dict[str, dict[str, Any]], str]:
                 "local folder in diffusers' layout with --base, or check the network"
             ) from error
         kept = recipe.folder / recipe.base.architecture
-        return _read_configs(kept), f"{kept} (the base itself can't be reached)"
-    configs = {name: json.loads(Path(path).read_text()) for name, path in paths.items()}
-    return configs, recipe.base.model
+        return read_configs(kept), f"{kept} (the base itself can't be reached)"
+    return {name: read_json(Path(path)) for name, path in paths.items()}, recipe.base.model
 
 
-def _read_configs(folder: Path) -> dict[str, dict[str, Any]]:
+def read_configs(folder: Path) -> dict[str, dict[str, Any]]:
+    """``unet``, ``vae`` and ``text_encoder`` by what their ``config.json`` hold.
+
+    Raises:
+        SpurbenchError: if one is not there, or not to be read.
+    """
     names = ("unet", "vae", "text_encoder")
     try:
-        return {name: json.loads((folder / name / "config.json").read_text()) for name in names}
-    except (OSError, ValueError) as error:
+        return {name: read_json(folder / name / "config.json") for name in names}
+    except (FileNotFoundError, SpurbenchError) as error:
         raise SpurbenchError(
-            f"{folder} is not a base model in diffusers' layout: {error}"
+            f"{folder} is not a base model in diffusers' layout: {reason(error)}"
         ) from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,79 +13,25 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from spurbench.build.store import Stage, StageStore
-from spurbench.classifiers.classifier import Classifier
-from spurbench.classifiers.detectors import ObjectDetector
+from spurbench.build.request import BuildRequest
+from spurbench.build.store import Stage, remove
+from spurbench.build.workshop import Workshop
 from spurbench.core import atomic
-from spurbench.core.errors import SpurbenchError
+from spurbench.core.documents import read_bytes
+from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.identity import derive_seed, fingerprint
 from spurbench.dataset import quality
 from spurbench.dataset.rows import Row
-from spurbench.diffusion.base import TRAINED, Decoder, TextToImage
+from spurbench.diffusion.base import TRAINED, TextToImage
 from spurbench.diffusion.finetune import finetune
 from spurbench.diffusion.objective import Subject
 from spurbench.diffusion.sample import sample
 from spurbench.evaluation import panel
 from spurbench.images.decode import decode_rgb
-from spurbench.images.records import Answer, ImageRecord, ImageSet
+from spurbench.images.records import Answer, ImageRecord
 from spurbench.recipe.classes import SpuriousClass
-from spurbench.recipe.schema import Recipe
 
 log = logging.getLogger(__name__)
-
-# A stage's revision is raised when its code changes what it writes, so that stored output of the
-# old code is not taken for that of the new.
-REVISIONS = {"prior": 2, "finetune": 2, "sample": 2, "examine": 2, "quality": 1}
-
-
-@dataclass(frozen=True)
-class BuildRequest:
-    """What to build.
-
-    Attributes:
-        recipe: every number.
-        classes: for which pairs.
-        data: folder of real images in the Spurious ImageNet layout; None: the recipe's own.
-        output: the dataset's folder.
-        work: the stage store's folder.
-        version: of the dataset, X.Y.Z.
-        seed: global seed.
-        device: where the models run.
-        force: make every stage again.
-        previous: folder of the version before, whose changelog goes on; None: this is the first.
-        note: for the changelog, what is new.
-    """
-
-    recipe: Recipe
-    classes: Sequence[SpuriousClass]
-    data: Path | None
-    output: Path
-    work: Path
-    version: str
-    seed: int
-    device: torch.device
-    force: bool = False
-    previous: Path | None = None
-    note: str | None = None
-
-
-@dataclass
-class Built:
-    """What a build did.
-
-    Attributes:
-        output: the dataset's folder.
-        complete: whether the dataset is there, with every class that did not fail.
-        written: False if the dataset there was already this one.
-        failed: class name to error.
-        seconds: (class name or noun, stage) to its seconds, and whether a stored stage served.
-    """
-
-    output: Path
-    complete: bool = False
-    written: bool = False
-    failed: dict[str, str] = field(default_factory=dict)
-    seconds: dict[tuple[str, str], tuple[float, bool]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,36 +45,6 @@ class Examined:
     object_absent: bool | None
     feature_score: float | None
     feature_present: bool | None
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """The loaded models and images that every class's stages share."""
-
-    request: BuildRequest
-    base: TextToImage
-    panel: tuple[Classifier, ...]
-    phi: Classifier
-    decoder: Decoder | None
-    detector: ObjectDetector | None
-    images: ImageSet
-    store: StageStore
-    built: Built
-
-    def run(
-        self, subject: str, label: str, name: str, inputs: Mapping[str, Any], make: Any
-    ) -> Stage:
-        """A stage of the store, timed and said; ``label`` is what people read of it."""
-        with atomic.explained(self.store.root / subject):
-            stage = self.store.run(subject, name, {"revision": REVISIONS[name], **inputs}, make)
-        self.built.seconds[subject, label] = (stage.seconds, stage.reused)
-        log.info(
-            "%s: %s %s",
-            subject,
-            label,
-            "already there" if stage.reused else f"done in {stage.seconds:.1f} s",
-        )
-        return stage
 
 
 def build_class(shop: Workshop, spurious_class: SpuriousClass) -> tuple[list[Row], list[Row]]:
@@ -324,7 +240,7 @@ def _prior(shop: Workshop, spurious_class: SpuriousClass) -> Stage:
         "seeds": fingerprint(seeds),
         **recipe.prior.model_dump(mode="json"),
     }
-    return shop.run(f"prior/{spurious_class.noun}", "prior", "prior", inputs, make)
+    return shop.run(spurious_class.prior_subject, "prior", "prior", inputs, make)
 
 
 def _finetune(
@@ -362,7 +278,7 @@ def _finetune(
             recipe.sfsl,
             shop.request.seed,
             folder,
-            decoder=shop.decoder.network if shop.decoder else None,
+            shop.decoder,
         )
         dtype = getattr(torch, recipe.finetune.weights_dtype)
         for name in TRAINED:
@@ -445,13 +361,30 @@ def _sample_into(
     """Write images as 0000.png, 0001.png, ..., going on after those an earlier run left."""
     # Whole batches only, so that an image is always sampled in the same company: floating point
     # results may differ in the last bit between batch sizes.
-    there = len(list(folder.glob("[0-9]*.png")))
+    there = _keep_whole_images(folder, len(seeds))
     start = there - there % batch_size if there < len(seeds) else there
     images = sample(base, prompt, seeds[start:], batch_size=batch_size, **options)
     for position, image in enumerate(images, start):
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         atomic.write_bytes(folder / f"{position:04d}.png", buffer.getvalue())
+
+
+def _keep_whole_images(folder: Path, count: int) -> int:
+    """How many of ``count`` images, from the first on, are there and whole; others are removed."""
+    whole: list[Path] = []
+    for path in (folder / f"{position:04d}.png" for position in range(count)):
+        try:
+            decode_rgb(read_bytes(path))
+        except FileNotFoundError:
+            break
+        except SpurbenchError as error:
+            log.warning("%s is damaged (%s); sampling it again", path, reason(error))
+            break
+        whole.append(path)
+    for path in set(folder.glob("[0-9]*.png")).difference(whole):
+        remove(path)
+    return len(whole)
 
 
 def _image_files(stage: Stage) -> list[Path]:

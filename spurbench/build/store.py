@@ -7,8 +7,8 @@ share what they have in common.
 
 from __future__ import annotations
 
-import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from pydantic import Field
 
 from spurbench.core import atomic
+from spurbench.core.documents import Document, read_json, read_text, validated
+from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.identity import file_sha256, fingerprint
 
 log = logging.getLogger(__name__)
@@ -37,7 +40,18 @@ class Stage:
 
     def json(self, name: str) -> Any:
         """The content of one of its JSON files."""
-        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+        return read_json(self.folder / name)
+
+
+class Marker(Document):
+    """``stage.json``: what makes a folder a finished stage."""
+
+    stage: str
+    fingerprint: str
+    inputs: dict[str, Any]
+    files: dict[str, str]
+    """sha256 of each, by its path in the folder."""
+    seconds: float = Field(ge=0, allow_inf_nan=False)
 
 
 class StageStore:
@@ -65,21 +79,28 @@ class StageStore:
                 again, with what it left there, to go on from.
 
         Raises:
+            SpurbenchError: if ``subject`` is no folder below the root.
             Exception: whatever ``make`` raises; the partial folder then stays for the next run.
         """
         identity = fingerprint({"stage": name, **inputs})
+        if Path(subject).is_absolute() or ".." in Path(subject).parts:
+            raise SpurbenchError(f"{subject!r} is not a folder below {self.root}; rename it")
         final = self.root / subject / f"{name}-{identity[:16]}"
         partial = final.with_name(final.name + ".partial")
         final.parent.mkdir(parents=True, exist_ok=True)
         # Two processes that share a store (classes sharded over devices) meet at shared priors.
         with FileLock(final.with_name(f".{final.name}.lock")):
             if self.force and final not in self._made:
-                shutil.rmtree(final, ignore_errors=True)
-                shutil.rmtree(partial, ignore_errors=True)
-            stored = _read_marker(final, identity)
+                remove(final)
+                remove(partial)
+            stored = _whole(final, identity)
             if stored is not None:
-                return Stage(final, identity, stored["seconds"], reused=True)
-            partial.mkdir(exist_ok=True)
+                return Stage(final, identity, stored.seconds, reused=True)
+            if not partial.is_dir():
+                remove(partial)
+                partial.mkdir()
+            for unfinished in partial.rglob(".*.tmp"):  # of a write that was killed
+                unfinished.unlink()
             earlier = _seconds_spent(partial)
             start = time.perf_counter()
             try:
@@ -93,40 +114,53 @@ class StageStore:
                 for path in sorted(partial.rglob("*"))
                 if path.is_file()
             }
-            marker = {
-                "stage": name,
-                "fingerprint": identity,
-                "inputs": inputs,
-                "files": files,
-                "seconds": seconds,
-            }
-            atomic.write_json(partial / MARKER, marker)
+            marker = Marker(
+                stage=name, fingerprint=identity, inputs=dict(inputs), files=files, seconds=seconds
+            )
+            atomic.write_json(partial / MARKER, marker.model_dump())
             atomic.replace_folder(partial, final)
             self._made.add(final)
             return Stage(final, identity, seconds, reused=False)
 
 
-def _read_marker(folder: Path, identity: str) -> dict[str, Any] | None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _whole(folder: Path, identity: str) -> Marker | None:
     """The marker of a whole stage; None if there is no stage or its files aren't what it lists."""
     try:
-        marker: dict[str, Any] = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        marker = validated(Marker, read_json(folder / MARKER), MARKER)
+        if marker.fingerprint != identity:
+            raise SpurbenchError(f"its {MARKER} is of another stage")
+        for name, digest in marker.files.items():
+            if not (folder / name).is_file() or file_sha256(folder / name) != digest:
+                raise SpurbenchError(f"{name} differs from its {MARKER}")
     except FileNotFoundError:
         return None
-    except ValueError:
-        marker = {}
-    whole = marker.get("fingerprint") == identity and all(
-        (folder / name).is_file() and file_sha256(folder / name) == digest
-        for name, digest in marker["files"].items()
-    )
-    if not whole:
-        log.warning("%s is damaged (files differ from its %s); making it again", folder, MARKER)
-        shutil.rmtree(folder)
+    except (SpurbenchError, OSError, ValueError) as error:
+        log.warning("%s is damaged (%s); making it again", folder, reason(error))
+        remove(folder)
         return None
     return marker
 
 
 def _seconds_spent(partial: Path) -> float:
+    """Seconds of earlier runs; a bad note of them costs no more than the number."""
     try:
-        return float((partial / ".seconds").read_text(encoding="utf-8"))
+        seconds = float(read_text(partial / ".seconds"))
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"{seconds} seconds")
     except FileNotFoundError:
         return 0.0
+    except (SpurbenchError, ValueError) as error:
+        log.warning(
+            "%s: the time spent can't be read (%s); counting from now", partial, reason(error)
+        )
+        remove(partial / ".seconds")
+        return 0.0
+    return seconds

@@ -82,8 +82,6 @@ def build(
     The same command goes on after an interruption. A class that fails does not stop the others;
     the exit status is then 1.
     """
-    silence_libraries()
-
     from spurbench.core.environment import choose_device
     from spurbench.dataset.manifest import Manifest, require_writable
     from spurbench.recipe.load import read_recipe
@@ -108,8 +106,9 @@ def build(
         show(*plan_tables(plan(recipe, classes)))
         return
 
-    from spurbench.build.build import BuildRequest
+    silence_libraries()
     from spurbench.build.build import build as run_build
+    from spurbench.build.request import BuildRequest
 
     built = run_build(
         BuildRequest(

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError, reason
 from spurbench.dataset.manifest import Manifest, read_rows
 from spurbench.dataset.rows import Row
@@ -141,6 +142,8 @@ def _metric(name: str, device: torch.device) -> Any | None:
         near = difflib.get_close_matches(name, known, n=5)
         hint = f"nearest: {', '.join(near)}" if near else "pyiqa.list_models() lists them"
         raise SpurbenchError(f"pyiqa has no metric {name!r}; {hint}")
+    # Backbones and weights come from the hub, which would be tried ten times, each of them said.
+    hub.use_cache_if_unreachable()
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return pyiqa.create_metric(name, device=device)

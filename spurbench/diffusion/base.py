@@ -194,7 +194,7 @@ def _fingerprint(pipeline: Any) -> str:
     return digest.hexdigest()
 
 
-def _update(digest: Any, name: str, module: nn.Module) -> None:
+def _update(digest: hashlib._Hash, name: str, module: nn.Module) -> None:
     for key, value in sorted(module.state_dict().items()):
         digest.update(f"{name}.{key} {tuple(value.shape)}".encode())
         update_with_values(digest, value)

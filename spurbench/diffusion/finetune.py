@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from spurbench.core import atomic
-from spurbench.core.errors import SpurbenchError
+from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.identity import derive_seed
-from spurbench.diffusion.base import TRAINED, TextToImage
+from spurbench.diffusion.base import TRAINED, Decoder, TextToImage
 from spurbench.diffusion.objective import Losses, Objective, Subject
 from spurbench.diffusion.trainable import trainable
 from spurbench.recipe.schema import SFSL, Finetune
@@ -34,7 +34,7 @@ def finetune(
     sfsl: SFSL,
     seed: int,
     folder: Path,
-    decoder: Any = None,
+    decoder: Decoder | None = None,
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, list[float]]]:
     """Fine-tune ``base`` in place on one subject, going on from a checkpoint in ``folder`` if any.
 
@@ -48,8 +48,7 @@ def finetune(
         sfsl: the similarity loss.
         seed: global seed.
         folder: where checkpoints go; the last one is removed by a run that finishes.
-        decoder: what the similarity loss decodes with, an ``AutoencoderTiny`` for example; None:
-            the base's own VAE.
+        decoder: what the similarity loss decodes with; None: the base's own VAE.
 
     Returns:
         The trained weights, float32 on the CPU, by component; and each loss by step.
@@ -199,17 +198,29 @@ def _save_checkpoint(
 def _load_checkpoint(
     folder: Path, trained: dict[str, Any], optimizer: Any, scaler: Any, history: Tensor
 ) -> int:
-    """Restore the state after the returned number of steps; 0 without a checkpoint."""
+    """Restore the state after the returned number of steps; 0 without a checkpoint to be read."""
     path = folder / CHECKPOINT
-    if not path.exists():
+    if not path.is_file():
         return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    untouched = optimizer.state_dict(), scaler.state_dict()
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        step: int = state["step"]
+        values = [(parameter, state["trained"][name]) for name, parameter in trained.items()]
+        values.append((history, state["history"]))
+        if any(there.shape != saved.shape for there, saved in values):
+            raise ValueError("it is of other weights")
+        if step not in range(1, len(history)):
+            raise ValueError(f"it is of step {step}")
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+    except Exception as error:  # what torch raises of a damaged file has no common ancestor
+        log.warning("%s can't be read (%s); fine-tuning starts over", path, reason(error))
+        optimizer.load_state_dict(untouched[0])
+        scaler.load_state_dict(untouched[1])
+        return 0
     with torch.no_grad():
-        for name, parameter in trained.items():
-            parameter.copy_(state["trained"][name])
-    optimizer.load_state_dict(state["optimizer"])
-    scaler.load_state_dict(state["scaler"])
-    history.copy_(state["history"])
-    step: int = state["step"]
+        for there, saved in values:
+            there.copy_(saved)
     log.info("going on from step %d (%s)", step, path)
     return step

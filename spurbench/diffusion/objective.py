@@ -22,7 +22,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as images_to_tensors
 
 from spurbench.core.identity import derive_seed
-from spurbench.diffusion.base import TextToImage
+from spurbench.diffusion.base import Decoder, TextToImage
 from spurbench.diffusion.losses import (
     class_features,
     denoising_loss,
@@ -113,8 +113,7 @@ class Objective:
         subject: the class's images, prompts and features.
         settings: batch size, weights and precision.
         sfsl: the similarity loss.
-        decoder: what the similarity loss decodes with, an ``AutoencoderTiny`` for example; None:
-            the base's own VAE.
+        decoder: what the similarity loss decodes with; None: the base's own VAE.
     """
 
     def __init__(
@@ -123,7 +122,7 @@ class Objective:
         subject: Subject,
         settings: Finetune,
         sfsl: SFSL,
-        decoder: Any = None,
+        decoder: Decoder | None = None,
     ) -> None:
         self.subject, self.settings, self.sfsl = subject, settings, sfsl
         self.device, self.pipeline = base.device, base.pipeline
@@ -144,14 +143,14 @@ class Objective:
         self.reference_posteriors = _posteriors(vae, references)
         self.prior_posteriors = _posteriors(vae, priors)
         self.latent_scale: float = vae.config.scaling_factor
-        decoder = decoder or vae
+        network = decoder.network if decoder else vae
         # Block by block: a decoder recomputed as a whole would hold all of its activations at the
         # peak after all, when the backward pass begins.
         if sfsl.checkpoint_decoder or settings.gradient_checkpointing:
-            decoder.enable_gradient_checkpointing()
+            network.enable_gradient_checkpointing()
         else:
-            decoder.disable_gradient_checkpointing()
-        self.decode = _Decode(decoder, subject.resolution, sfsl, self.autocast)
+            network.disable_gradient_checkpointing()
+        self.decode = _Decode(network, subject.resolution, sfsl, self.autocast)
         if subject.kappa > 0:
             with torch.no_grad():
                 self.psi_references, self.psi_priors = self.psi(references), self.psi(priors)
@@ -298,8 +297,10 @@ def _posteriors(vae: Any, pixels: Tensor, chunk: int = 8) -> _Posteriors:
 class _Decode:
     """Latents as the U-Net sees them to images in [-1, 1], differentiable."""
 
-    def __init__(self, decoder: Any, resolution: int, settings: SFSL, autocast: Any) -> None:
-        self.decoder, self.autocast = decoder, autocast
+    def __init__(
+        self, network: Any, resolution: int, settings: SFSL, autocast: torch.autocast
+    ) -> None:
+        self.network, self.autocast = network, autocast
         self.shrink = (settings.decode_resolution or resolution) / resolution
 
     def __call__(self, latents: Tensor) -> Tensor:
@@ -310,8 +311,8 @@ class _Decode:
             )
         with self.autocast:
             # A tiny autoencoder's own scale is 1: it is trained on latents as the U-Net sees them.
-            images: Tensor = self.decoder.decode(
-                latents / self.decoder.config.scaling_factor
+            images: Tensor = self.network.decode(
+                latents / self.network.config.scaling_factor
             ).sample
         return images.float()
 

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Annotated, overload
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field
 
-from spurbench.core.documents import Document, describe
+from spurbench.core.documents import Document, read_toml, validated
 from spurbench.core.errors import SpurbenchError
+
+
+def _one_line(text: str) -> str:
+    for character in text:
+        if unicodedata.category(character) in ("Cc", "Zl", "Zp"):
+            raise ValueError(f"holds {character!r}; one line without control characters is needed")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_one_line)]
+"""Text that may stand in a message, a prompt or a path: no line ends, no control characters."""
 
 
 class SpuriousClass(Document):
@@ -21,17 +32,31 @@ class SpuriousClass(Document):
 
     index: int = Field(ge=0, le=999, description="ImageNet-1k class index")
     wnid: str = Field(pattern=r"^n\d{8}$", description="WordNet id of the class")
-    name: str = Field(min_length=1)
-    spurious_feature: str = Field(min_length=1, description="what the images show instead")
-    component: int = Field(ge=1, description="neural PCA component, 1-based (Neuhaus et al. 2023)")
-    noun: str = Field(min_length=1, description='generic kind in "a photo of a [V] NOUN"')
-    kappa: float | None = Field(default=None, ge=0, description="SFSL weight of this class")
+    # Names are parts of file names, which end at 255 bytes.
+    name: Line = Field(min_length=1, max_length=100)
+    spurious_feature: Line = Field(
+        min_length=1, max_length=200, description="what the images show instead"
+    )
+    component: int = Field(
+        ge=1, le=9999, description="neural PCA component, 1-based (Neuhaus et al. 2023)"
+    )
+    noun: Line = Field(
+        min_length=1, max_length=60, description='generic kind in "a photo of a [V] NOUN"'
+    )
+    kappa: float | None = Field(
+        default=None, ge=0, le=1e6, allow_inf_nan=False, description="SFSL weight of this class"
+    )
     paper: bool = Field(default=False, description="one of the six classes of arXiv 2402.08200")
 
     @property
     def slug(self) -> str:
         """A file name for the class, unique by its index: ``094_hummingbird``."""
         return f"{self.index:03d}_{re.sub(r'[^a-z0-9]+', '-', self.name.lower()).strip('-')}"
+
+    @property
+    def prior_subject(self) -> str:
+        """The folder of the prior that classes of one noun share: ``prior/flower``."""
+        return "prior/" + re.sub(r"[^\w -]", "-", self.noun)
 
     @property
     def folder(self) -> str:
@@ -61,20 +86,15 @@ class ClassRegistry(Sequence[SpuriousClass]):
                 wrong or repeated.
         """
         try:
-            entries = tomllib.loads(path.read_text(encoding="utf-8")).get("classes")
+            entries = read_toml(path).get("classes")
         except FileNotFoundError:
             raise SpurbenchError(f"no class registry at {path}; a recipe needs one") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SpurbenchError(f"{path} is not valid TOML: {error}") from None
         if not isinstance(entries, list) or not entries:
             raise SpurbenchError(f"{path} lists no classes; each is a table [[classes]]")
-        classes = []
-        for position, entry in enumerate(entries, start=1):
-            try:
-                classes.append(SpuriousClass.model_validate(entry))
-            except ValidationError as error:
-                fault = describe(error, SpuriousClass.model_fields)
-                raise SpurbenchError(f"{path}, class {position}: {fault}") from None
+        classes = [
+            validated(SpuriousClass, entry, f"{path}, class {position}", SpuriousClass.model_fields)
+            for position, entry in enumerate(entries, start=1)
+        ]
         try:
             return cls(classes)
         except SpurbenchError as error:
@@ -133,7 +153,8 @@ def choose(wanted: str, names: Mapping[int, str], listed: str) -> list[int]:
     by_key |= {str(index): index for index in names}
     chosen = set()
     for item in filter(None, (part.strip() for part in wanted.split(","))):
-        key = str(int(item)) if item.isdecimal() else _key(item)
+        number = item.isascii() and item.isdecimal()
+        key = (item.lstrip("0") or "0") if number else _key(item)
         if key not in by_key:
             near = difflib.get_close_matches(key, by_key, n=3)
             hint = f"nearest: {', '.join(near)}" if near else listed

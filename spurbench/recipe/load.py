@@ -68,6 +68,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
         table[last] = None
         return
     try:
-        table[last] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        table[last] = text
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):  # no TOML; too many digits; nested too deep
+        parsed = {}
+    table[last] = parsed["value"] if parsed.keys() == {"value"} else text

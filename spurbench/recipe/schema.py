@@ -6,68 +6,84 @@ changes. Keys are addressed as in ``--set finetune.steps=400``.
 
 from __future__ import annotations
 
+import string
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from spurbench.core.documents import Document
-from spurbench.recipe.classes import ClassRegistry, SpuriousClass
+from spurbench.recipe.classes import ClassRegistry, Line, SpuriousClass
 
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+# The upper bounds are far from what anyone wants: beyond them lies a slip of the keyboard.
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+# Image files are numbered with four digits.
+Images = Annotated[int, Field(ge=1, le=10_000)]
+Pixels = Annotated[int, Field(ge=1, le=4096)]
+# A scheduler has a thousand timesteps to choose from.
+InferenceSteps = Annotated[int, Field(ge=1, le=1000)]
+Positive = Annotated[float, Field(gt=0, le=1e6)]
+NonNegative = Annotated[float, Field(ge=0, le=1e6)]
+Prompt = Annotated[Line, Field(max_length=1000)]
 
 
-class Base(Document):
+class Section(Document):
+    """A table of a recipe; none of its numbers may be infinite or not a number."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Base(Section):
     """The text-to-image model that is fine-tuned."""
 
-    model: str = Field(description="folder (relative to the recipe) or hub id, in diffusers layout")
-    revision: str | None = Field(default=None, description="hub revision; pin it to reproduce")
-    architecture: str | None = Field(
+    model: Line = Field(
+        description="folder (relative to the recipe) or hub id, in diffusers layout"
+    )
+    revision: Line | None = Field(default=None, description="hub revision; pin it to reproduce")
+    architecture: Line | None = Field(
         default=None,
         description="folder (relative to the recipe) with the networks' config.json files, for "
         "--dry-run and benchmarks where the model itself is not at hand",
     )
-    resolution: Count = Field(default=512, description="side of the images, pixels")
-    licence: str = Field(description="of the weights, for the dataset card")
+    resolution: Pixels = Field(default=512, description="side of the images, pixels")
+    licence: Line = Field(description="of the weights, for the dataset card")
 
 
-class Data(Document):
+class Data(Section):
     """The real photographs."""
 
-    images: str | None = Field(
+    images: Line | None = Field(
         default=None,
         description="folder in the official Spurious ImageNet layout, relative to the recipe; "
         "without it `--data` must name one",
     )
-    licence: str = Field(description="of the photographs, for the dataset card")
+    licence: Line = Field(description="of the photographs, for the dataset card")
 
 
-class Panel(Document):
+class Panel(Section):
     """The classifiers that must all be fooled, and the one whose features the SFSL compares."""
 
-    classifiers: tuple[str, ...] = Field(
+    classifiers: tuple[Line, ...] = Field(
         min_length=1, description="SPEC or SPEC=CHECKPOINT, as `spurbench eval --model` takes them"
     )
-    phi: str = Field(description="adversarially robust classifier for the SFSL, same syntax")
+    phi: Line = Field(description="adversarially robust classifier for the SFSL, same syntax")
 
 
-class Select(Document):
+class Select(Section):
     """Stage 1: reference images that every panel classifier calls the class."""
 
-    references: Count = 6
+    references: Images = 6
 
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
-class Prior(Document):
+class Prior(Section):
     """Stage 2: images of the generic kind from the untouched base model."""
 
-    prompt: str = "a photo of a {noun}"
-    images: Count = 100
-    steps: Count = 50
+    prompt: Prompt = "a photo of a {noun}"
+    images: Images = 100
+    steps: InferenceSteps = 50
     guidance_scale: NonNegative = 7.5
     batch_size: Count = 16
     precision: Precision = Field(default="float32", description="autocast dtype of the sampling")
@@ -76,7 +92,7 @@ class Prior(Document):
 Method = Literal["full", "lora", "textual_inversion", "base"]
 
 
-class Finetune(Document):
+class Finetune(Section):
     """Stage 3: DreamBooth, noise predictor and text encoder jointly, the VAE frozen."""
 
     method: Method = Field(
@@ -85,14 +101,14 @@ class Finetune(Document):
         "end; textual_inversion: the embedding of [V] alone (Gal et al. 2023), starting from the "
         "noun's; base: nothing, images come from the base as it is",
     )
-    prompt: str = Field(
+    prompt: Prompt = Field(
         default="a photo of a {token} {noun}",
         description="of the subject, in training and sampling; {feature} is the spurious feature",
     )
-    token: str = Field(default="sks", description="[V]: a rare token, one id in the tokenizer")
+    token: Line = Field(default="sks", description="[V]: a rare token, one id in the tokenizer")
     train_text_encoder: bool = True
     lora_rank: Count = 16
-    lora_modules: tuple[str, ...] = Field(
+    lora_modules: tuple[Line, ...] = Field(
         default=("to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "out_proj"),
         min_length=1,
         description="names of the adapted layers in U-Net and text encoder, or their last parts",
@@ -128,7 +144,7 @@ class Finetune(Document):
 SFSLGradient = Literal["prior", "instance", "both", "attract"]
 
 
-class SFSL(Document):
+class SFSL(Section):
     """Stage 3's spurious feature similarity loss.
 
     Read literally on fixed images, cos(psi(x), psi(x')) has no gradient in the model's weights, so
@@ -158,7 +174,7 @@ class SFSL(Document):
         description="apply only to samples below this share of the timesteps; the others have "
         "weight 0 and cost nothing",
     )
-    decode_resolution: Count | None = Field(
+    decode_resolution: Pixels | None = Field(
         default=None,
         description="side to decode x0-hat at, pixels; its latents are shrunk to it. None: full",
     )
@@ -166,27 +182,27 @@ class SFSL(Document):
         default=False,
         description="compute the decoder's blocks twice instead of keeping their activations",
     )
-    decoder: str | None = Field(
+    decoder: Line | None = Field(
         default=None,
         description="AutoencoderTiny to decode with instead of the VAE: folder (relative to the "
         "recipe) or hub id",
     )
 
 
-class Sample(Document):
+class Sample(Section):
     """Stage 5: images from the fine-tuned model."""
 
-    images: Count = 75
-    steps: Count = 25
+    images: Images = 75
+    steps: InferenceSteps = 25
     guidance_scale: NonNegative = 7.5
     batch_size: Count = 25
     precision: Precision = Field(default="float32", description="autocast dtype of the sampling")
 
 
-class Check(Document):
+class Check(Section):
     """Stage 6: what is said of each image."""
 
-    object_detector: str | None = Field(
+    object_detector: Line | None = Field(
         default=None,
         description="folder (relative to the recipe) of a multi-label classifier with outputs "
         "object:NAME and feature:NAME, or owlv2:HUB_ID; none leaves object_absent and "
@@ -198,14 +214,14 @@ class Check(Document):
     feature_threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.5, description="score from which the spurious feature counts as present"
     )
-    quality: tuple[str, ...] = Field(default=("topiq_nr",), description="pyiqa metrics")
+    quality: tuple[Line, ...] = Field(default=("topiq_nr",), description="pyiqa metrics")
 
 
-class Recipe(Document):
+class Recipe(Section):
     """Everything that decides what a build produces, but for the seed and the classes."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    description: str
+    name: Line = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    description: Line
     base: Base
     data: Data
     panel: Panel
@@ -246,12 +262,11 @@ class Recipe(Document):
             ("prior", self.prior.prompt, ("noun",)),
             ("finetune", self.finetune.prompt, ("noun", "token", "feature")),
         ):
-            try:
-                prompt.format(**dict.fromkeys(fields, ""))
-            except (KeyError, IndexError, ValueError):
+            used = _fields(prompt)
+            if used is None or not used <= {*fields}:
                 known = ", ".join(f"{{{field}}}" for field in fields)
-                raise ValueError(f"{section}.prompt {prompt!r} may only use {known}") from None
-        if "{token}" not in self.finetune.prompt and self.finetune.method != "base":
+                raise ValueError(f"{section}.prompt {prompt!r} may only use {known}")
+        if "token" not in (used or ()) and self.finetune.method != "base":
             raise ValueError("finetune.prompt must contain {token}, the subject's identifier")
         return self
 
@@ -273,3 +288,14 @@ class Recipe(Document):
             token=self.finetune.token,
             feature=spurious_class.spurious_feature,
         )
+
+
+def _fields(prompt: str) -> set[str] | None:
+    """The fields that a prompt names; None if one is more than a bare name."""
+    try:
+        parts = [part for part in string.Formatter().parse(prompt) if part[1] is not None]
+    except ValueError:
+        return None
+    if any(spec or conversion for _, _, spec, conversion in parts):
+        return None
+    return {str(field) for _, field, _, _ in parts}

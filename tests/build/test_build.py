@@ -15,7 +15,8 @@ from PIL import Image
 from makers.toy import save_toy_classifier, save_toy_detector, toy_recipe
 from spurbench.build import stages
 from spurbench.build.build import build
-from spurbench.build.stages import BuildRequest, select_references
+from spurbench.build.request import BuildRequest
+from spurbench.build.stages import select_references
 from spurbench.classifiers.load import load_classifier
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import derive_seed
@@ -273,6 +274,45 @@ def test_an_interrupted_build_goes_on_and_ends_as_if_it_had_not_stopped(
     assert built.seconds["094_hummingbird", "fine-tune"][1] is True
     rows = {name: read_rows(tmp_path / name / "out") for name in ("whole", "stopped")}
     assert images_of(rows["whole"]["generated"]) == images_of(rows["stopped"]["generated"])
+
+
+@pytest.mark.parametrize("damage", ["junk", "cut off", "a gap", "a stranger"])
+def test_a_damaged_image_of_a_stopped_sampling_is_sampled_again(
+    recipe_folder, tmp_path, caplog, damage
+):
+    build(request(recipe_folder, tmp_path / "whole"))
+    build(request(recipe_folder, tmp_path / "stopped"))
+    work = tmp_path / "stopped" / "work"
+    (done,) = (work / "094_hummingbird").glob("sample-*")
+    partial = done.with_name(done.name + ".partial")
+    done.rename(partial)
+    (partial / "stage.json").unlink()
+    shutil.rmtree(tmp_path / "stopped" / "out")
+    picture = partial / "0002.png"
+    match damage:
+        case "junk":
+            picture.write_bytes(b"junk")
+        case "cut off":
+            picture.write_bytes(picture.read_bytes()[:100])
+        case "a gap":
+            picture.unlink()
+        case "a stranger":
+            shutil.copy(picture, partial / "0002 (copy).png")
+    assert build(request(recipe_folder, tmp_path / "stopped")).complete
+    rows = {name: read_rows(tmp_path / name / "out") for name in ("whole", "stopped")}
+    assert images_of(rows["whole"]["generated"]) == images_of(rows["stopped"]["generated"])
+    assert ("0002.png is damaged" in caplog.text) == (damage in ("junk", "cut off"))
+
+
+def test_a_noun_that_names_a_path_stays_in_the_work_folder(recipe_folder, tmp_path):
+    folder = tmp_path / "recipe"
+    shutil.copytree(recipe_folder, folder)
+    text = (folder / "classes.toml").read_text()
+    (folder / "classes.toml").write_text(text.replace('"flower"', '"../../../../OUTSIDE flower"'))
+    place = tmp_path / "a" / "b" / "c"
+    assert build(request(folder, place)).complete
+    assert [path for path in tmp_path.rglob("*OUTSIDE*") if place not in path.parents] == []
+    assert {path.name for path in place.iterdir()} == {"out", "work"}
 
 
 def test_seed_and_overrides_change_the_images_and_force_repeats_them(recipe_folder, tmp_path):

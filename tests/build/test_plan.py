@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from click.testing import CliRunner
 
 from makers.toy import save_toy_pipeline, toy_recipe
-from spurbench.build.plan import TERA, plan
+from spurbench.build.plan import TERA, plan, read_configs
 from spurbench.cli.main import main
+from spurbench.core.documents import read_json
 from spurbench.core.errors import SpurbenchError
 from spurbench.diffusion.base import load_base
+from spurbench.diffusion.cost import KEPT, identity, known_or_counted
+from spurbench.diffusion.count import count
 from spurbench.recipe.load import read_recipe
 
 
@@ -39,6 +45,36 @@ def test_operations_are_those_of_stable_diffusion(full_size):
     assert costs.unet.parameters == 859_520_964
     assert costs.text_encoder.parameters == 123_060_480
     assert costs.vae_parameters == 83_653_863
+
+
+@pytest.mark.parametrize("name", ["mini", "sd15"])
+def test_the_counts_kept_beside_a_recipe_are_those_of_counting(name):
+    """Else: ``python -m spurbench.diffusion.count mini sd15``."""
+    recipe = read_recipe(name)
+    configs = read_configs(recipe.folder / (recipe.base.architecture or recipe.base.model))
+    counted = count(configs, recipe)
+    assert known_or_counted(configs, recipe) == counted
+    assert read_json(recipe.folder / KEPT)["of"] == identity(configs, recipe)
+
+
+def test_counts_of_other_settings_are_not_taken_for_the_kept_ones():
+    default = read_recipe("mini")
+    configs = read_configs(default.folder / default.base.model)
+    for override in ("base.resolution=128", "finetune.precision=bfloat16"):
+        recipe = read_recipe("mini", [override])
+        assert known_or_counted(configs, recipe) == count(configs, recipe)
+        assert known_or_counted(configs, recipe) != known_or_counted(configs, default)
+
+
+def test_planning_an_embedded_recipe_imports_no_framework():
+    code = (
+        "import sys; from spurbench.build.plan import plan\n"
+        "from spurbench.recipe.load import read_recipe\n"
+        "recipe = read_recipe('mini'); plan(recipe, recipe.classes.select('all'))\n"
+        "print({'torch', 'diffusers', 'transformers', 'datasets'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_stages_add_up_to_what_the_recipe_says(full_size):

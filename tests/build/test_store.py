@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 from spurbench.build.store import MARKER, StageStore
+from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import derive_seed, fingerprint
 
 
@@ -39,7 +41,17 @@ def test_other_inputs_are_another_stage(tmp_path):
     assert a.folder.exists()
 
 
-@pytest.mark.parametrize("damage", ["change", "delete", "marker"])
+MARKERS = {
+    "cut off": "{",
+    "empty": "",
+    "a list": "[]",
+    "no files": '{"stage": "s", "fingerprint": "", "inputs": {}, "files": null, "seconds": 1}',
+    "nested": "[" * 100_000,
+    "seconds": '{"seconds": "NaN"}',
+}
+
+
+@pytest.mark.parametrize("damage", ["change", "delete", *MARKERS])
 def test_a_damaged_stage_is_noticed_and_made_again(tmp_path, damage, caplog):
     maker, store = Maker(), StageStore(tmp_path)
     stage = store.run("cls", "s", {"a": 1}, maker)
@@ -48,12 +60,65 @@ def test_a_damaged_stage_is_noticed_and_made_again(tmp_path, damage, caplog):
             (stage.folder / "out.txt").write_text("tampered")
         case "delete":
             (stage.folder / "out.txt").unlink()
-        case "marker":
-            (stage.folder / MARKER).write_text("{")
+        case _:
+            (stage.folder / MARKER).write_text(MARKERS[damage])
     again = StageStore(tmp_path).run("cls", "s", {"a": 1}, maker)
     assert maker.calls == 2
     assert (again.folder / "out.txt").read_text() == "made"
     assert "damaged" in caplog.text
+
+
+@pytest.mark.parametrize("value", [None, "ab", ["x"], {"x": 1}, -1, "Infinity"])
+@pytest.mark.parametrize("key", ["stage", "fingerprint", "inputs", "files", "seconds"])
+def test_a_marker_of_wrong_types_is_a_damaged_stage(tmp_path, key, value, caplog):
+    maker = Maker()
+    stage = StageStore(tmp_path).run("cls", "s", {"a": 1}, maker)
+    marker = json.loads((stage.folder / MARKER).read_text())
+    text = json.dumps(marker | {key: value}).replace('"Infinity"', "Infinity")
+    (stage.folder / MARKER).write_text(text)
+    again = StageStore(tmp_path).run("cls", "s", {"a": 1}, maker)
+    harmless = (key, value) in (("stage", "ab"), ("stage", "Infinity"), ("inputs", {"x": 1}))
+    assert again.reused == (harmless and text.count("Infinity") == 0)
+    assert ("damaged" in caplog.text) != again.reused
+    assert (again.folder / "out.txt").read_text() == "made"
+
+
+@pytest.mark.parametrize("note", ["abc", "", "nan", "inf", "-1", "1" * 5000])
+def test_a_bad_note_of_the_time_costs_no_more_than_the_time(tmp_path, note, caplog):
+    def interrupted(folder):
+        (folder / "checkpoint").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        StageStore(tmp_path).run("cls", "s", {"a": 1}, interrupted)
+    (partial,) = tmp_path.glob("cls/*.partial")
+    (partial / ".seconds").write_text(note)
+    maker = Maker()
+    stage = StageStore(tmp_path).run("cls", "s", {"a": 1}, maker)
+    assert maker.found == [["checkpoint"]]
+    assert 0 < stage.seconds < 60
+    assert "time spent can't be read" in caplog.text
+
+
+def test_what_lies_in_a_stages_place_and_unfinished_writes_are_cleared(tmp_path):
+    maker = Maker()
+    stage = StageStore(tmp_path).run("cls", "s", {"a": 1}, maker)
+    shutil.rmtree(stage.folder)
+    partial = stage.folder.with_name(stage.folder.name + ".partial")
+    partial.write_text("a file, not a folder")
+    assert not StageStore(tmp_path).run("cls", "s", {"a": 1}, maker).reused
+    shutil.rmtree(stage.folder)
+    partial.mkdir()
+    (partial / ".checkpoint.pt.abc.tmp").write_text("of a write that was killed")
+    again = StageStore(tmp_path).run("cls", "s", {"a": 1}, maker)
+    assert set(json.loads((again.folder / MARKER).read_text())["files"]) == {"out.txt"}
+
+
+@pytest.mark.parametrize("subject", ["../outside", "a/../../outside", "/outside"])
+def test_no_subject_leads_out_of_the_store(tmp_path, subject):
+    with pytest.raises(SpurbenchError, match="not a folder below"):
+        StageStore(tmp_path / "work").run(subject, "s", {}, Maker())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_without_marker_is_not_taken_for_finished(tmp_path):

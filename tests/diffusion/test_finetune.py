@@ -205,6 +205,36 @@ def test_resuming_gives_bit_identical_weights(base, subject, tmp_path, monkeypat
     assert not (tmp_path / "stopped" / CHECKPOINT).exists()
 
 
+@pytest.mark.parametrize("damage", ["empty", "junk", "cut off", "a list", "other weights"])
+def test_a_checkpoint_that_cannot_be_read_costs_the_steps_and_is_said(
+    base, subject, tmp_path, monkeypatch, caplog, damage
+):
+    whole, losses = finetune(base, subject, SETTINGS, SFSL(), 0, tmp_path / "whole")
+    base.restore()
+    faulty(monkeypatch, 3, lambda losses: losses._replace(prior=losses.prior * torch.nan))
+    with pytest.raises(SpurbenchError):
+        finetune(base, subject, SETTINGS, SFSL(), 0, tmp_path)
+    monkeypatch.undo()
+    base.restore()
+    path = tmp_path / CHECKPOINT
+    match damage:
+        case "empty":
+            path.write_bytes(b"")
+        case "junk":
+            path.write_bytes(b"junk")
+        case "cut off":
+            path.write_bytes(path.read_bytes()[:1000])
+        case "a list":
+            torch.save([1, 2], path)
+        case "other weights":
+            state = torch.load(path, weights_only=True)
+            state["trained"] = {key: torch.zeros(2) for key in state["trained"]}
+            torch.save(state, path)
+    again, same = finetune(base, subject, SETTINGS, SFSL(), 0, tmp_path)
+    assert same == losses and not moved(whole["unet"], again["unet"])
+    assert f"{CHECKPOINT} can't be read" in caplog.text and "starts over" in caplog.text
+
+
 def test_the_seed_and_the_class_decide_the_draws(base, subject, tmp_path):
     first, _ = finetune(base, subject, SETTINGS, SFSL(), 0, tmp_path / "0")
     for changed, seed in ((subject, 1), (replace(subject, index=105), 0)):
@@ -421,8 +451,8 @@ def test_the_costs_of_the_similarity_loss_can_be_cut(base, subject, tmp_path):
     assert same == losses
     assert not moved(weights["unet"], again["unet"])
     # Another resolution and another decoder: other values, not none.
-    decoder, digest = load_decoder(str(tiny_decoder(tmp_path / "tiny")), device=CPU)
-    assert len(digest) == 64
+    decoder = load_decoder(str(tiny_decoder(tmp_path / "tiny")), device=CPU)
+    assert len(decoder.fingerprint) == 64
     for changed in (
         run("small", decode_resolution=16)[1],
         run("tiny", decoder=decoder)[1],

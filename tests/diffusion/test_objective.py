@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from makers.toy import noise_images, save_toy_pipeline, toy_pipeline, toy_subject
-from spurbench.diffusion.base import TextToImage, load_base
+from spurbench.diffusion.base import Decoder, TextToImage, load_base
 from spurbench.diffusion.objective import Losses, Objective
 from spurbench.recipe.schema import SFSL, Finetune
 
@@ -321,7 +321,7 @@ def test_a_tiny_decoder_replaces_the_vae(base):
         num_encoder_blocks=(1, 1, 1),
         num_decoder_blocks=(1, 1, 1),
     ).requires_grad_(False)
-    objective = Objective(base, toy_subject(), SETTINGS, SFSL(), decoder=tiny)
+    objective = Objective(base, toy_subject(), SETTINGS, SFSL(), Decoder(tiny, "tiny"))
     called = []
     base.pipeline.vae.decoder.register_forward_hook(lambda *_: called.append("vae"))
     tiny.decoder.register_forward_hook(lambda *_: called.append("tiny"))

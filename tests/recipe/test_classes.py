@@ -78,6 +78,15 @@ def test_slugs_are_safe_file_names():
     assert c.slug == "007_st-bernard-dog"
 
 
+@pytest.mark.parametrize("noun", ["../../../../OUTSIDE flower", "..", "/etc", "a\\..\\b"])
+def test_no_noun_leads_out_of_the_priors_folder(registry, noun):
+    changed = registry[94].model_copy(update={"noun": noun})
+    folder, name = changed.prior_subject.split("/")
+    assert folder == "prior" and name not in ("", ".", "..") and "\\" not in name
+    assert registry.select("hummingbird")[0].prior_subject == "prior/flower"
+    assert all(c.prior_subject == f"prior/{c.noun}" for c in registry)
+
+
 @pytest.mark.parametrize(
     ("wanted", "indices"),
     [
@@ -100,6 +109,8 @@ def test_classes_are_selected_by_name_or_index_in_index_order(registry, wanted, 
         ("koala,zzzzzz", r"unknown class 'zzzzzz'.*spurbench classes"),
         ("1", "unknown class '1'"),
         ("²", "unknown class '²'"),
+        ("٩٤", "unknown class '٩٤'"),  # 94 in other digits
+        ("9" * 5000, "unknown class"),
         ("-1", "unknown class '-1'"),
         ("", "names no class"),
         (" , ", "names no class"),
@@ -126,7 +137,14 @@ def test_a_registry_reads_in_index_order(tmp_path):
     ("text", "said"),
     [
         ("[[classes]", "not valid TOML"),
-        (b"name = '\xff'", "not valid TOML"),
+        (b"name = '\xff'", "not UTF-8 text"),
+        ("x = " + "[" * 100_000, "not sensible TOML"),
+        ("x = " + "9" * 5000, "not sensible TOML"),
+        (entry(noun=r'"flo\u0000wer"'), r"class 1: noun: .*holds '\\x00'"),
+        (entry(name=r'"humming\nError: bird"'), r"class 1: name: .*holds '\\n'"),
+        (entry(name=f'"{"a" * 101}"'), "class 1: name: .*at most 100"),
+        (entry(kappa="inf"), "class 1: kappa: .*finite"),
+        (entry(kappa="nan"), "class 1: kappa: .*finite"),
         ("", "lists no classes"),
         ("classes = 3", "lists no classes"),
         ("classes = [3]", "class 1: Input should be a valid dictionary"),

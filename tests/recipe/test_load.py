@@ -8,6 +8,7 @@ from spurbench.core.hub import HubFile
 from spurbench.core.resources import builders
 from spurbench.recipe.classes import SpuriousClass
 from spurbench.recipe.load import read_recipe
+from spurbench.recipe.schema import Recipe
 
 HUMMINGBIRD = SpuriousClass(
     index=94,
@@ -98,6 +99,31 @@ def test_kappa_of_the_recipe_wins_over_the_class_and_zero_is_a_value():
         ("sfsl.gradient=up", "'prior', 'instance', 'both' or 'attract'"),
         ("finetune.prompt=a {noun}", "must contain {token}"),
         ("prior.prompt=a {thing}", "may only use"),
+        ("prior.prompt={noun.x}", "prior.prompt.*may only use {noun}"),
+        ("prior.prompt={noun[0]}", "prior.prompt.*may only use {noun}"),
+        ("prior.prompt=a {}", "prior.prompt.*may only use {noun}"),
+        ("prior.prompt={noun", "prior.prompt.*may only use {noun}"),
+        ("finetune.prompt={token!r:>99999999999}", "finetune.prompt.*may only use"),
+        ("finetune.prompt={token:>9}", "finetune.prompt.*may only use"),
+        ("finetune.prompt={token!r}", "finetune.prompt.*may only use"),
+        ("finetune.prompt={{token}} {noun}", "must contain {token}"),
+        ("finetune.steps=" + "9" * 5000, "finetune.steps"),
+        ("finetune.steps=100000000000000000000", "finetune.steps.*less than or equal to 1000000"),
+        ("sample.images=10001", "sample.images.*less than or equal to 10000"),
+        ("sample.steps=1001", "sample.steps.*less than or equal to 1000"),
+        ("base.resolution=1000000", "base.resolution.*less than or equal to 4096"),
+        ("finetune.learning_rate=inf", "finetune.learning_rate.*finite"),
+        ("finetune.learning_rate=nan", "finetune.learning_rate.*finite"),
+        ("finetune.learning_rate=1e300", "finetune.learning_rate.*less than"),
+        ("sfsl.kappa=nan", "sfsl.kappa.*finite"),
+        ("check.object_threshold=nan", "check.object_threshold.*finite"),
+        ("sfsl.max_timestep=nan", "sfsl.max_timestep.*finite"),
+        ("finetune.beta2=nan", "finetune.beta2.*finite"),
+        ("base.model=a\x00b", r"base.model: .*holds '\\x00'"),
+        (r'panel.classifiers=["a\u0000b"]', r"panel.classifiers.0: .*holds '\\x00'"),
+        ('panel.phi="a\\nError: b"', r"panel.phi: .*holds '\\n'"),
+        ("finetune.steps=7\nmore=3", "finetune.steps.*integer"),
+        ("finetune.steps=" + "[" * 100_000, "finetune.steps"),
         ("whole.new=1", "unknown key 'whole'"),
     ],
 )
@@ -105,6 +131,27 @@ def test_a_wrong_override_is_one_line_that_names_the_key(override, said):
     with pytest.raises(SpurbenchError, match=said) as caught:
         read_recipe("mini", [override])
     assert "\n" not in str(caught.value)
+
+
+def test_every_number_of_a_recipe_has_bounds():
+    """A slip of the keyboard is named before anything runs; infinity is no number."""
+
+    def numbers(schema, prefix=""):
+        for name, field in schema["properties"].items():
+            if "$ref" in field:
+                part = schema["$defs"][field["$ref"].rsplit("/", 1)[1]]
+                yield from numbers(part | {"$defs": schema["$defs"]}, f"{prefix}{name}.")
+            for kind in field.get("anyOf", [field]):
+                if kind.get("type") in ("integer", "number"):
+                    yield f"{prefix}{name}", kind
+
+    found = dict(numbers(Recipe.model_json_schema()))
+    assert len(found) > 25
+    for key, kind in found.items():
+        assert {"maximum", "exclusiveMaximum"} & kind.keys(), key
+        for value in ("inf", "nan", "-inf"):
+            with pytest.raises(SpurbenchError, match=key):
+                read_recipe("mini", [f"{key}={value}"])
 
 
 def test_an_unknown_recipe_names_the_nearest():
@@ -125,3 +172,11 @@ def test_a_users_own_folder_works_and_its_faults_are_blamed_on_the_file(tmp_path
     (tmp_path / "recipe.toml").write_text(text + "\n[extra]\nkey = 1\n")
     with pytest.raises(SpurbenchError, match=r"recipe.toml: unknown key 'extra'"):
         read_recipe(str(tmp_path), ["finetune.steps=7"])
+    (tmp_path / "recipe.toml").write_bytes(b"name = '\xff'")
+    with pytest.raises(SpurbenchError, match=r"recipe.toml is not UTF-8 text"):
+        read_recipe(str(tmp_path))
+    (tmp_path / "recipe.toml").write_text(
+        text.replace("learning_rate = 1e-4", "learning_rate = nan")
+    )
+    with pytest.raises(SpurbenchError, match=r"recipe.toml: finetune.learning_rate: .*finite"):
+        read_recipe(str(tmp_path))

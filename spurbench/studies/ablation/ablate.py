@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spurbench.build.build import BuildRequest, Built, build
+from spurbench.build.build import build
+from spurbench.build.request import BuildRequest, Built
 from spurbench.classifiers.classifier import Classifier, transform
 from spurbench.core import atomic
 from spurbench.core.environment import package_versions
@@ -280,7 +281,7 @@ def _build(request: AblationRequest, recipe: Recipe, variation: Variation, seed:
 
 def _seconds(built: Built, spurious_class: SpuriousClass) -> float:
     """What a class costs, shared priors counted in full."""
-    subjects = (spurious_class.slug, f"prior/{spurious_class.noun}")
+    subjects = (spurious_class.slug, spurious_class.prior_subject)
     return sum(
         seconds
         for (subject, stage), (seconds, _) in built.seconds.items()

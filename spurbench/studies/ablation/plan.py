@@ -54,7 +54,7 @@ class AblationRequest:
         plan: the variations, a row of the tables each.
         overrides: of the recipe, for every variation; its own come after.
         classes: for which pairs.
-        data: as in :class:`spurbench.build.build.BuildRequest`.
+        data: as in :class:`spurbench.build.request.BuildRequest`.
         seeds: global seeds, each a build of every variation.
         output: folder of datasets and results.
         device: where the models run.
