@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spurbench.build.costs import known_or_counted, read_configs
 from spurbench.core import hub
 from spurbench.core.documents import read_json
-from spurbench.core.errors import SpurbenchError, reason
-from spurbench.diffusion.cost import Costs, known_or_counted, step_operations
+from spurbench.core.errors import SpurbenchError
+from spurbench.diffusion.cost import Costs, step_operations
 from spurbench.recipe.classes import SpuriousClass
 from spurbench.recipe.schema import Recipe
 
@@ -161,21 +162,6 @@ def _configurations(recipe: Recipe) -> tuple[dict[str, dict[str, Any]], str]:
         kept = recipe.folder / recipe.base.architecture
         return read_configs(kept), f"{kept} (the base itself can't be reached)"
     return {name: read_json(Path(path)) for name, path in paths.items()}, recipe.base.model
-
-
-def read_configs(folder: Path) -> dict[str, dict[str, Any]]:
-    """``unet``, ``vae`` and ``text_encoder`` by what their ``config.json`` hold.
-
-    Raises:
-        SpurbenchError: if one is not there, or not to be read.
-    """
-    names = ("unet", "vae", "text_encoder")
-    try:
-        return {name: read_json(folder / name / "config.json") for name in names}
-    except (FileNotFoundError, SpurbenchError) as error:
-        raise SpurbenchError(
-            f"{folder} is not a base model in diffusers' layout: {reason(error)}"
-        ) from None
 
 
 def _finetuning(recipe: Recipe, costs: Costs, kappa: float) -> float:

@@ -9,6 +9,7 @@ import click
 
 from spurbench.cli.options import device_option
 from spurbench.cli.tables import contrast_table, results_table, show
+from spurbench.cli.terminal import say
 from spurbench.core.errors import SpurbenchError
 
 if TYPE_CHECKING:
@@ -88,7 +89,6 @@ def evaluate(
 
     Several classifiers share the decoding of the images; one that fails does not stop the others.
     """
-    from spurbench.evaluation.display import table
     from spurbench.evaluation.evaluate import EvaluationRequest, Failed, evaluate_each
     from spurbench.evaluation.members import members
     from spurbench.images.sources import open_images, open_positives
@@ -110,19 +110,19 @@ def evaluate(
         result = outcome.result
         if not results:
             for damaged in result.damaged:
-                click.echo(f"left out, damaged: {damaged.path} ({damaged.reason})", err=True)
+                say(f"left out, damaged: {damaged.path} ({damaged.reason})", error=True)
         results.append(result)
         if len(asked) == 1:
-            show(*(table(result, split) for split in result.splits))
+            show(result)
         again = " (stored result of the same measurement; --force repeats it)"
-        click.echo(f"{outcome.path}{again if outcome.stored else ''}")
+        say(f"{outcome.path}{again if outcome.stored else ''}")
     if len(asked) > 1 and results:
         show(results_table(results))
     if len(asked) == 1 and failed:
         raise SpurbenchError(*failed)
     if failed:
         for reason, affected in failed.items():
-            click.echo(f"failed: {', '.join(affected)}: {reason}", err=True)
+            say(f"failed: {', '.join(affected)}: {reason}", error=True)
         raise SpurbenchError(
             f"{len(asked) - len(results)} of {len(asked)} classifiers failed; "
             "the others' results are kept, the same command measures only what is missing"
@@ -196,12 +196,12 @@ def select(
         # Text, not str: names from outside may hold what rich would take for markup.
         table.add_row(*(Text(plain(cell)) for cell in cells))
     show(table)
-    click.echo(f"{len(selected)} of {len(records)} images are consistently spurious")
+    say(f"{len(selected)} of {len(records)} images are consistently spurious")
     for damaged in images.damaged:
-        click.echo(f"left out, damaged: {damaged.path} ({damaged.reason})", err=True)
+        say(f"left out, damaged: {damaged.path} ({damaged.reason})", error=True)
     if output is not None:
         atomic.write_json(output, [choice.as_json() for choice in selected])
-        click.echo(str(output))
+        say(str(output))
 
 
 @click.command()
@@ -230,4 +230,4 @@ def compare(a: Path, b: Path, data: str | None, images: int, output: Path) -> No
     comparison = comparing.compare(Result.read(a), Result.read(b), images=images)
     show(*(contrast_table(comparison, split) for split in comparison.splits))
     for path in comparing.write(comparison, output, data):
-        click.echo(str(path))
+        say(str(path))

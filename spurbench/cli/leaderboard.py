@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from spurbench.cli.tables import show
+from spurbench.cli.terminal import say
 
 
 class _WithDefault(click.Group):
@@ -49,10 +50,10 @@ def rank(results: tuple[Path, ...], output: Path | None) -> None:
     show(*(tables.to_table(board) for board in made))
     for board in made:
         if board.untested:
-            click.echo(f"{board.title}: no tie groups: {board.untested}", err=True)
+            say(f"{board.title}: no tie groups: {board.untested}", error=True)
     if output is not None:
         for path in tables.write(made, output):
-            click.echo(str(path))
+            say(str(path))
 
 
 @leaderboard.command(name="build")
@@ -86,4 +87,4 @@ def build_leaderboard(
     from spurbench.leaderboard.page import build as run_build
 
     for path in run_build(results, data, output, samples=samples):
-        click.echo(str(path))
+        say(str(path))

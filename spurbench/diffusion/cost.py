@@ -1,17 +1,9 @@
-"""What a text-to-image model costs per sample.
-
-Counting takes diffusers and seconds, so the counts of the embedded recipes are kept beside them.
-"""
+"""What a text-to-image model costs per sample, and what follows for a fine-tuning step."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from spurbench.core.documents import Document, read_json, validated
-from spurbench.core.identity import fingerprint
+from spurbench.core.documents import Document
 from spurbench.recipe.schema import Recipe
-
-KEPT = "costs.json"
 
 
 class Cost(Document):
@@ -46,56 +38,6 @@ class Costs(Document):
     decode: Cost
     encode: float
     vae_parameters: int
-
-
-class Kept(Document):
-    """``costs.json`` of a recipe's folder.
-
-    Attributes:
-        of: :func:`identity` of what was counted.
-        costs: the counts.
-    """
-
-    of: str
-    costs: Costs
-
-
-def identity(configs: dict[str, dict[str, Any]], recipe: Recipe) -> str:
-    """Hash of everything that the counts depend on.
-
-    Args:
-        configs: see :func:`known_or_counted`.
-        recipe: of which resolution, precision and checkpointing count.
-    """
-    return fingerprint(
-        {
-            "configs": configs,
-            "resolution": recipe.base.resolution,
-            "precision": recipe.finetune.precision,
-            "gradient_checkpointing": recipe.finetune.gradient_checkpointing,
-            "checkpoint_decoder": recipe.sfsl.checkpoint_decoder,
-        }
-    )
-
-
-def known_or_counted(configs: dict[str, dict[str, Any]], recipe: Recipe) -> Costs:
-    """The counts kept beside the recipe where they are of these networks, else counted now.
-
-    Args:
-        configs: ``unet``, ``vae`` and ``text_encoder``, as their ``config.json`` hold them.
-        recipe: for resolution, precision and checkpointing.
-
-    Raises:
-        SpurbenchError: if the kept file is damaged.
-    """
-    path = recipe.folder / KEPT
-    if path.exists():
-        kept = validated(Kept, read_json(path), str(path))
-        if kept.of == identity(configs, recipe):
-            return kept.costs
-    from spurbench.diffusion.count import count
-
-    return count(configs, recipe)
 
 
 def step_operations(recipe: Recipe, costs: Costs, kappa: float) -> float:

@@ -1,11 +1,7 @@
-"""Counting what a text-to-image model costs per sample, on tensors without content.
-
-``python -m spurbench.diffusion.count mini sd15`` counts for recipes anew what is kept beside them.
-"""
+"""Counting what a text-to-image model costs per sample, on tensors without content."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,9 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spurbench.core import atomic
-from spurbench.diffusion.cost import KEPT, Cost, Costs, Kept, identity
-from spurbench.recipe.load import read_recipe
+from spurbench.diffusion.cost import Cost, Costs
 from spurbench.recipe.schema import Recipe
 
 
@@ -136,18 +130,3 @@ def _kept(network: nn.Module, run: Callable[[], Tensor]) -> float:
         output = run()
     del output  # the graph holds what was noted until here, so that no address is counted twice
     return sum(kept.values())
-
-
-def keep(name: str) -> None:
-    """Write the counts of a recipe, as it is, beside it."""
-    from spurbench.build.plan import read_configs
-
-    recipe = read_recipe(name)
-    configs = read_configs(recipe.folder / (recipe.base.architecture or recipe.base.model))
-    kept = Kept(of=identity(configs, recipe), costs=count(configs, recipe))
-    atomic.write_json(recipe.folder / KEPT, kept.model_dump())
-
-
-if __name__ == "__main__":
-    for recipe_name in sys.argv[1:]:
-        keep(recipe_name)

@@ -1,108 +1,77 @@
-"""A result for people: tables for the terminal, text, and HTML for notebooks."""
+"""A small table for people: for the terminal, as text, and as HTML for notebooks."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
-
-from spurbench.core.markdown import plain
-from spurbench.evaluation.results import ClassResult, Result, Summary
-from spurbench.images.records import Split
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-HEADINGS = ("class", "n", "spurious accuracy", "95 % interval", "top-5", "mean probability")
-SCORES = ("AUROC", "average precision")
+
+@dataclass(frozen=True)
+class Sheet:
+    """Text in rows; names in it may hold what HTML or rich would take for markup.
+
+    Attributes:
+        title: above it.
+        headings: of the columns, the first of which names the row.
+        rows: as many cells each.
+        mean: the last row, apart from the others.
+    """
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    mean: Sequence[str]
 
 
-def title(result: Result, split: Split) -> str:
-    """Which classifier, on which images, where it ran."""
-    dataset = " ".join(filter(None, (result.dataset.name, result.dataset.version)))
-    return plain(f"{result.label} on {dataset} {split} ({result.environment['device']})")
-
-
-def line(result: Result) -> str:
-    """The result in one line."""
-    shares = ", ".join(
-        f"{split} {100 * part.summary.spurious_accuracy:.1f} %"
-        for split, part in result.splits.items()
-    )
-    return plain(f"{result.label} on {result.dataset.name}: spurious accuracy {shares}")
-
-
-def rows(result: Result, split: Split) -> list[list[str]]:
-    """A split's classes and, last, their macro mean, as text in the order of :func:`headings`."""
-    part = result.splits[split]
-    lines: list[tuple[str, ClassResult | Summary]] = [(plain(c.name), c) for c in part.classes]
-    return [_cells(name, c) for name, c in (*lines, ("macro mean", part.summary))]
-
-
-def headings(result: Result) -> tuple[str, ...]:
-    """Those of :func:`rows`; scores only where positives were measured."""
-    return HEADINGS if result.summary.auroc is None else HEADINGS + SCORES
-
-
-def table(result: Result, split: Split) -> Table:
-    """One split for the terminal, a line per class."""
+def table(sheet: Sheet) -> Table:
+    """For the terminal."""
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(title=Text(title(result, split)), title_justify="left")
-    for heading in headings(result):
-        made.add_column(heading, justify="left" if heading == "class" else "right")
-    *classes, mean = rows(result, split)
-    for cells in classes:
-        # Text, not str: names from outside may hold what rich would take for markup.
+    made = Table(title=Text(sheet.title), title_justify="left")
+    for position, heading in enumerate(sheet.headings):
+        made.add_column(heading, justify="right" if position else "left")
+    for cells in sheet.rows:
         made.add_row(*map(Text, cells))
     made.add_section()
-    made.add_row(*map(Text, mean))
+    made.add_row(*map(Text, sheet.mean))
     return made
 
 
-def rich_tables(result: Result) -> Group:
-    """All splits for the terminal."""
+def tables(sheets: Sequence[Sheet]) -> Group:
+    """Several for the terminal, one below the other."""
     from rich.console import Group
 
-    return Group(*(table(result, split) for split in result.splits))
+    return Group(*map(table, sheets))
 
 
-def text(result: Result) -> str:
-    """All splits as plain text."""
+def text(sheets: Sequence[Sheet]) -> str:
+    """As plain text."""
     from rich.console import Console
 
     page = io.StringIO()
-    Console(file=page, width=120, color_system=None).print(rich_tables(result))
+    Console(file=page, width=120, color_system=None).print(tables(sheets))
     return page.getvalue().rstrip()
 
 
-def html(result: Result) -> str:
-    """All splits as HTML tables, which no name in them can break out of."""
+def html(sheets: Sequence[Sheet]) -> str:
+    """As HTML tables, which no text in them can break out of."""
     parts = []
-    for split in result.splits:
-        head = "".join(f"<th>{heading}</th>" for heading in headings(result))
+    for sheet in sheets:
+        head = "".join(f"<th>{escape(heading)}</th>" for heading in sheet.headings)
         body = "".join(
             "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
-            for cells in rows(result, split)
+            for cells in (*sheet.rows, sheet.mean)
         )
         parts.append(
-            f"<table><caption>{escape(title(result, split))}</caption>"
+            f"<table><caption>{escape(sheet.title)}</caption>"
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         )
     return "".join(parts)
-
-
-def _cells(name: str, numbers: ClassResult | Summary) -> list[str]:
-    interval = numbers.spurious_accuracy_interval
-    scores = (numbers.auroc, numbers.average_precision)
-    return [
-        name,
-        str(numbers.n),
-        f"{100 * numbers.spurious_accuracy:.1f} %",
-        f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
-        f"{100 * numbers.top5:.1f} %",
-        f"{numbers.mean_probability:.4f}",
-        *(f"{score:.3f}" for score in scores if score is not None),
-    ]

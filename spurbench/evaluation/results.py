@@ -17,6 +17,8 @@ from spurbench.classifiers.info import ClassifierInfo, Preprocessing, display_na
 from spurbench.core import atomic
 from spurbench.core.documents import Document, Share, describe, read_bytes
 from spurbench.core.errors import SpurbenchError
+from spurbench.core.markdown import plain
+from spurbench.evaluation.display import Sheet, html, tables, text
 from spurbench.images.records import Damaged, DatasetInfo, Split
 
 if TYPE_CHECKING:
@@ -181,22 +183,52 @@ class Result(Document):
         """Whether both documents say the same, wherever their parquets are."""
         return isinstance(other, Result) and self.model_dump() == other.model_dump()
 
-    def __rich__(self) -> Group:
-        from spurbench.evaluation.display import rich_tables
+    def sheet(self, split: Split) -> Sheet:
+        """One split for people: its classes and their macro mean."""
+        dataset = " ".join(filter(None, (self.dataset.name, self.dataset.version)))
+        part = self.splits[split]
+        return Sheet(
+            title=plain(f"{self.label} on {dataset} {split} ({self.environment['device']})"),
+            headings=HEADINGS if part.summary.auroc is None else HEADINGS + SCORES,
+            rows=[_cells(plain(c.name), c) for c in part.classes],
+            mean=_cells("macro mean", part.summary),
+        )
 
-        return rich_tables(self)
+    def __rich__(self) -> Group:
+        return tables(self._sheets())
 
     def __str__(self) -> str:
-        from spurbench.evaluation.display import text
-
-        return text(self)
+        return text(self._sheets())
 
     def __repr__(self) -> str:
-        from spurbench.evaluation.display import line
-
-        return f"<Result: {line(self)}>"
+        shares = ", ".join(
+            f"{split} {100 * part.summary.spurious_accuracy:.1f} %"
+            for split, part in self.splits.items()
+        )
+        said = plain(f"{self.label} on {self.dataset.name}: spurious accuracy {shares}")
+        return f"<Result: {said}>"
 
     def _repr_html_(self) -> str:
-        from spurbench.evaluation.display import html
+        return html(self._sheets())
 
-        return html(self)
+    def _sheets(self) -> list[Sheet]:
+        return [self.sheet(split) for split in self.splits]
+
+
+HEADINGS = ("class", "n", "spurious accuracy", "95 % interval", "top-5", "mean probability")
+SCORES = ("AUROC", "average precision")
+"""Headings of a sheet; of scores only where positives were measured."""
+
+
+def _cells(name: str, numbers: ClassResult | Summary) -> list[str]:
+    interval = numbers.spurious_accuracy_interval
+    scores = (numbers.auroc, numbers.average_precision)
+    return [
+        name,
+        str(numbers.n),
+        f"{100 * numbers.spurious_accuracy:.1f} %",
+        f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
+        f"{100 * numbers.top5:.1f} %",
+        f"{numbers.mean_probability:.4f}",
+        *(f"{score:.3f}" for score in scores if score is not None),
+    ]

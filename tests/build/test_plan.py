@@ -8,12 +8,12 @@ import torch
 from click.testing import CliRunner
 
 from makers.toy import save_toy_pipeline, toy_recipe
-from spurbench.build.plan import TERA, plan, read_configs
+from spurbench.build.costs import KEPT, identity, known_or_counted, read_configs
+from spurbench.build.plan import TERA, plan
 from spurbench.cli.main import main
 from spurbench.core.documents import read_json
 from spurbench.core.errors import SpurbenchError
 from spurbench.diffusion.base import load_base
-from spurbench.diffusion.cost import KEPT, identity, known_or_counted
 from spurbench.diffusion.count import count
 from spurbench.recipe.load import read_recipe
 
@@ -49,7 +49,7 @@ def test_operations_are_those_of_stable_diffusion(full_size):
 
 @pytest.mark.parametrize("name", ["mini", "sd15"])
 def test_the_counts_kept_beside_a_recipe_are_those_of_counting(name):
-    """Else: ``python -m spurbench.diffusion.count mini sd15``."""
+    """Else: ``python -m spurbench.build.costs mini sd15``."""
     recipe = read_recipe(name)
     configs = read_configs(recipe.folder / (recipe.base.architecture or recipe.base.model))
     counted = count(configs, recipe)
