@@ -254,26 +254,21 @@ def build(
     """
     from spurbench.build.build import build as run
     from spurbench.build.request import BuildRequest
-    from spurbench.core.environment import choose_device
-    from spurbench.recipe.load import read_recipe
 
-    read = read_recipe(recipe, overrides)
-    folder = (
-        Path(output) if output is not None else Path("out") / f"spurbench-{read.name}-{version}"
-    )
     return run(
-        BuildRequest(
-            recipe=read,
-            classes=read.classes.select(classes),
+        BuildRequest.of(
+            recipe,
+            classes=classes,
             data=Path(data) if data is not None else None,
-            output=folder,
-            work=Path(work) if work is not None else folder.parent / ".stages" / read.name,
+            overrides=overrides,
+            output=Path(output) if output is not None else None,
+            work=Path(work) if work is not None else None,
             version=version,
-            seed=seed,
-            device=choose_device(device),
-            force=force,
             previous=Path(previous) if previous is not None else None,
             note=note,
+            seed=seed,
+            device=device,
+            force=force,
         )
     )
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
+from spurbench.core.environment import choose_device
+from spurbench.dataset.manifest import Manifest, require_writable
 from spurbench.recipe.classes import SpuriousClass
+from spurbench.recipe.load import read_recipe
 from spurbench.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,51 @@ class BuildRequest:
     force: bool = False
     previous: Path | None = None
     note: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        recipe: str,
+        *,
+        classes: str = "all",
+        data: Path | None = None,
+        overrides: Sequence[str] = (),
+        output: Path | None = None,
+        work: Path | None = None,
+        version: str = "1.0.0",
+        previous: Path | None = None,
+        note: str | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        force: bool = False,
+    ) -> BuildRequest:
+        """A request in the words of people; see :func:`spurbench.api.build`.
+
+        What is wrong with it is said now, and not after the seconds that a build takes to import.
+
+        Raises:
+            SpurbenchError: for an unknown recipe, class, device or version, an output that holds
+                something else, or a previous version that is none.
+        """
+        read = read_recipe(recipe, overrides)
+        chosen = read.classes.select(classes)
+        folder = output or Path("out") / f"spurbench-{read.name}-{version}"
+        require_writable(folder, name=read.name, version=version)
+        if previous is not None:
+            Manifest.read(previous)
+        return cls(
+            recipe=read,
+            classes=chosen,
+            data=data,
+            output=folder,
+            work=work or folder.parent / ".stages" / read.name,
+            version=version,
+            seed=seed,
+            device=choose_device(device),
+            force=force,
+            previous=previous,
+            note=note,
+        )
 
 
 @dataclass

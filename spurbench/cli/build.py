@@ -82,23 +82,26 @@ def build(
     The same command goes on after an interruption. A class that fails does not stop the others;
     the exit status is then 1.
     """
-    from spurbench.core.environment import choose_device
-    from spurbench.dataset.manifest import Manifest, require_writable
-    from spurbench.recipe.load import read_recipe
+    from spurbench.build.request import BuildRequest
 
-    if base is not None:
-        overrides = (*overrides, f"base.model={base}")
-    recipe = read_recipe(recipe_name, overrides)
-    classes = recipe.classes.select(wanted)
-    output = output or Path("out") / f"spurbench-{recipe.name}-{version}"
-    # What is wrong with them is said now, and not after the seconds that the rest takes to import.
-    require_writable(output, name=recipe.name, version=version)
-    if previous is not None:
-        Manifest.read(previous)
-    chosen = choose_device(device)
+    request = BuildRequest.of(
+        recipe_name,
+        classes=wanted,
+        data=data,
+        overrides=overrides if base is None else (*overrides, f"base.model={base}"),
+        output=output,
+        work=work,
+        version=version,
+        previous=previous,
+        note=note,
+        seed=seed,
+        device=device,
+        force=force,
+    )
+    recipe, classes, output = request.recipe, request.classes, request.output
     say(
         f"Recipe {recipe.name}: {recipe.description} Classes: {len(classes)}, "
-        f"images each: {recipe.sample.images}, device: {chosen}."
+        f"images each: {recipe.sample.images}, device: {request.device}."
     )
     if dry_run:
         from spurbench.build.plan import plan
@@ -108,23 +111,8 @@ def build(
 
     silence_libraries()
     from spurbench.build.build import build as run_build
-    from spurbench.build.request import BuildRequest
 
-    built = run_build(
-        BuildRequest(
-            recipe=recipe,
-            classes=classes,
-            data=data,
-            output=output,
-            work=work or output.parent / ".stages" / recipe.name,
-            version=version,
-            seed=seed,
-            device=chosen,
-            force=force,
-            previous=previous,
-            note=note,
-        )
-    )
+    built = run_build(request)
     show(stage_table(built.seconds))
     if built.failed:
         for name, reason in built.failed.items():
