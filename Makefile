@@ -60,7 +60,7 @@ test-slow: $(VENV)/.installed-test ## Run the slow tests
 	$(BIN)/python -m pytest -m slow
 
 test-faults: $(VENV)/.installed-test ## Kill commands, fill disks, feed bad input; print the counts
-	PYTHONPATH=tests $(BIN)/python -m faults --output $(OUT)/faults
+	PYTHONPATH=tests $(BIN)/python -m faults --output $(OUT)/faults $(FAULTS)
 
 mutants: $(VENV)/.installed-mutants ## Run 300 wrong programs against the tests (about an hour); arguments in MUTANTS
 	PYTHONPATH=tests $(BIN)/python -m mutants $(MUTANTS)

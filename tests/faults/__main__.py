@@ -29,9 +29,12 @@ _work: list[Callable[[], Any]] = []
 def main() -> int:
     parser = argparse.ArgumentParser(prog="faults", description=__doc__)
     parser.add_argument("--only", default="", help="part of a kind's or a command's name")
+    parser.add_argument("--part", choices=["all", "inputs", "writing"], default="all")
     parser.add_argument("--share", type=float, default=1, help="of all, drawn with a fixed seed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--seconds", type=float, default=20, help="after which a command hangs")
+    parser.add_argument(
+        "--seconds", type=float, default=20, help="of processor time, after which it hangs"
+    )
     parser.add_argument("--output", type=Path, default=Path("out/faults"))
     parser.add_argument("--keep", action="store_true", help="keep the folders of what failed")
     options = parser.parse_args()
@@ -73,7 +76,13 @@ def _drive(options: argparse.Namespace, root: Path) -> int:
         return options.only in name and rng.random() < options.share
 
     kinds = (bad_documents, bad_data, bad_models, bad_arguments)
-    cases = [case for kind in kinds for case in kind.cases(world) if chosen(case.kind)]
+    cases = [
+        case
+        for kind in kinds
+        if options.part != "writing"
+        for case in kind.cases(world)
+        if chosen(case.kind)
+    ]
     outcomes = _each(
         [
             lambda i=i, case=case: judge(case, root / "cases" / str(i), options.seconds)
@@ -81,11 +90,16 @@ def _drive(options: argparse.Namespace, root: Path) -> int:
         ],
         options.jobs,
         "bad inputs",
+        lambda i, o: (
+            ""
+            if o.verdict in FINE
+            else f"{o.verdict}: {cases[i].kind}: {cases[i].name}: {o.seen!r:.400}"
+        ),
     )
     trials = [
         writing.Trial(command, root / "writing" / str(i))
         for i, command in enumerate(writing.commands(world))
-        if options.only in command.name
+        if options.part != "inputs" and options.only in command.name
     ]
     prepared = _each([trial.prepare for trial in trials], options.jobs, "undisturbed")
     for trial, undisturbed in zip(trials, prepared, strict=True):
@@ -99,6 +113,7 @@ def _drive(options: argparse.Namespace, root: Path) -> int:
         ],
         options.jobs,
         "kills and full disks",
+        lambda i, a: f"{a.failure} {a.command} at {a.at}: {a.faults!r:.400}" if a.faults else "",
     )
 
     tables = [
@@ -120,14 +135,10 @@ def _drive(options: argparse.Namespace, root: Path) -> int:
             for title, failure in (("Killed", "kill"), ("Disk full", "full"))
         ),
     ]
-    text = "\n\n".join(tables)
+    text = "\n\n".join(filter(None, tables))
     _say(f"\n{text}\n")
-    bad = [(c, o) for c, o in zip(cases, outcomes, strict=True) if o.verdict not in FINE]
+    bad = [outcome for outcome in outcomes if outcome.verdict not in FINE]
     torn = [attempt for attempt in attempts if attempt.faults]
-    for case, outcome in bad:
-        _say(f"{outcome.verdict}: {case.kind}: {case.name}: {outcome.seen!r:.300}")
-    for attempt in torn:
-        _say(f"{attempt.failure} {attempt.command} at {attempt.at}: {attempt.faults!r:.400}")
     options.output.mkdir(parents=True, exist_ok=True)
     document = {
         "counts": {
@@ -150,12 +161,20 @@ def _drive(options: argparse.Namespace, root: Path) -> int:
     return 1 if bad or torn else 0
 
 
-def _each(work: list[Callable[[], Any]], jobs: int, what: str) -> list[Any]:
+def _each(
+    work: list[Callable[[], Any]],
+    jobs: int,
+    what: str,
+    describe: Callable[[int, Any], str] = lambda position, result: "",
+) -> list[Any]:
+    """Do ``work`` in processes; say how far it is, and what is wrong with a result."""
     _work[:] = work
     start, results = time.monotonic(), []
     with ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as pool:
         for result in pool.map(_do, range(len(work))):
             results.append(result)
+            if wrong := describe(len(results) - 1, result):
+                _say(wrong)
             if len(results) % 50 == 0:
                 _say(f"{what}: {len(results)} of {len(work)}, {time.monotonic() - start:.0f} s")
     return results
@@ -166,7 +185,9 @@ def _do(position: int) -> Any:
 
 
 def _table(title: str, rows: Sequence[tuple[str, Sequence[str]]], columns: Sequence[str]) -> str:
-    """Markdown: a line for each kind with its counts, and their sums."""
+    """Markdown: a line for each kind with its counts, and their sums; nothing of nothing."""
+    if not rows:
+        return ""
     kinds = [*dict.fromkeys(kind for kind, _ in rows), "all"]
     counts = {kind: Counter[str]() for kind in kinds}
     for kind, found in rows:

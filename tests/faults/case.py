@@ -91,8 +91,8 @@ def _verdict(
     silent = case.takes == "said" and not ending.err.strip()
     if clean and (silent or case.takes == "refused"):
         return "silent", ending.out[-300:]
-    mine = os.path.join(DEPTH, "")  # noqa: PTH118
-    allowed = tuple(mine + path for path in (*case.keeps, *(case.output if clean else ())))
+    places = (*case.keeps, *(case.output if clean else ()))
+    allowed = tuple(os.path.normpath(os.path.join(DEPTH, place)) for place in places)  # noqa: PTH118
     left = {path for path in _files(root) - earlier if not path.startswith(allowed or ("\0",))}
     if left:
         return "left behind", f"{sorted(left)[:4]}; {said}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import io
+import math
 import os
 import pkgutil
 import resource
@@ -98,7 +99,7 @@ def run(
         arguments: of the command line.
         folder: to run in; it is there.
         disk: that fails.
-        seconds: after which it is killed.
+        seconds: of processor time, and thrice as many of waiting, after which it is killed.
         before: called in the process before the command.
         unread: stdout is a pipe that nobody reads.
     """
@@ -111,8 +112,8 @@ def run(
         pid = os.fork()
         if pid == 0:
             target = _closed_pipe() if unread else out.fileno()
-            _be_command(arguments, folder, temporary, (target, err.fileno()), disk, before)
-        status = _wait(pid, start + seconds)
+            _be_command(arguments, folder, temporary, (target, err.fileno()), disk, seconds, before)
+        status = _wait(pid, start + 3 * seconds)
         spent = time.monotonic() - start
         texts = []
         for file in (out, err):
@@ -126,7 +127,8 @@ def _wait(pid: int, deadline: float) -> int | None:
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
-            return os.waitstatus_to_exitcode(status)
+            ended = os.waitstatus_to_exitcode(status)
+            return None if ended == -signal.SIGXCPU else ended
         if time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -147,6 +149,7 @@ def _be_command(
     temporary: Path,
     outputs: tuple[int, int],
     disk: Disk | None,
+    seconds: float,
     before: Callable[[], None] | None,
 ) -> None:
     """Never returns."""
@@ -165,8 +168,12 @@ def _be_command(
             io.FileIO(2, "w", closefd=False), "utf-8", "backslashreplace", write_through=True
         )
         os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
-        _, most = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, most))
+        for what, limit in (
+            (resource.RLIMIT_DATA, MEMORY),
+            (resource.RLIMIT_CPU, math.ceil(seconds)),
+        ):
+            _, most = resource.getrlimit(what)
+            resource.setrlimit(what, (limit, most))
         if before is not None:
             before()
         if disk is not None:

@@ -158,17 +158,16 @@ class Trial:
     undisturbed: Undisturbed
 
     def __init__(self, command: Command, root: Path) -> None:
-        self.command, self.root = command, root
+        self.command, self.root, self.template = command, root, root / "template"
 
     def prepare(self) -> Undisturbed:
         """What the command finds, and what it makes of that where nothing disturbs it."""
-        template = self.root / "template"
-        (template / "run").mkdir(parents=True)
+        (self.template / "run").mkdir(parents=True)
         for arguments in self.command.earlier:
-            ending = run(arguments, template / "run", seconds=300)
+            ending = run(arguments, self.template / "run", seconds=300)
             if ending.status:
                 raise RuntimeError(f"{arguments} fails: {ending.err}")
-        old = self._state(template / "run", None)
+        old = self._state(self.template / "run", None)
         with self._hub() as hub:
             folder = self._fresh("undisturbed")
             disk = Disk(folder.parent, reads=self.command.hub)
