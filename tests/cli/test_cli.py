@@ -260,7 +260,7 @@ def test_a_damaged_dataset_is_named(toy, tmp_path):
         (tmp_path / name / "data" / "real-00000.parquet").write_bytes(b"x")
     for name, said in (
         ("manifest", "spurbench.json is not valid JSON"),
-        ("rows", "key 'schema' is missing"),
+        ("rows", "real-00000.parquet is damaged"),
     ):
         for command in (["eval", "--model"], ["select", "--panel"]):
             result = run(*command, str(toy / "one"), "--data", str(tmp_path / name))
