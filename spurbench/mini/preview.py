@@ -32,7 +32,8 @@ def write_preview(path: Path, seed: int = 0, columns: int = 12) -> None:
     rows.append(("Real split: the planted feature, object-free", None))
     rows += [(n, [spurious(n, seed, i) for i in range(columns)]) for n in PLANTED_FEATURE]
     drawn = [(label, None if scenes is None else _rendered(scenes)) for label, scenes in rows]
-    contact_sheet(drawn, side=SIZE).save(path, "PNG", optimize=True)
+    with atomic.writing(path) as file:
+        contact_sheet(drawn, side=SIZE).save(file, "PNG", optimize=True)
 
 
 def write_positives(folder: Path, images: int, seed: int = 0) -> None:

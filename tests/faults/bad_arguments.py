@@ -71,7 +71,6 @@ def _arguments(world: World) -> Iterator[Case]:
     forged = "x\nError: forged"
     undecodable = os.fsdecode(b"\xff\xfe")
     lines: list[tuple[str, ...]] = [
-        (),
         ("nonsense",),
         (forged,),
         (undecodable,),
@@ -90,8 +89,14 @@ def _arguments(world: World) -> Iterator[Case]:
         *((*build, "--version", x, "--output", "o") for x in ("1.0.-1", "٩.0.0", "../x", "01.0.0")),
         *((*dry, "--seed", x) for x in ("abc", "1.5", "", "nan")),
         *((*build, "--classes", "94", "--output", "o", "--seed", x) for x in ("-1", "9" * 30)),
-        *((*build, "--output", "o", "--previous", x) for x in ("/", here, "nowhere")),
-        *((*build, "--output", "o", "--data", x) for x in ("/", "/dev", here, "nowhere")),
+        *(
+            (*build, "--classes", "94", "--output", "o", "--previous", x)
+            for x in ("/", here, "nowhere")
+        ),
+        *(
+            (*build, "--classes", "94", "--output", "o", "--data", x)
+            for x in ("/", "/dev", here, "nowhere")
+        ),
         *(("eval", "--model", x, "--data", here) for x in ("", "nonsense", "resnet50.nonsense")),
         *(("eval", "--model", x, "--data", here) for x in ("mini:", "mini:../x", "torchvision:")),
         *(("eval", "--model", x, "--data", here) for x in ("torchvision:os", "robustbench:x")),

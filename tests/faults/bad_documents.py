@@ -62,8 +62,10 @@ def _tomls(world: World) -> Iterator[Case]:
         ("classes.toml", tomllib.loads((world.recipe / "classes.toml").read_text())),
     ):
         for i, made in enumerate(examples(changed(document), 14)):
+            keeps: tuple[str, ...] = ()
             if name == "panel.toml":
                 lay, arguments = _text(name, as_toml(made)), panel
+                keeps = ("out/",)  # results of those classifiers that are sound
             else:  # beside photographs, whose features it names
                 lay = _beside(world.photographs, name, as_toml(made).encode("utf-8", "replace"))
                 arguments = world.evaluation("photographs")
@@ -73,6 +75,7 @@ def _tomls(world: World) -> Iterator[Case]:
                 arguments,
                 lay,
                 output=("out/",),
+                keeps=keeps,
             )
     board = ("leaderboard", "build", "--output", "board")
     reported = (

@@ -83,7 +83,7 @@ def _verdict(
         return "hung", said
     clean = ending.status == 0 and not ending.errors and not ending.is_unexpected
     if case.unread:
-        clean = not ending.err.strip()
+        clean = not (ending.errors or ending.is_unexpected or "BrokenPipe" in ending.err)
     if not (clean or ending.is_one_line):
         return "unexpected", said
     if case.takes == "mended" and not clean:
