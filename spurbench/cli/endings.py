@@ -49,6 +49,8 @@ def explained(error: BaseException) -> str | None:
         return f"a name or a text is no valid UTF-8 ({reason(error)}); rename or mend it"
     if isinstance(error, ValueError) and "embedded null" in str(error):
         return f"a path holds a NUL character ({reason(error)}); no file is called so"
+    if isinstance(error, RuntimeError) and "Symlink loop" in str(error):  # OSError from 3.13 on
+        return f"a path goes round in a circle of links ({reason(error)}); name another"
     if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename else ""
         return name + (error.strerror or reason(error))

@@ -118,8 +118,9 @@ def contrast_table(comparison: Comparison, split: Any) -> Table:
     from spurbench.core.markdown import plain
 
     part = comparison.splits[split]
-    title = f"A: {comparison.a}\nB: {comparison.b}\n{split} images of {comparison.dataset.name}"
-    table = Table(title=Text("\n".join(map(plain, title.splitlines()))), title_justify="left")
+    sides = f"A: {comparison.a}", f"B: {comparison.b}"
+    title = map(plain, (*sides, f"{split} images of {comparison.dataset.name}"))
+    table = Table(title=Text("\n".join(title)), title_justify="left")
     for heading in ("class", "n", "A", "B", "B - A", "95 % interval", "only A", "only B", "p"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
     lines = [(plain(c.name), c, c.adjusted_p_value) for c in part.classes]

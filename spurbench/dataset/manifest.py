@@ -280,8 +280,16 @@ def read_rows(folder: Path, *, images: bool = True) -> dict[str, list[Row]]:
 
 
 def shards(folder: Path, part: str) -> list[Path]:
-    """The parquet files of a part, in the order of their rows."""
-    return sorted(folder.glob(f"data/{part}-*.parquet"))
+    """The parquet files of a part, in the order of their rows.
+
+    Raises:
+        SpurbenchError: if one is no regular file; a pipe would be read for ever.
+    """
+    files = sorted(folder.glob(f"data/{part}-*.parquet"))
+    for file in files:
+        if not file.is_file():
+            raise SpurbenchError(f"{file} is not a regular file; fetch the dataset again")
+    return files
 
 
 def read_part(folder: Path, part: str, *, images: bool) -> list[Row]:

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field
 from spurbench.core import hub
 from spurbench.core.documents import Document, read_json, validated
 from spurbench.core.errors import SpurbenchError, reason
+from spurbench.core.identity import file_sha256
 from spurbench.core.imagenet import imagenet_names, imagenet_wnids
 from spurbench.core.text import label
 from spurbench.images.decode import fault
@@ -41,6 +42,7 @@ class _Manifest(Document):
     schema_version: Literal["spurbench.dataset/1"] = Field(alias="schema")
     name: str
     version: str
+    files: dict[str, str] = Field(description="path to hex sha256")
 
 
 class _Image(Document):
@@ -247,6 +249,12 @@ def _open_dataset(path: Path, split: str, decode: bool) -> ImageSet:
                 ) from None
             rows.add(table.to_pylist(), part, str(file))
         rows.require_some(part)
+        for file in files:
+            if file_sha256(file) != manifest.files.get(file.relative_to(path).as_posix()):
+                raise SpurbenchError(
+                    f"{file} is not the file that was published, for its sha256 is another; "
+                    f"`spurbench verify {path}` names every such file"
+                )
     return _image_set(
         rows.records,
         rows.damaged,

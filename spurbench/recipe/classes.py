@@ -130,7 +130,10 @@ class ClassRegistry(Sequence[SpuriousClass]):
         if wanted == "all":
             return self._classes
         if wanted == "paper":
-            return tuple(c for c in self._classes if c.paper)
+            of_paper = tuple(c for c in self._classes if c.paper)
+            if not of_paper:
+                raise SpurbenchError("no class here is of the paper's six; try --classes all")
+            return of_paper
         by_index = self.by_index()
         names = {c.index: c.name for c in self._classes}
         named = choose(wanted, names, "`spurbench classes` lists them")

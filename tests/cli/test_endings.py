@@ -16,6 +16,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from makers.measured import save_dataset, save_result
 from makers.toy import toy_recipe
 from spurbench.cli.main import main
 from spurbench.cli.tables import show
@@ -164,7 +165,10 @@ def test_names_show_what_they_hold():
     assert printable("\u202egnp.exe") == r"\u202egnp.exe"
 
 
-def test_no_name_can_pass_for_a_line_of_ours(ending, capsys):
+def test_no_name_can_pass_for_a_line_of_ours(ending, monkeypatch):
+    # pytest would pass on what is logged, as UTF-8.
+    monkeypatch.setattr(logging.getLogger("spurbench"), "propagate", False)
+
     def body():
         from rich.table import Table
 
@@ -183,6 +187,30 @@ def test_no_name_can_pass_for_a_line_of_ours(ending, capsys):
     ]
     assert len([line for line in lines if printable(EVIL) in line]) == 5
     assert "\x1b" not in done.output
+
+
+def test_neither_side_of_a_comparison_can_pass_for_a_line_of_ours(tmp_path):
+    images = save_dataset(tmp_path / "data")
+    shares = {"real": 0.5, "generated": 0.5}
+    sides = [save_result(tmp_path, images, n, shares) for n in ("a\nError: forged", "b")]
+    said = CliRunner().invoke(
+        main, ["compare", *map(str, sides), "--output", str(tmp_path / "out")]
+    )
+    assert said.exit_code == 0, said.output
+    assert not [line for line in said.output.splitlines() if line.startswith("Error:")]
+
+
+def test_a_path_that_is_a_circle_of_links_is_one_line(tmp_path):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    save_result(
+        tmp_path / "r", save_dataset(tmp_path / "data"), "a", {"real": 0.5, "generated": 1.0}
+    )
+    said = CliRunner().invoke(
+        main, ["leaderboard", "build", str(tmp_path / "r"), "--output", str(loop)]
+    )
+    assert said.exit_code == 1 and said.output.startswith("Error: ")
+    assert said.output.count("\n") == 1 and "unexpected" not in said.output
 
 
 def test_arguments_are_shown_as_names_are():

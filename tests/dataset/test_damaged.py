@@ -142,6 +142,14 @@ def test_a_manifest_that_would_be_read_for_ever(dataset, sound, tmp_path):
     end_in_one_line(dataset, sound, tmp_path, "verify", "diff")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="pipes are POSIX's")
+def test_parquet_that_would_be_read_for_ever(dataset, sound, tmp_path):
+    (file,) = dataset.glob("data/generated-*.parquet")
+    file.unlink()
+    os.mkfifo(file)
+    end_in_one_line(dataset, sound, tmp_path, "verify", "diff")
+
+
 def without(name):
     return lambda table: table.drop_columns([name])
 

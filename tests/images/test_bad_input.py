@@ -250,6 +250,15 @@ def test_a_manifest_of_the_wrong_type_is_one_line(content, dataset):
     assert "spurbench.json" in refusal(open_images, str(dataset))
 
 
+def test_a_sound_row_that_was_not_published_is_found_by_its_files_hash(dataset):
+    def as_koala(rows):
+        for values in rows:
+            values["class_index"] = 105
+
+    file = rewrite(dataset, as_koala)
+    assert f"{file} is not the file that was published" in refusal(open_images, str(dataset))
+
+
 def test_rows_of_the_hub_are_checked_alike(dataset, monkeypatch):
     import datasets
 

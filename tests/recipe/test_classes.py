@@ -9,6 +9,7 @@ from spurbench.core.errors import SpurbenchError
 from spurbench.core.imagenet import imagenet_names, imagenet_wnids
 from spurbench.core.resources import builders
 from spurbench.recipe.classes import ClassRegistry, SpuriousClass
+from spurbench.recipe.load import read_recipe
 
 FACTS = Path(__file__).parents[3] / "shared" / "spurious_imagenet_classes.csv"
 PAPER = {94, 105, 554, 557, 565, 576}
@@ -166,6 +167,14 @@ def test_a_broken_registry_is_one_line_that_names_file_and_class(tmp_path, text,
     with pytest.raises(SpurbenchError, match=rf"classes\.toml.*{said}") as caught:
         ClassRegistry.read(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_registry_without_the_papers_classes_says_so():
+    registry = ClassRegistry([c for c in read_recipe("mini").classes if c.index == 94])
+    assert [c.index for c in registry.select("paper")] == [94]
+    other = ClassRegistry([c.model_copy(update={"paper": False}) for c in registry])
+    with pytest.raises(SpurbenchError, match="the paper's six"):
+        other.select("paper")
 
 
 def test_a_missing_registry_is_named(tmp_path):
