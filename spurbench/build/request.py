@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spurbench.classifiers.load import read_member
 from spurbench.core.environment import choose_device
 from spurbench.dataset.manifest import Manifest, require_writable
 from spurbench.recipe.classes import SpuriousClass
@@ -70,7 +71,8 @@ class BuildRequest:
 
         Raises:
             SpurbenchError: for an unknown recipe, class, device or version, an output that holds
-                something else, or a previous version that is none.
+                something else, a previous version that is none, or a classifier of the panel that
+                can't be what is asked for.
         """
         read = read_recipe(recipe, overrides)
         chosen = read.classes.select(classes)
@@ -78,6 +80,8 @@ class BuildRequest:
         require_writable(folder, name=read.name, version=version)
         if previous is not None:
             Manifest.read(previous)
+        for asked in (*read.panel.classifiers, read.panel.phi):
+            read_member(asked, read.folder)
         return cls(
             recipe=read,
             classes=chosen,

@@ -94,12 +94,7 @@ def read_folder(config: Path, weights: Path) -> TimmFolder:
 
     from spurbench.classifiers.checkpoints import fit_state_dict, read_state_dict
 
-    try:
-        described = validated(Config, read_json(config), str(config))
-    except FileNotFoundError:
-        raise SpurbenchError(
-            f"no {config}; a classifier's folder holds {CONFIG}, {WEIGHTS}"
-        ) from None
+    described = _read_config(config)
     architecture = described.architecture.partition(".")[0]
     if not timm.is_model(architecture):
         raise SpurbenchError(f"{config} describes no timm model: unknown model {architecture!r}")
@@ -111,6 +106,15 @@ def read_folder(config: Path, weights: Path) -> TimmFolder:
     fit_state_dict(network, read_state_dict(weights), str(weights))
     own = described.pretrained_cfg.model_dump(exclude_none=True)
     return TimmFolder(network, architecture, described, {**network.pretrained_cfg, **own})
+
+
+def _read_config(path: Path) -> Config:
+    try:
+        return validated(Config, read_json(path), str(path))
+    except FileNotFoundError:
+        raise SpurbenchError(
+            f"no {path}; a classifier's folder holds {CONFIG}, {WEIGHTS}"
+        ) from None
 
 
 def loaded(folder: TimmFolder, name: str) -> Loaded:
@@ -144,6 +148,7 @@ def _check(path: str) -> None:
             raise SpurbenchError(
                 f"no {file} in {path}; a classifier's folder holds {CONFIG} and {WEIGHTS}"
             )
+    _read_config(Path(path) / CONFIG)
 
 
 def _panel() -> dict[str, Path]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -160,6 +161,24 @@ def test_the_command_prints_the_plan_and_builds_nothing(tmp_path):
     assert "the base itself can't be reached" in " ".join(result.output.split())
     assert "fine-tune" in result.output and "TFLOP" in result.output
     assert not output.exists()
+
+
+def test_a_dry_run_names_what_is_wrong_with_the_panel(tmp_path):
+    recipe = toy_recipe(tmp_path / "recipe")
+    config = recipe / "one" / "config.json"
+    described = json.loads(config.read_text())
+    described["pretrained_cfg"]["interpolation"] = "nonsense"
+    for text, said in (
+        (json.dumps(described), "interpolation"),
+        ("{", "not valid JSON"),
+        (None, "no config.json"),
+    ):
+        config.unlink() if text is None else config.write_text(text)
+        result = CliRunner().invoke(
+            main, ["build", "--recipe", str(recipe), "--dry-run", "--output", str(tmp_path / "o")]
+        )
+        assert result.exit_code == 1 and said in result.output, result.output
+        assert result.output.count("\n") == 1
 
 
 def test_a_base_without_configurations_is_one_line(tmp_path):

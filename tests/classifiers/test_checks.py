@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -81,8 +82,9 @@ def test_what_may_be_right_passes(tmp_path):
     assert (source.name, name) == ("torchvision", "resnet18.X")
     folder = tmp_path / "with=sign"
     folder.mkdir()
-    for file in ("config.json", "model.safetensors"):
-        (folder / file).touch()
+    described = {"architecture": "resnet18", "num_classes": 1000, "pretrained_cfg": {}}
+    (folder / "config.json").write_text(json.dumps(described))
+    (folder / "model.safetensors").touch()
     assert read_member(str(folder), Path()) == (str(folder), None)
 
 

@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 
 from makers.rows import columns, row, write
+from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError
 from spurbench.dataset import card, quality
 from spurbench.dataset.manifest import (
@@ -241,6 +242,26 @@ def test_missing_weights_are_said_once_and_leave_the_dataset_alone(tmp_path, mon
     with pytest.raises(SpurbenchError, match="topiq_nr can't run here"):
         quality.fill_quality(tmp_path / "d", ["topiq_nr"], CPU)
     assert (tmp_path / "d" / MANIFEST).read_bytes() == before
+    quality._metric.cache_clear()
+
+
+def test_where_the_hub_does_not_answer_no_metric_waits_for_it(monkeypatch, caplog):
+    import pyiqa
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(hub, "unreachable", lambda url: f"{url} does not answer")
+
+    def made(*_, **__):
+        assert constants.HF_HUB_OFFLINE, "every file would be tried again and again"
+        raise OSError("not cached")
+
+    monkeypatch.setattr(pyiqa, "create_metric", made)
+    quality._metric.cache_clear()
+    assert quality.available(["topiq_nr"], CPU) == frozenset()
+    assert [r.message.split(" ")[0] for r in caplog.records] == [constants.ENDPOINT, "quality"]
     quality._metric.cache_clear()
 
 
