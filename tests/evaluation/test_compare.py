@@ -111,6 +111,22 @@ def test_the_command_writes_json_and_a_sheet(folder, tmp_path):
     assert [sheet.getpixel(m) != (255, 255, 255) for m in middles] == [True] * 7 + [False]
 
 
+def test_the_sheet_says_whose_answers_it_shows(folder, tmp_path, monkeypatch):
+    drawn = {}
+
+    def record(pictures, heading):
+        drawn.update(pictures=pictures, heading=heading)
+        return captioned_sheet(pictures, heading=heading)
+
+    monkeypatch.setattr(compare, "captioned_sheet", record)
+    found = compare.compare(*(Result.read(folder / f"{i:02d}.json") for i in range(2)), images=3)
+    compare.write(found, tmp_path, str(folder / "data"))
+    assert drawn["heading"][:2] == [f"A: {found.a}", f"B: {found.b}"]
+    for picture, image in zip(drawn["pictures"], found.images, strict=True):
+        assert f"{image.a_probability:.0%}" in picture.lines[1]
+        assert f"{image.b_probability:.0%}" in picture.lines[2]
+
+
 def test_other_images_a_lost_parquet_and_no_common_split_are_refused(folder, tmp_path):
     other = save_dataset(tmp_path / "other", images=19)
     mine = {"real": 0.2, "generated": 0.5}

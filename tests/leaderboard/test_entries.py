@@ -45,6 +45,14 @@ def test_an_entry_holds_what_its_result_and_parquet_say(result, tmp_path):
     assert entries.read(tmp_path / "x" / "entry.json") == entry
 
 
+def test_probabilities_are_published_to_four_digits(result):
+    entry = entries.read(result)
+    frame = pd.read_parquet(result.with_suffix(".parquet"))
+    published = [p for of in entry.answers.values() for a in of for p in a.probabilities]
+    assert sorted(published) == sorted(round(p, 4) for p in frame["probability"])
+    assert any(round(p, 3) != p for p in published)
+
+
 def test_an_entry_is_laid_out_to_be_reviewed(result, tmp_path):
     entry = entries.read(result)
     entry.write(tmp_path / "entry.json")
