@@ -16,7 +16,7 @@ from spurbench.mini.distributions import biased, caption_words, render_all, unbi
 from spurbench.mini.measure import measure, render_markdown
 from spurbench.mini.objects import OBJECTS
 from spurbench.mini.scenes import PLANTED_FEATURE
-from spurbench.mini.training import assets, board
+from spurbench.mini.training import assets, board, stages
 from spurbench.mini.training.assets import train_assets
 from spurbench.mini.training.base import RARE_TOKEN, BaseSettings, make_tokenizer
 from spurbench.mini.training.classifiers import ClassifierSettings
@@ -92,8 +92,10 @@ def test_the_panel_is_right_on_fresh_biased_scenes(name):
     assert np.mean(answers == object_labels(scenes)) >= 0.85
 
 
-def test_a_toy_sized_training_makes_assets_that_work(tmp_path):
+def test_a_toy_sized_training_makes_assets_that_work(tmp_path, monkeypatch):
     """`make assets` from nothing, everything tiny; two runs give the same bits, as do parts."""
+    monkeypatch.setattr(stages, "VAE_SCENES", 4)
+    monkeypatch.setattr(stages, "ORACLE_SCENES", 6)
     small = {"steps": 3, "batch_size": 4, "checkpoint_every": 2}
     classifier = ClassifierSettings("resnet10t", {"channels": [8, 8, 8, 8]}, **small)
     settings = AssetSettings(

@@ -43,6 +43,9 @@ from spurbench.mini.training.vae import (
 SUBJECT = "mini"
 """Of the stages in the store."""
 
+VAE_SCENES, ORACLE_SCENES = 512, 1000
+"""Held-out scenes that the autoencoder, and that the oracle, is measured on."""
+
 
 @dataclass(frozen=True)
 class AssetStages:
@@ -187,7 +190,7 @@ class AssetStages:
                 work=folder,
             )
             save_classifier(folder / "classifier", model, settings, len(labels.names), labels.names)
-            held_out = [unbiased(self.seed, "validation", i) for i in range(1000)]
+            held_out = [unbiased(self.seed, "validation", i) for i in range(ORACLE_SCENES)]
             rendered = render_all(held_out, "unbiased validation")
             views = {"rendered": rendered, "through_vae": round_trip(vae, rendered)}
             measured = {
@@ -214,5 +217,5 @@ def _pixels(scenes: Stage) -> np.ndarray:
 
 
 def _held_out(seed: int) -> np.ndarray:
-    """Scenes that autoencoder and decoder are measured on, (512, 64, 64, 3) uint8."""
-    return render_all([unbiased(seed, "vae", i) for i in range(512)], "held-out scenes")
+    """Scenes that autoencoder and decoder are measured on, (VAE_SCENES, 64, 64, 3) uint8."""
+    return render_all([unbiased(seed, "vae", i) for i in range(VAE_SCENES)], "held-out scenes")
