@@ -53,6 +53,13 @@ def test_probabilities_are_published_to_four_digits(result):
     assert any(round(p, 3) != p for p in published)
 
 
+@pytest.mark.parametrize("indent", [0, 4])
+def test_what_fits_in_a_hundred_columns_is_one_line(indent):
+    for width, lines in ((100, 1), (101, 3)):
+        value = {"k": "x" * (width - indent - len('{"k": ""}'))}
+        assert len(entries._layout(value, indent).splitlines()) == lines
+
+
 def test_an_entry_is_laid_out_to_be_reviewed(result, tmp_path):
     entry = entries.read(result)
     entry.write(tmp_path / "entry.json")

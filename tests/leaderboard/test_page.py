@@ -120,6 +120,7 @@ def test_ties_need_the_same_images(images, results, tmp_path):
     answers = {**mine[0].answers, "generated": [other, *mine[0].answers["generated"][1:]]}
     (board,) = boards([mine[0].model_copy(update={"answers": answers}), *mine[1:]])
     assert board.untested == "the answers are not to the same images"
+    assert board.p_values == ()
     assert all(row.tied is None for row in board.rows)
 
 
