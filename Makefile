@@ -54,7 +54,7 @@ test-browser: $(VENV)/.installed-test ## Test the leaderboard's page in a headle
 	$(BIN)/python -m pytest -m browser
 
 test-robustbench: $(ROBUSTBENCH)/.installed ## Test what depends on robustbench and the packages that it pins, in an environment of their own
-	$(ROBUSTBENCH)/bin/python -m pytest -m robustbench
+	$(ROBUSTBENCH)/bin/python -m pytest -m "robustbench and not slow"
 
 test-slow: $(VENV)/.installed-test ## Run the slow tests
 	$(BIN)/python -m pytest -m slow
