@@ -126,7 +126,7 @@ class Row:
     image_sha256: str = field(
         metadata=_column("string", "Hex sha256 of the encoded image."),
     )
-    quality: Mapping[str, float | None] = field(default_factory=dict)
+    quality: Mapping[str, float | None]
     """Image quality metrics, a column each before ``panel``."""
 
     def columns(self) -> dict[str, Any]:

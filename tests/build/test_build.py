@@ -20,7 +20,7 @@ from spurbench.build.stages import select_references
 from spurbench.classifiers.load import load_classifier
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import derive_seed
-from spurbench.dataset import changelog
+from spurbench.dataset import changelog, quality
 from spurbench.dataset.manifest import MANIFEST, Manifest, read_rows
 from spurbench.dataset.verify import verify
 from spurbench.evaluation.panel import Answer
@@ -165,6 +165,21 @@ def test_every_number_of_the_recipe_reaches_the_stage_that_it_is_for(
         assert call["resolution"] == recipe.base.resolution
         options = ("steps", "guidance_scale", "batch_size", "precision")
         assert {o: call[o] for o in options} == {o: getattr(settings, o) for o in options}
+
+
+def test_every_image_has_the_quality_that_the_metric_gives_it(recipe_folder, tmp_path):
+    device = torch.device("cpu")
+    asked = request(recipe_folder, tmp_path, 'check.quality=["entropy"]')
+    built = build(asked)
+    assert [label for _, label in built.seconds][-2:] == [
+        "quality of real: entropy",
+        "quality of generated: entropy",
+    ]
+    for rows in read_rows(tmp_path / "out").values():
+        scores = quality.score([decode_rgb(row.image) for row in rows], "entropy", device)
+        assert [row.quality for row in rows] == [{"entropy": score} for score in scores]
+    again = build(request(recipe_folder, tmp_path, 'check.quality=["entropy"]'))
+    assert all(reused for _, reused in again.seconds.values())
 
 
 def test_presence_is_a_score_at_or_above_its_own_threshold(recipe_folder, tmp_path):

@@ -225,6 +225,19 @@ def test_a_checkpoint_that_cannot_be_read_costs_the_steps_and_is_said(
     assert f"{CHECKPOINT} can't be read" in caplog.text and "starts over" in caplog.text
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_losses_are_scaled_in_half_precision_only(base, subject, tmp_path, monkeypatch, precision):
+    made, original = [], torch.amp.GradScaler
+
+    def scaler(*arguments, **settings):
+        made.append(original(*arguments, **settings))
+        return made[-1]
+
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    finetune(base, subject, Finetune(steps=1, precision=precision), SFSL(), 0, tmp_path)
+    assert [scaler.is_enabled() for scaler in made] == [precision == "float16"]
+
+
 def test_the_seed_and_the_class_decide_the_draws(base, subject, tmp_path):
     first, _ = finetune(base, subject, SETTINGS, SFSL(), 0, tmp_path / "0")
     for changed, seed in ((subject, 1), (replace(subject, index=105), 0)):
