@@ -127,6 +127,19 @@ def test_the_sheet_says_whose_answers_it_shows(folder, tmp_path, monkeypatch):
         assert f"{image.b_probability:.0%}" in picture.lines[2]
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("difference", 1.01), ("difference", -1.01), ("a", 1.01), ("p_value", -0.01), ("n", 0)],
+)
+def test_a_comparison_of_impossible_numbers_is_refused(folder, key, value):
+    found = compare.compare(*(Result.read(folder / f"{i:02d}.json") for i in range(2)))
+    document = found.model_dump(mode="json", by_alias=True)
+    assert compare.Comparison.model_validate(document) == found
+    document["splits"]["real"][key] = value
+    with pytest.raises(ValueError, match=key):
+        compare.Comparison.model_validate(document)
+
+
 def test_other_images_a_lost_parquet_and_no_common_split_are_refused(folder, tmp_path):
     other = save_dataset(tmp_path / "other", images=19)
     mine = {"real": 0.2, "generated": 0.5}

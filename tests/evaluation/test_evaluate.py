@@ -194,6 +194,7 @@ def test_positives_add_scores(classifier, images, tmp_path):
     result = measure(classifier, EvaluationRequest(images, positives=shown))
     classes = {c.name: c for c in result.splits["real"].classes}
     assert {name: c.positives for name, c in classes.items()} == {"hummingbird": 5, "koala": 3}
+    assert (result.positives, result.dataset) == (shown.info, images.info)
     assert result.summary.n == 13
     frame = result.answers
     assert (frame["source"] == "positive").sum() == 8  # class 7 is not measured
