@@ -32,7 +32,7 @@ from spurbench.evaluation.evaluate import (
     measure,
 )
 from spurbench.evaluation.members import Member, members
-from spurbench.evaluation.predict import predict
+from spurbench.evaluation.predict import default_batch_size, predict
 from spurbench.evaluation.results import Result
 from spurbench.evaluation.summary import summarise
 from spurbench.images import pixels as pixels_module
@@ -184,6 +184,11 @@ def test_another_model_dataset_preprocessing_or_name_is_another_result(
         )
     }
     assert len(paths) == 5
+
+
+def test_a_gpu_is_given_more_images_at_a_time():
+    sizes = [default_batch_size(torch.device(kind)) for kind in ("cuda", "cpu", "mps")]
+    assert sizes == [128, 32, 32]
 
 
 def test_positives_add_scores(classifier, images, tmp_path):
