@@ -166,7 +166,7 @@ def test_every_nth_step_is_as_strong_as_every_step_taken_together(base, subject,
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "textual_inversion"])
-def test_resuming_gives_bit_identical_weights(base, subject, tmp_path, monkeypatch, method):
+def test_resuming_gives_bit_identical_weights(base, subject, tmp_path, monkeypatch, caplog, method):
     settings = SETTINGS.model_copy(update={"method": method})
     whole, whole_losses = finetune(base, subject, settings, SFSL(), 0, tmp_path / "whole")
 
@@ -188,7 +188,9 @@ def test_resuming_gives_bit_identical_weights(base, subject, tmp_path, monkeypat
     assert (tmp_path / "stopped" / CHECKPOINT).exists()
 
     base.restore()  # as a fresh process would start
+    caplog.set_level("INFO")
     resumed, resumed_losses = finetune(base, subject, settings, SFSL(), 0, tmp_path / "stopped")
+    assert "going on from step" in caplog.text, "starting over would end in the same weights"
     for component in whole:
         assert not moved(whole[component], resumed[component])
     assert resumed_losses == whole_losses

@@ -129,7 +129,16 @@ def test_the_sheet_says_whose_answers_it_shows(folder, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("difference", 1.01), ("difference", -1.01), ("a", 1.01), ("p_value", -0.01), ("n", 0)],
+    [
+        ("difference", 1.01),
+        ("difference", -1.01),
+        ("a", 1.01),
+        ("b", -0.01),
+        ("only_a", -1),
+        ("only_b", -1),
+        ("p_value", -0.01),
+        ("n", 0),
+    ],
 )
 def test_a_comparison_of_impossible_numbers_is_refused(folder, key, value):
     found = compare.compare(*(Result.read(folder / f"{i:02d}.json") for i in range(2)))
