@@ -1,0 +1,48 @@
+"""What is asked of a build reaches it, from the command line and from Python."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+from click.testing import CliRunner
+
+import spurbench
+from makers.rows import write
+from makers.toy import toy_recipe
+from spurbench.build.request import Built
+from spurbench.cli.main import main
+
+
+@pytest.mark.parametrize("face", ["command", "function"])
+def test_every_word_of_a_request_reaches_the_build(face, tmp_path, monkeypatch):
+    asked = []
+
+    def build(request):
+        asked.append(request)
+        return Built(request.output)
+
+    monkeypatch.setattr(import_module("spurbench.build.build"), "build", build)
+    recipe = toy_recipe(tmp_path / "recipe")
+    write(tmp_path / "before")
+    paths = {name: tmp_path / name for name in ("data", "output", "work")}
+    paths["data"].mkdir()
+    words = {"version": "2.3.4", "note": "new", "seed": 7, "device": "cpu"} | paths
+    words |= {"previous": tmp_path / "before", "classes": "koala"}
+    if face == "command":
+        options = [f"--{name}={value}" for name, value in words.items()]
+        options += ["--force", "--set=finetune.steps=3"]
+        said = CliRunner().invoke(main, ["build", f"--recipe={recipe}", *options])
+        assert said.exit_code == 0, said.output
+    else:
+        spurbench.build(str(recipe), **words, force=True, overrides=["finetune.steps=3"])
+    (request,) = asked
+    assert {name: getattr(request, name) for name in paths} == paths
+    assert (request.version, request.note, request.seed) == ("2.3.4", "new", 7)
+    assert (str(request.device), request.force, request.previous) == (
+        "cpu",
+        True,
+        tmp_path / "before",
+    )
+    assert [c.name for c in request.classes] == ["koala"]
+    assert (request.recipe.folder, request.recipe.finetune.steps) == (recipe, 3)
