@@ -1,7 +1,7 @@
 """`spurbench build --dry-run`: what a build will do and cost, without touching a weight.
 
-The networks are made from their configurations of tensors that have shapes and no content; floating
-point operations and what is kept for the backward pass are counted on those.
+What the networks cost per sample is known of the embedded recipes, and counted of others
+(:mod:`spurbench.build.costs`).
 """
 
 from __future__ import annotations
