@@ -181,7 +181,7 @@ def measure(
         )
     if positives is not None:
         shown = [image for image in positives.records if image.class_index in request.classes]
-        positive = ask(shown).assign(source="positive")
+        positive = ask(shown).assign(source="positive", counted=True)
         _require_positives(set(frame["class_index"]), set(positive["class_index"]))
         frame = pd.concat([frame, positive], ignore_index=True)
     splits: dict[Split, SplitResult] = {
@@ -384,12 +384,22 @@ def _frame(
             "class_index": np.array([image.class_index for image in images], np.int64),
             "class_name": [request.classes[image.class_index][0] for image in images],
             "spurious_feature": [request.classes[image.class_index][1] for image in images],
+            "replicate": np.array([image.replicate for image in images], np.int64),
+            "object_absent": pd.array([image.object_absent for image in images], "boolean"),
+            "is_reference": np.array([image.is_reference for image in images], bool),
+            "twin_of": pd.Series([image.twin_of for image in images], dtype=object),
+            "counted": np.array([_counts(image) for image in images], bool),
             "prediction": predictions.prediction,
             "predicted_wnid": predictions.predicted_wnid,
             "probability": predictions.probability,
             "rank": predictions.rank,
         }
     )
+
+
+def _counts(image: ImageRecord) -> bool:
+    """Whether a spurious image counts: no object that a detector sees, and not trained on."""
+    return image.object_absent is not False and not image.is_reference
 
 
 def _device_name(device: torch.device) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+Clusters = Sequence[Sequence[NDArray[np.intp]]]
+"""Positions of images by what is resampled before them: strata, which stay, then generators."""
 
 
 def class_rank(logits: NDArray[np.floating], column: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -57,6 +60,64 @@ def macro_mean(groups: Sequence[NDArray[np.floating]]) -> float:
     return float(np.mean([group.mean() for group in groups]))
 
 
+def bootstrap_means(
+    values: NDArray[np.floating],
+    clusters: Clusters,
+    *,
+    resamples: int,
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Means of resampled values: of each stratum its generators, then of each of them its images.
+
+    Args:
+        values: (N,), quickest if they are few different ones.
+        clusters: positions in ``values``, each in one cluster.
+        resamples: number of bootstrap samples.
+        rng: drawn from.
+
+    Returns:
+        (resamples,).
+    """
+    sums, sizes = np.zeros(resamples), np.zeros(resamples)
+    for rows, images in _drawn(clusters, resamples, rng):
+        # What is drawn of equal values is how often each is.
+        distinct, counts = np.unique(values[images], return_counts=True)
+        often = rng.multinomial(len(images), counts / len(images), size=len(rows))
+        sums[rows] += often @ distinct
+        sizes[rows] += len(images)
+    means: NDArray[np.float64] = sums / sizes
+    return means
+
+
+def bootstrap_counts(
+    clusters: Clusters, *, resamples: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """How often each image is in each bootstrap sample: (resamples, N), see bootstrap_means."""
+    counts = np.zeros((resamples, sum(len(images) for group in clusters for images in group)))
+    for rows, images in _drawn(clusters, resamples, rng):
+        n = len(images)
+        drawn = rng.integers(n, size=(len(rows), n)) + n * np.arange(len(rows))[:, None]
+        often = np.bincount(drawn.ravel(), minlength=n * len(rows)).reshape(len(rows), n)
+        counts[np.ix_(rows, images)] += often
+    return counts
+
+
+def _drawn(
+    clusters: Clusters, resamples: int, rng: np.random.Generator
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Generators as they are drawn: in which samples, and the positions of their images."""
+    for generators in clusters:
+        for drawn in rng.integers(len(generators), size=(len(generators), resamples)):
+            for number, images in enumerate(generators):
+                yield np.flatnonzero(drawn == number), images
+
+
+def percentile_interval(draws: NDArray[np.floating]) -> tuple[float, float]:
+    """The 95 % percentile interval of bootstrapped values."""
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def bootstrap_interval(
     groups: Sequence[NDArray[np.floating]], *, resamples: int, seed: int
 ) -> tuple[float, float]:
@@ -68,14 +129,28 @@ def bootstrap_interval(
     Args:
         groups: one array of values per class.
         resamples: number of bootstrap samples.
-        seed: of the generator.
+        seed: of the generator of random numbers.
     """
     rng = np.random.default_rng(seed)
-    means = np.zeros(resamples)
-    for group in groups:
-        means += group[rng.integers(len(group), size=(resamples, len(group)))].mean(axis=1)
-    low, high = np.quantile(means / len(groups), [0.025, 0.975])
-    return float(low), float(high)
+    draws = [
+        bootstrap_means(group, [[np.arange(len(group))]], resamples=resamples, rng=rng)
+        for group in groups
+    ]
+    return percentile_interval(np.mean(draws, axis=0))
+
+
+def chance(answers: Sequence[NDArray[np.integer]], classes: Sequence[int], outputs: int) -> float:
+    """The macro accuracy that the same answers would have, dealt to the images at random.
+
+    Args:
+        answers: to the images that show each class, an array of class indices for each.
+        classes: the classes, in that order.
+        outputs: of the classifier, one of which a lone class is.
+    """
+    if len(classes) == 1:
+        return 1 / outputs
+    among = [float(np.isin(own, classes).mean()) for own in answers]
+    return float(np.mean(among)) / len(classes)
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -179,10 +254,40 @@ def auroc(positives: NDArray[np.floating], spurious: NDArray[np.floating]) -> fl
     The "spurious score" as the paper of Neuhaus et al. (ICCV 2023) defines it; 1 means that every
     image that shows the class is surer of it than every image that shows only the feature.
     """
-    from sklearn.metrics import roc_auc_score
+    return float(_wins(positives, spurious).mean())
 
-    truth = np.r_[np.ones(len(positives)), np.zeros(len(spurious))]
-    return float(roc_auc_score(truth, np.r_[positives, spurious]))
+
+def bootstrap_auroc(
+    positives: NDArray[np.floating],
+    spurious: NDArray[np.floating],
+    clusters: Clusters,
+    *,
+    resamples: int,
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """:func:`auroc` of resampled images, positives one by one.
+
+    Args:
+        positives: (N,).
+        spurious: (M,).
+        clusters: of the spurious images, see :func:`bootstrap_means`.
+        resamples: number of bootstrap samples.
+        rng: drawn from.
+
+    Returns:
+        (resamples,).
+    """
+    shown = bootstrap_counts([[np.arange(len(positives))]], resamples=resamples, rng=rng)
+    other = bootstrap_counts(clusters, resamples=resamples, rng=rng)
+    won = ((shown @ _wins(positives, spurious)) * other).sum(axis=1)
+    areas: NDArray[np.float64] = won / (shown.sum(axis=1) * other.sum(axis=1))
+    return areas
+
+
+def _wins(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Which of each pair is larger: 1 the first, 0 the second, 1/2 neither; (N, M)."""
+    wins: NDArray[np.float64] = (a[:, None] > b) + (a[:, None] == b) / 2
+    return wins
 
 
 def average_precision(positives: NDArray[np.floating], spurious: NDArray[np.floating]) -> float:
