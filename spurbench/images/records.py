@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from spurbench.core.documents import Document, read_bytes
+from spurbench.core.errors import SpurbenchError
 from spurbench.core.text import label
 
 Split = Literal["real", "generated"]
@@ -139,6 +140,40 @@ class ImageSet:
     positives: ImageSet | None = None
     controls: ImageSet | None = None
     roles: Mapping[str, Role] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        records: Sequence[ImageRecord],
+        damaged: Sequence[Damaged],
+        *,
+        name: str,
+        kind: Literal["folder", "dataset", "hub"],
+        where: str,
+        version: str | None = None,
+    ) -> ImageSet:
+        """Images, and what they are called.
+
+        Args:
+            records: those that can be read, as far as is known.
+            damaged: those that can't.
+            name: of the data.
+            kind: of the data.
+            where: they are, for the message.
+            version: of the data.
+
+        Raises:
+            SpurbenchError: if every image is damaged.
+        """
+        if not records:
+            raise SpurbenchError(
+                f"all {len(damaged)} images in {where} are damaged; the first: "
+                f"{damaged[0].path} ({damaged[0].reason})"
+            )
+        info = DatasetInfo(
+            name=label(name), version=version, kind=kind, fingerprint=images_fingerprint(records)
+        )
+        return cls(tuple(records), tuple(damaged), info)
 
 
 def images_fingerprint(images: Iterable[ImageRecord]) -> str:
