@@ -16,6 +16,7 @@ from spurbench.core.documents import Document, Share
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.imagenet import imagenet_names
 from spurbench.evaluation import metrics, paired
+from spurbench.evaluation.bootstrap import bootstrap_interval
 from spurbench.evaluation.results import ClassResult, Result, Settings
 from spurbench.images.decode import decode_rgb
 from spurbench.images.records import DatasetInfo, Split
@@ -205,7 +206,7 @@ def _contrast(
 ) -> dict[str, Any]:
     """A contrast from each class's answers, (A fooled, B fooled), image by image."""
     differences = [b.astype(float) - a.astype(float) for a, b in groups]
-    low, high = metrics.bootstrap_interval(
+    low, high = bootstrap_interval(
         differences, resamples=settings.bootstrap_resamples, seed=settings.bootstrap_seed
     )
     a, b = (np.concatenate(side) for side in zip(*groups, strict=True))

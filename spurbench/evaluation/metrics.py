@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-
-Clusters = Sequence[Sequence[NDArray[np.intp]]]
-"""Positions of images by what is resampled before them: strata, which stay, then generators."""
 
 
 def class_rank(logits: NDArray[np.floating], column: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -58,85 +55,6 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
 def macro_mean(groups: Sequence[NDArray[np.floating]]) -> float:
     """The mean over classes of each class's mean."""
     return float(np.mean([group.mean() for group in groups]))
-
-
-def bootstrap_means(
-    values: NDArray[np.floating],
-    clusters: Clusters,
-    *,
-    resamples: int,
-    rng: np.random.Generator,
-) -> NDArray[np.float64]:
-    """Means of resampled values: of each stratum its generators, then of each of them its images.
-
-    Args:
-        values: (N,), quickest if they are few different ones.
-        clusters: positions in ``values``, each in one cluster.
-        resamples: number of bootstrap samples.
-        rng: drawn from.
-
-    Returns:
-        (resamples,).
-    """
-    sums, sizes = np.zeros(resamples), np.zeros(resamples)
-    for rows, images in _drawn(clusters, resamples, rng):
-        # What is drawn of equal values is how often each is.
-        distinct, counts = np.unique(values[images], return_counts=True)
-        often = rng.multinomial(len(images), counts / len(images), size=len(rows))
-        sums[rows] += often @ distinct
-        sizes[rows] += len(images)
-    means: NDArray[np.float64] = sums / sizes
-    return means
-
-
-def bootstrap_counts(
-    clusters: Clusters, *, resamples: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """How often each image is in each bootstrap sample: (resamples, N), see bootstrap_means."""
-    counts = np.zeros((resamples, sum(len(images) for group in clusters for images in group)))
-    for rows, images in _drawn(clusters, resamples, rng):
-        n = len(images)
-        drawn = rng.integers(n, size=(len(rows), n)) + n * np.arange(len(rows))[:, None]
-        often = np.bincount(drawn.ravel(), minlength=n * len(rows)).reshape(len(rows), n)
-        counts[np.ix_(rows, images)] += often
-    return counts
-
-
-def _drawn(
-    clusters: Clusters, resamples: int, rng: np.random.Generator
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Generators as they are drawn: in which samples, and the positions of their images."""
-    for generators in clusters:
-        for drawn in rng.integers(len(generators), size=(len(generators), resamples)):
-            for number, images in enumerate(generators):
-                yield np.flatnonzero(drawn == number), images
-
-
-def percentile_interval(draws: NDArray[np.floating]) -> tuple[float, float]:
-    """The 95 % percentile interval of bootstrapped values."""
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def bootstrap_interval(
-    groups: Sequence[NDArray[np.floating]], *, resamples: int, seed: int
-) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of :func:`macro_mean`.
-
-    Images are resampled within their class; the classes stay, for they are the benchmark's and not
-    a sample of classes.
-
-    Args:
-        groups: one array of values per class.
-        resamples: number of bootstrap samples.
-        seed: of the generator of random numbers.
-    """
-    rng = np.random.default_rng(seed)
-    draws = [
-        bootstrap_means(group, [[np.arange(len(group))]], resamples=resamples, rng=rng)
-        for group in groups
-    ]
-    return percentile_interval(np.mean(draws, axis=0))
 
 
 def chance(answers: Sequence[NDArray[np.integer]], classes: Sequence[int], outputs: int) -> float:
@@ -254,40 +172,13 @@ def auroc(positives: NDArray[np.floating], spurious: NDArray[np.floating]) -> fl
     The "spurious score" as the paper of Neuhaus et al. (ICCV 2023) defines it; 1 means that every
     image that shows the class is surer of it than every image that shows only the feature.
     """
-    return float(_wins(positives, spurious).mean())
+    return float(wins(positives, spurious).mean())
 
 
-def bootstrap_auroc(
-    positives: NDArray[np.floating],
-    spurious: NDArray[np.floating],
-    clusters: Clusters,
-    *,
-    resamples: int,
-    rng: np.random.Generator,
-) -> NDArray[np.float64]:
-    """:func:`auroc` of resampled images, positives one by one.
-
-    Args:
-        positives: (N,).
-        spurious: (M,).
-        clusters: of the spurious images, see :func:`bootstrap_means`.
-        resamples: number of bootstrap samples.
-        rng: drawn from.
-
-    Returns:
-        (resamples,).
-    """
-    shown = bootstrap_counts([[np.arange(len(positives))]], resamples=resamples, rng=rng)
-    other = bootstrap_counts(clusters, resamples=resamples, rng=rng)
-    won = ((shown @ _wins(positives, spurious)) * other).sum(axis=1)
-    areas: NDArray[np.float64] = won / (shown.sum(axis=1) * other.sum(axis=1))
-    return areas
-
-
-def _wins(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+def wins(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
     """Which of each pair is larger: 1 the first, 0 the second, 1/2 neither; (N, M)."""
-    wins: NDArray[np.float64] = (a[:, None] > b) + (a[:, None] == b) / 2
-    return wins
+    won: NDArray[np.float64] = (a[:, None] > b) + (a[:, None] == b) / 2
+    return won
 
 
 def average_precision(positives: NDArray[np.floating], spurious: NDArray[np.floating]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spurbench.core.imagenet import imagenet_wnids
 from spurbench.evaluation import metrics, paired
+from spurbench.evaluation.bootstrap import Bootstrap, percentile_interval
 from spurbench.evaluation.results import (
     BOOTSTRAP,
     ClassResult,
@@ -39,8 +40,8 @@ def summarise(frame: pd.DataFrame, *, outputs: int = 1000) -> SplitResult:
     Raises:
         ValueError: if no image counts.
     """
-    rng = np.random.default_rng(BOOTSTRAP.bootstrap_seed)
-    classes = [_Measured(answers, rng) for answers in _by_class(frame)]
+    bootstrap = Bootstrap(resamples=BOOTSTRAP.bootstrap_resamples, seed=BOOTSTRAP.bootstrap_seed)
+    classes = [_Measured(answers, bootstrap) for answers in _by_class(frame)]
     results = [measured.result for measured in classes]
     worst = max(results, key=lambda c: c.spurious_accuracy)
     shown = [measured.answers for measured in classes if len(measured.answers.positives)]
@@ -165,10 +166,10 @@ def _by_class(frame: pd.DataFrame) -> Iterator[_ClassAnswers]:
 class _Measured:
     """A class's numbers, and what they are in each bootstrap sample: (resamples,) by name."""
 
-    def __init__(self, answers: _ClassAnswers, rng: np.random.Generator) -> None:
+    def __init__(self, answers: _ClassAnswers, bootstrap: Bootstrap) -> None:
         self.answers = answers
         self.draws: dict[str, NDArray[np.float64]] = {}
-        self._rng = rng
+        self._bootstrap = bootstrap
         counted = answers.counted
         self.result = ClassResult(
             index=answers.index,
@@ -202,19 +203,14 @@ class _Measured:
     def _drawn(
         self, name: str, values: NDArray[np.float64], images: _Answers
     ) -> tuple[float, float]:
-        self.draws[name] = self._bootstrap(metrics.bootstrap_means, values, images.clusters)
-        return metrics.percentile_interval(self.draws[name])
-
-    def _bootstrap(
-        self, statistic: Callable[..., NDArray[np.float64]], *arguments: Any
-    ) -> NDArray[np.float64]:
-        return statistic(*arguments, resamples=BOOTSTRAP.bootstrap_resamples, rng=self._rng)
+        self.draws[name] = self._bootstrap.means(values, images.clusters)
+        return percentile_interval(self.draws[name])
 
     def _recognition(self) -> Recognition:
         shown, counted = self.answers.positives, self.answers.counted
         scores = shown.probability, counted.probability
-        self.draws["auroc"] = self._bootstrap(metrics.bootstrap_auroc, *scores, counted.clusters)
-        low, high = metrics.percentile_interval(self.draws["auroc"])
+        self.draws["auroc"] = self._bootstrap.auroc(*scores, counted.clusters)
+        low, high = percentile_interval(self.draws["auroc"])
         return Recognition(
             n=len(shown),
             accuracy=float(shown.called.mean()),
@@ -294,8 +290,8 @@ def _interval(classes: Sequence[_Measured], name: str) -> Interval:
 def _macro(classes: Sequence[_Measured], name: str) -> tuple[float, float]:
     """The interval of the mean over the classes that have a number."""
     draws = [c.draws[name] for c in classes if name in c.draws]
-    return metrics.percentile_interval(np.mean(draws, axis=0))
+    return percentile_interval(np.mean(draws, axis=0))
 
 
-def _mean(values: Iterator[float]) -> float:
+def _mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
