@@ -18,7 +18,7 @@ from spurbench.core import atomic
 from spurbench.core.documents import Document, Share, describe, read_bytes
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.markdown import plain
-from spurbench.evaluation.display import Sheet, html, tables, text
+from spurbench.evaluation.display import Sheet, html, result_sheet, text
 from spurbench.images.records import Config, Damaged, DatasetInfo, Role, Split
 
 if TYPE_CHECKING:
@@ -226,16 +226,15 @@ class Result(Document):
         return display_name(self.classifier.name, self.classifier.checkpoint)
 
     def to_frame(self) -> pd.DataFrame:
-        """A row for each split and class; shares are fractions in [0, 1]."""
+        """A row for each split and class; shares are fractions in [0, 1] (docs/results.md)."""
         import pandas as pd
 
-        rows: list[dict[str, Any]] = []
-        for split, part in self.splits.items():
-            for c in part.classes:
-                numbers = c.model_dump()
-                interval = numbers.pop("spurious_accuracy_interval")
-                rows.append({"split": split, **numbers, **interval})
-        return pd.DataFrame(rows)
+        rows = [
+            {"split": split, **_flat(c.model_dump())}
+            for split, part in self.splits.items()
+            for c in part.classes
+        ]
+        return pd.DataFrame(rows, columns=["split", *FLAT])
 
     def write(self, path: Path) -> None:
         """Write the JSON, after the parquet beside it where this holds it, each atomically."""
@@ -265,17 +264,12 @@ class Result(Document):
 
     def sheet(self, split: Split) -> Sheet:
         """One split for people: its classes and their macro mean."""
-        dataset = " ".join(filter(None, (self.dataset.name, self.dataset.version)))
-        part = self.splits[split]
-        return Sheet(
-            title=plain(f"{self.label} on {dataset} {split} ({self.environment['device']})"),
-            headings=HEADINGS if part.summary.recognition is None else HEADINGS + SCORES,
-            rows=[_cells(plain(c.name), c) for c in part.classes],
-            mean=_cells("macro mean", part.summary),
-        )
+        return result_sheet(self, split)
 
     def __rich__(self) -> Group:
-        return tables(self._sheets())
+        from rich.console import Group
+
+        return Group(*self._sheets())
 
     def __str__(self) -> str:
         return text(self._sheets())
@@ -295,21 +289,46 @@ class Result(Document):
         return [self.sheet(split) for split in self.splits]
 
 
-HEADINGS = ("class", "n", "spurious accuracy", "95 % interval", "top-5", "mean probability")
-SCORES = ("AUROC", "average precision")
-"""Headings of a sheet; of scores only where positives were measured."""
+_NESTED = {
+    "spurious_accuracy_interval": {"low": "low", "high": "high"},
+    "with_references": {"share": "with_references", "n": "with_references_n"},
+    "object_seen": {"share": "object_seen", "n": "object_seen_n"},
+    "recognition": {
+        "n": "positives",
+        "accuracy": "recognition",
+        "interval.low": "recognition_low",
+        "interval.high": "recognition_high",
+        "auroc": "auroc",
+        "auroc_interval.low": "auroc_low",
+        "auroc_interval.high": "auroc_high",
+        "average_precision": "average_precision",
+    },
+    "effect": {
+        "pairs": "pairs",
+        "accuracy": "paired_accuracy",
+        "control_accuracy": "control_accuracy",
+        "effect": "effect",
+        "interval.low": "effect_low",
+        "interval.high": "effect_high",
+        "p_value": "effect_p_value",
+    },
+}
+"""What of a class's nested numbers is a column of :meth:`Result.to_frame`, and its name."""
+
+FLAT = [
+    name
+    for field in ClassResult.model_fields
+    for name in (_NESTED[field].values() if field in _NESTED else [field])
+]
 
 
-def _cells(name: str, numbers: ClassResult | Summary) -> list[str]:
-    interval = numbers.spurious_accuracy_interval
-    shown = numbers.recognition
-    scores = (shown.auroc, shown.average_precision) if shown else ()
-    return [
-        name,
-        str(numbers.n),
-        f"{100 * numbers.spurious_accuracy:.1f} %",
-        f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
-        f"{100 * numbers.top5:.1f} %",
-        f"{numbers.mean_probability:.4f}",
-        *(f"{score:.3f}" for score in scores),
-    ]
+def _flat(numbers: dict[str, Any]) -> dict[str, Any]:
+    """A class's numbers without nesting; None where there are none."""
+    flat: dict[str, Any] = {}
+    for field, value in numbers.items():
+        for path, name in _NESTED.get(field, {"": field}).items():
+            inner = value
+            for key in filter(None, path.split(".")):
+                inner = None if inner is None else inner[key]
+            flat[name] = inner
+    return flat

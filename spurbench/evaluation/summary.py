@@ -41,7 +41,7 @@ def summarise(frame: pd.DataFrame, *, outputs: int = 1000) -> SplitResult:
         ValueError: if no image counts.
     """
     bootstrap = Bootstrap(resamples=BOOTSTRAP.bootstrap_resamples, seed=BOOTSTRAP.bootstrap_seed)
-    classes = [_Measured(answers, bootstrap) for answers in _by_class(frame)]
+    classes = [_Measured(answers, bootstrap) for answers in by_class(frame)]
     results = [measured.result for measured in classes]
     worst = max(results, key=lambda c: c.spurious_accuracy)
     shown = [measured.answers for measured in classes if len(measured.answers.positives)]
@@ -72,8 +72,8 @@ def summarise(frame: pd.DataFrame, *, outputs: int = 1000) -> SplitResult:
 
 
 @dataclass(frozen=True)
-class _Answers:
-    """Answers to images of one class, (N,) each."""
+class Answers:
+    """Answers to images, (N,) each; the columns of the parquet."""
 
     source: NDArray[np.object_]
     replicate: NDArray[np.int64]
@@ -84,8 +84,8 @@ class _Answers:
     def __len__(self) -> int:
         return len(self.rank)
 
-    def __getitem__(self, rows: NDArray[Any]) -> _Answers:
-        return _Answers(**{name: getattr(self, name)[rows] for name in _COLUMNS})
+    def __getitem__(self, rows: NDArray[Any]) -> Answers:
+        return Answers(**{name: getattr(self, name)[rows] for name in _COLUMNS})
 
     @cached_property
     def called(self) -> NDArray[np.float64]:
@@ -106,19 +106,27 @@ _COLUMNS = ("source", "replicate", "rank", "probability", "prediction")
 
 
 @dataclass(frozen=True)
-class _ClassAnswers:
-    """The answers to one class's images, by what they are asked for."""
+class ClassAnswers:
+    """The answers to one class's images, by what they are asked for.
+
+    Attributes:
+        counted: the spurious images that count.
+        with_references: these and the references; empty where no class has references.
+        object_seen: images in which the detector sees the object.
+        positives: images that show the class.
+        paired: of the counted ones, those with a twin that counts.
+        twins: theirs, in the same order.
+    """
 
     index: int
     name: str
     spurious_feature: str | None
-    counted: _Answers
-    with_references: _Answers
-    object_seen: _Answers
-    positives: _Answers
-    paired: _Answers
-    twins: _Answers
-    """As many as ``paired`` and in their order."""
+    counted: Answers
+    with_references: Answers
+    object_seen: Answers
+    positives: Answers
+    paired: Answers
+    twins: Answers
 
     @property
     def generators(self) -> int:
@@ -126,10 +134,10 @@ class _ClassAnswers:
         return len(np.unique(self.counted.replicate[self.counted.source == "generated"]))
 
 
-def _by_class(frame: pd.DataFrame) -> Iterator[_ClassAnswers]:
+def by_class(frame: pd.DataFrame) -> Iterator[ClassAnswers]:
     """The classes that have images that count, by index."""
     # Arrays, for selecting rows of a frame class by class takes longer than a small network.
-    answers = _Answers(**{column: frame[column].to_numpy() for column in _COLUMNS})
+    answers = Answers(**{column: frame[column].to_numpy() for column in _COLUMNS})
     index, sha256, twin_of, name, feature = (
         frame[column].to_numpy()
         for column in ("class_index", "image_sha256", "twin_of", "class_name", "spurious_feature")
@@ -148,7 +156,7 @@ def _by_class(frame: pd.DataFrame) -> Iterator[_ClassAnswers]:
         pairs = [row for row in own if sha256[row] in twin]
         # pandas may hold NaN where a text is missing.
         text = feature[own[0]]
-        yield _ClassAnswers(
+        yield ClassAnswers(
             index=number,
             name=name[own[0]],
             spurious_feature=text if isinstance(text, str) else None,
@@ -166,7 +174,7 @@ def _by_class(frame: pd.DataFrame) -> Iterator[_ClassAnswers]:
 class _Measured:
     """A class's numbers, and what they are in each bootstrap sample: (resamples,) by name."""
 
-    def __init__(self, answers: _ClassAnswers, bootstrap: Bootstrap) -> None:
+    def __init__(self, answers: ClassAnswers, bootstrap: Bootstrap) -> None:
         self.answers = answers
         self.draws: dict[str, NDArray[np.float64]] = {}
         self._bootstrap = bootstrap
@@ -187,13 +195,13 @@ class _Measured:
             effect=self._effect() if len(answers.paired) else None,
         )
 
-    def _rate(self, name: str, images: _Answers) -> Rate | None:
+    def _rate(self, name: str, images: Answers) -> Rate | None:
         if not len(images):
             return None
         interval = self._share(name, images)
         return Rate(n=len(images), share=float(images.called.mean()), interval=interval)
 
-    def _share(self, name: str, images: _Answers) -> Interval:
+    def _share(self, name: str, images: Answers) -> Interval:
         """The interval of how many images are called the class."""
         low, high = self._drawn(name, images.called, images)
         if all(len(generators) == 1 for generators in images.clusters):
@@ -201,7 +209,7 @@ class _Measured:
         return Interval(low=low, high=high)
 
     def _drawn(
-        self, name: str, values: NDArray[np.float64], images: _Answers
+        self, name: str, values: NDArray[np.float64], images: Answers
     ) -> tuple[float, float]:
         self.draws[name] = self._bootstrap.means(values, images.clusters)
         return percentile_interval(self.draws[name])

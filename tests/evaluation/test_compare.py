@@ -101,7 +101,7 @@ def test_the_command_writes_json_and_a_sheet(folder, tmp_path):
     assert said.exit_code == 0, said.output
     assert "-30.0" in said.output and "hummingbird" in said.output
     document = json.loads((tmp_path / "comparison.json").read_text())
-    assert document["schema"] == "spurbench.comparison/1"
+    assert document["schema"] == "spurbench.comparison/2"
     assert compare.Comparison.model_validate(document).splits["real"].n == 60
     sheet = Image.open(tmp_path / "images.png").convert("RGB")
     assert sheet.width == 10 + 6 * 154
