@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spurbench.cli.options import device_option
-from spurbench.cli.tables import contrast_table, results_table, show
+from spurbench.cli.tables import contrast_tables, show
 from spurbench.cli.terminal import say
 from spurbench.core.errors import SpurbenchError
 
@@ -39,6 +39,21 @@ if TYPE_CHECKING:
     show_default=True,
 )
 @click.option(
+    "--config",
+    type=click.Choice(["default", "curated"]),
+    default="default",
+    show_default=True,
+    help="Of a built dataset. curated: the images that fool its whole panel and show no object.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["spurbench", "neuhaus"]),
+    default="spurbench",
+    show_default=True,
+    help="neuhaus: as the authors of Spurious ImageNet measure; every image counts, positives "
+    "are resized to 256/224 of the input and cropped.",
+)
+@click.option(
     "--checkpoint",
     type=click.Path(path_type=Path),
     help="Local weights of a timm or torchvision architecture (safetensors, or torch weights).",
@@ -46,7 +61,8 @@ if TYPE_CHECKING:
 @click.option(
     "--positives",
     type=click.Path(path_type=Path),
-    help="Images that truly show the classes (ImageNet layout): adds AUROC, average precision.",
+    help="Images that truly show the classes (ImageNet layout), instead of the dataset's own: "
+    "recognition and AUROC.",
 )
 @click.option(
     "--preprocess",
@@ -76,6 +92,8 @@ def evaluate(
     panel_file: Path | None,
     data: str,
     split: str,
+    config: Any,
+    protocol: Any,
     checkpoint: Path | None,
     positives: Path | None,
     preprocess: Any,
@@ -89,15 +107,17 @@ def evaluate(
 
     Several classifiers share the decoding of the images; one that fails does not stop the others.
     """
+    from spurbench.evaluation.display import results_sheets
     from spurbench.evaluation.evaluate import EvaluationRequest, Failed, evaluate_each
     from spurbench.evaluation.members import members
     from spurbench.images.sources import open_images, open_positives
 
     asked = members(specs, panel_file, checkpoint)
     request = EvaluationRequest(
-        images=open_images(data, split, decode=False),  # type: ignore[arg-type]
+        images=open_images(data, split, config=config, decode=False),  # type: ignore[arg-type]
         positives=open_positives(positives, decode=False) if positives else None,
         preprocess=preprocess,
+        protocol=protocol,
         batch_size=batch_size,
         workers=workers,
     )
@@ -117,7 +137,7 @@ def evaluate(
         again = " (stored result of the same measurement; --force repeats it)"
         say(f"{outcome.path}{again if outcome.stored else ''}")
     if len(asked) > 1 and results:
-        show(results_table(results))
+        show(*results_sheets(results))
     if len(asked) == 1 and failed:
         raise SpurbenchError(*failed)
     if failed:
@@ -228,6 +248,7 @@ def compare(a: Path, b: Path, data: str | None, images: int, output: Path) -> No
     from spurbench.evaluation.results import Result
 
     comparison = comparing.compare(Result.read(a), Result.read(b), images=images)
-    show(*(contrast_table(comparison, split) for split in comparison.splits))
+    for split in comparison.splits:
+        show(*contrast_tables(comparison, split))
     for path in comparing.write(comparison, output, data):
         say(str(path))
