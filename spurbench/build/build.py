@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
 
 from spurbench.build.request import BuildRequest, Built
 from spurbench.build.stages import build_class
@@ -21,7 +20,7 @@ from spurbench.dataset.manifest import (
     read_snapshot,
     require_writable,
 )
-from spurbench.dataset.rows import Row
+from spurbench.dataset.rows import PartName, Row, Rows
 from spurbench.dataset.write import write_dataset
 from spurbench.diffusion.base import load_base, load_decoder
 from spurbench.evaluation import panel
@@ -49,7 +48,7 @@ def build(request: BuildRequest) -> Built:
         )
     built = Built(output=request.output)
     workshop = _open(request, built)
-    rows: dict[str, list[Row]] = {"real": [], "generated": []}
+    rows: dict[PartName, list[Row]] = {"real": [], "generated": []}
     for spurious_class in request.classes:
         try:
             real, generated = build_class(workshop, spurious_class)
@@ -108,7 +107,7 @@ def _open(request: BuildRequest, built: Built) -> Workshop:
 def _changelog(
     request: BuildRequest,
     previous: Snapshot | None,
-    rows: Mapping[str, Sequence[Row]],
+    rows: Rows,
     provenance: Provenance,
 ) -> tuple[ChangelogEntry, ...]:
     """The previous version's changelog and an entry for this one."""
@@ -130,6 +129,9 @@ def _provenance(shop: Workshop, built: Built) -> Provenance:
             "panel": [classifier.info.model_dump(mode="json") for classifier in shop.panel],
             "phi": shop.phi.info.model_dump(mode="json"),
             "object_detector": shop.detector.name if shop.detector else None,
+            "positive_images": None,
+            "positives": {},
+            "replicates": 1,
             "real_images": shop.images.info.model_dump(mode="json"),
             "damaged": [entry.model_dump(mode="json") for entry in shop.images.damaged],
             "failed_classes": built.failed,

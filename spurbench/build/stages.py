@@ -83,6 +83,8 @@ def build_class(shop: Workshop, spurious_class: SpuriousClass) -> tuple[list[Row
             kappa=None,
             base_model=None,
             is_reference=position in chosen,
+            replicate=0,
+            twin_of=None,
         )
         for position, (record, entry, scores) in enumerate(
             zip(photographs, examined, real_quality, strict=True)
@@ -101,6 +103,8 @@ def build_class(shop: Workshop, spurious_class: SpuriousClass) -> tuple[list[Row
             kappa=recipe.kappa_of(spurious_class),
             base_model=shop.base.name,
             is_reference=False,
+            replicate=0,
+            twin_of=None,
         )
         for record, seed, entry, scores in zip(
             generated,

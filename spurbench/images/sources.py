@@ -39,7 +39,7 @@ class _Manifest(Document):
 
     model_config = ConfigDict(extra="ignore")
 
-    schema_version: Literal["spurbench.dataset/1"] = Field(alias="schema")
+    schema_version: Literal["spurbench.dataset/2"] = Field(alias="schema")
     name: str
     version: str
     files: dict[str, str] = Field(description="path to hex sha256")

@@ -65,7 +65,7 @@ def save_dataset(
                 )
         pq.write_table(pa.Table.from_pylist(rows), folder / f"data/{split}-00000.parquet")
     files = {f"data/{file.name}": file_sha256(file) for file in (folder / "data").iterdir()}
-    manifest = {"schema": "spurbench.dataset/1", "name": name, "version": version, "files": files}
+    manifest = {"schema": "spurbench.dataset/2", "name": name, "version": version, "files": files}
     (folder / "spurbench.json").write_text(json.dumps(manifest))
     return open_images(str(folder))
 
