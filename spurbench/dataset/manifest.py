@@ -66,7 +66,7 @@ class Licences(_Open):
     weights: str
 
 
-class Positives(_Open):
+class PositiveCounts(_Open):
     """How many of a class's positives there are, of how many were asked for."""
 
     asked: Whole
@@ -104,7 +104,7 @@ class Provenance(_Open):
     object_detector: str | None
     real_images: Source
     positive_images: Source | None
-    positives: dict[str, Positives]
+    positives: dict[str, PositiveCounts]
     replicates: Whole
     damaged: tuple[LeftOut, ...]
     failed_classes: dict[str, str]
