@@ -13,7 +13,8 @@ from spurbench.core import markdown
 from spurbench.core.resources import card_templates
 from spurbench.dataset.manifest import ChangelogEntry, Provenance
 from spurbench.dataset.rows import (
-    Row,
+    PartName,
+    Rows,
     class_indices,
     describe_columns,
     panel_accuracy,
@@ -68,10 +69,10 @@ class Edition:
     provenance: Provenance
     changelog: Sequence[ChangelogEntry]
     quality: Sequence[str]
-    parts: Mapping[str, Part]
+    parts: Mapping[PartName, Part]
 
 
-def render(edition: Edition, rows: Mapping[str, Sequence[Row]], kind: datasets.Features) -> str:
+def render(edition: Edition, rows: Rows, kind: datasets.Features) -> str:
     """The card, Markdown after YAML; text from outside is escaped in both."""
     import jinja2
 
@@ -173,9 +174,7 @@ def split_front_matter(card: str) -> tuple[Any, str]:
         raise ValueError(f"the YAML can't be parsed: {' '.join(str(error).split())}") from None
 
 
-def sample_grid(
-    rows: Mapping[str, Sequence[Row]], columns: int = 5, side: int = 112
-) -> Image.Image:
+def sample_grid(rows: Rows, columns: int = 5, side: int = 112) -> Image.Image:
     """Per class a row: the first real images, then the first generated ones; not chosen by hand.
 
     Of the first :data:`SAMPLE_CLASSES` classes.
@@ -201,7 +200,7 @@ def sample_grid(
     return sheet
 
 
-def _class_table(rows: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
+def _class_table(rows: Rows) -> list[dict[str, Any]]:
     table = []
     for index in class_indices(rows):
         per_split = {s: [r for r in rows[s] if r.class_index == index] for s in SPLITS}

@@ -14,7 +14,7 @@ import yaml
 from spurbench.core.markdown import plain
 from spurbench.core.resources import card_templates
 from spurbench.dataset import card
-from spurbench.dataset.rows import ANSWER, describe_columns
+from spurbench.dataset.rows import ANSWER, PartName, describe_columns
 
 FILE = "croissant.json"
 
@@ -147,7 +147,7 @@ def _file_sets(edition: card.Edition) -> Iterator[dict[str, Any]]:
         }
 
 
-def _record_set(part: str, edition: card.Edition) -> dict[str, Any]:
+def _record_set(part: PartName, edition: card.Edition) -> dict[str, Any]:
     return {
         "@type": "cr:RecordSet",
         "@id": part,

@@ -14,7 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
-from makers.rows import columns, row, write
+from makers.rows import columns, every_part, row, write
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError
 from spurbench.dataset import card, quality
@@ -216,6 +216,38 @@ def test_quality_fills_null_columns_in_place(tmp_path):
             assert old == replace(new, quality=old.quality)
     assert quality.fill_quality(tmp_path / "d", [], CPU) == {"entropy": 0}
     assert len(load(tmp_path / "d", cache=tmp_path / "c")["real"]) == 3
+
+
+def test_positives_and_controls_come_back_and_stay_without_quality(tmp_path):
+    rows = every_part()
+    write(tmp_path / "d", rows=rows)
+    assert {part: held for part, held in read_rows(tmp_path / "d").items() if held} == rows
+    assert quality.fill_quality(tmp_path / "d", ["entropy", "piqe"], CPU) == {
+        "entropy": 7,
+        "piqe": 7,
+    }
+    after = read_rows(tmp_path / "d")
+    for part in ("positives-generated", "controls-generated"):
+        assert [row.quality for row in after[part]] == [{"entropy": None, "piqe": None}] * len(
+            rows[part]
+        )
+
+
+def test_every_part_counts_in_the_content(tmp_path):
+    rows = every_part()
+    contents = []
+    for without in (None, "positives-generated", "controls-generated"):
+        write(tmp_path / "d", rows={part: rows[part] for part in rows if part != without})
+        contents.append(Manifest.read(tmp_path / "d").content)
+    assert len(set(contents)) == 3
+
+
+def test_a_dataset_of_an_older_spurbench_is_to_be_built_again(tmp_path):
+    write(tmp_path / "d")
+    path = tmp_path / "d" / MANIFEST
+    path.write_text(path.read_text().replace("spurbench.dataset/2", "spurbench.dataset/1"))
+    with pytest.raises(SpurbenchError, match=r"d was built by an older spurbench; build it again$"):
+        Manifest.read(tmp_path / "d")
 
 
 def test_a_metric_can_be_added_later(tmp_path):
