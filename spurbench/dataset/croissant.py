@@ -87,11 +87,7 @@ def metadata(edition: card.Edition) -> dict[str, Any]:
         "classifiers answer it. Real ones, and new ones from a fine-tuned text-to-image model. "
         + plain(provenance.recipe["description"]),
         "keywords": ["spurious features", "robustness", "ImageNet", "synthetic images"],
-        "license": [
-            f"Real images: {plain(provenance.licences.images)}",
-            "Base model weights, whose terms extend to what they generate: "
-            + plain(provenance.licences.weights),
-        ],
+        "license": [*card.licence_lines(provenance)],
         "citeAs": card.citations(),
         "isLiveDataset": False,
         **_responsible_ai(edition),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import datasets
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from makers.rows import columns, picture, write
+from spurbench.dataset.rows import features
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,41 @@ def test_streaming_gives_every_row_in_order_without_a_cache(load):
     assert rows[3]["panel"] == columns("generated", 3)["panel"]
     curated = load("curated", streaming=True, split="generated")
     assert [r["file_name"] for r in curated] == [f"generated/{i}.png" for i in (0, 2, 4)]
+
+
+@pytest.mark.parametrize("config", ["default", "curated"])
+def test_columns_are_typed_whether_loaded_or_streamed(load, config):
+    for rows in (load(config, split="generated"), load(config, split="generated", streaming=True)):
+        assert rows.features == features(["entropy"])
+        assert rows.features["label"].names[94] == "hummingbird"
+
+
+def test_the_info_says_what_it_is_whose_and_how_to_cite_it(load):
+    for options in ({}, {"streaming": True}):
+        info = load("curated", split="real", **options).info
+        assert re.fullmatch("spurbench toy 1.0.0, content [0-9a-f]{16}", info.description)
+        assert info.license == (
+            "Real images: MIT. Base model weights, whose terms extend to what they generate: MIT."
+        )
+        assert info.homepage.startswith("https://")
+        assert info.citation.count("@") == 2 and "2402.08200" in info.citation
+
+
+def test_filters_give_the_rows_that_pass_in_every_split(load):
+    chosen = load(filters=[("consistently_spurious", "==", True)])
+    assert {split: list(rows["file_name"]) for split, rows in chosen.items()} == {
+        "real": ["real/0.png", "real/2.png"],
+        "generated": ["generated/0.png", "generated/2.png", "generated/4.png"],
+    }
+    assert len(load(split="generated")) == 5, "the filtered rows are another cache"
+    streamed = load(streaming=True, split="real", filters=[("file_name", "==", "real/1.png")])
+    assert [row["file_name"] for row in streamed] == ["real/1.png"]
+
+
+def test_columns_can_be_chosen(load):
+    rows = load(split="real", columns=["label", "file_name"])
+    assert rows.column_names == ["label", "file_name"]
+    assert rows.features["label"].int2str(rows[0]["label"]) == "hummingbird"
 
 
 def test_to_pandas_keeps_values_nulls_and_bytes(load):
