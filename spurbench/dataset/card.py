@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -181,6 +181,12 @@ def licence_fields() -> dict[str, str]:
     }
 
 
+def write_licence(folder: Path, provenance: Provenance) -> None:
+    """Write the file that the YAML links."""
+    text = "\n".join(licence_lines(provenance)) + "\n"
+    (folder / LICENCE).write_text(text, encoding="utf-8")
+
+
 def licence_lines(provenance: Provenance) -> tuple[str, str]:
     """The licences that a dataset is under, in the words of their owners, a line each."""
     return (
@@ -257,7 +263,7 @@ def _class_table(rows: Rows) -> list[dict[str, Any]]:
     return table
 
 
-def _size_category(parts: Mapping[str, Part]) -> str:
+def _size_category(parts: Mapping[PartName, Part]) -> str:
     """The hub's word for how many images there are; curated ones are among the others."""
     images = sum(facts.rows for part, facts in parts.items() if place(part)[0] != "curated")
     bounds = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))

@@ -14,7 +14,7 @@ import yaml
 from spurbench.core.markdown import plain
 from spurbench.core.resources import card_templates
 from spurbench.dataset import card
-from spurbench.dataset.rows import ANSWER, PartName, describe_columns
+from spurbench.dataset.rows import ANSWER, PartName, describe_columns, place
 
 FILE = "croissant.json"
 
@@ -107,6 +107,7 @@ def _responsible_ai(edition: card.Edition) -> dict[str, Any]:
             provenance=edition.provenance,
             recipe=edition.provenance.recipe,
             quality=edition.quality,
+            configs={place(part)[0] for part in edition.parts},
         )
 
     prose = yaml.safe_load((card_templates() / "responsible_ai.yaml").read_text(encoding="utf-8"))

@@ -24,7 +24,7 @@ from spurbench.core.identity import file_sha256
 from spurbench.core.imagenet import imagenet_wnids
 from spurbench.core.scratch import scratch
 from spurbench.dataset import card, croissant
-from spurbench.dataset.manifest import MANIFEST, Manifest, content_hash, read_part, shards
+from spurbench.dataset.manifest import BATCH, MANIFEST, Manifest, content_hash, read_part, shards
 from spurbench.dataset.rows import (
     OWN_PARTS,
     SEED_END,
@@ -37,9 +37,6 @@ from spurbench.dataset.rows import (
 )
 from spurbench.images.decode import DamagedImageError, decode_rgb
 from spurbench.images.records import SPLITS, Split
-
-BATCH = 64
-"""Rows whose images are in memory at once."""
 
 DOWNLOADED = (".gitattributes", ".git/", ".cache/huggingface/")
 """What the hub, git and the hub's client add to a dataset; none of it is loaded."""

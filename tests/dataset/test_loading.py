@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from makers.rows import columns, picture, write
+from makers.rows import columns, every_part, picture, write
 from spurbench.dataset.rows import features
 
 
@@ -47,11 +47,36 @@ def test_streaming_gives_every_row_in_order_without_a_cache(load):
     assert [r["file_name"] for r in curated] == [f"generated/{i}.png" for i in (0, 2, 4)]
 
 
-@pytest.mark.parametrize("config", ["default", "curated"])
-def test_columns_are_typed_whether_loaded_or_streamed(load, config):
-    for rows in (load(config, split="generated"), load(config, split="generated", streaming=True)):
-        assert rows.features == features(["entropy"])
-        assert rows.features["label"].names[94] == "hummingbird"
+def test_columns_are_typed_in_every_config_whether_loaded_or_streamed(tmp_path):
+    rows = every_part()
+    write(tmp_path / "d", rows=rows)
+    for config, splits in {
+        "default": {"real": 3, "generated": 4},
+        "curated": {"real": 2, "generated": 2},
+        "positives": {"generated": 2},
+        "controls": {"generated": 4},
+    }.items():
+        for options in ({"cache_dir": str(tmp_path / "c")}, {"streaming": True}):
+            loaded = datasets.load_dataset(str(tmp_path / "d"), config, **options)
+            assert {split: sum(1 for _ in rows) for split, rows in loaded.items()} == splits
+            for rows in loaded.values():
+                assert rows.features == features(["entropy"])
+                assert rows.features["label"].names[94] == "hummingbird"
+
+
+def test_the_cards_own_lines_join_every_image_and_its_twin(tmp_path, monkeypatch):
+    """In its Python block, PATH stands for the dataset."""
+    rows = every_part()
+    write(tmp_path / "d", rows=rows)
+    card = (tmp_path / "d" / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(images = .*?)```", card, re.DOTALL)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "c")
+    names = {"load_dataset": datasets.load_dataset}
+    exec(code.replace("PATH", str(tmp_path / "d")), names)
+    pairs = names["pairs"]
+    assert len(pairs) == len(rows["generated"])
+    assert pairs["image_sha256"].tolist() == pairs["twin_of_control"].tolist()
+    assert pairs["seed"].tolist() == pairs["seed_control"].tolist()
 
 
 def test_the_info_says_what_it_is_whose_and_how_to_cite_it(load):

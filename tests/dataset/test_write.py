@@ -135,6 +135,30 @@ def test_the_front_matter_has_what_the_hub_asks_for_and_is_short(tmp_path):
     assert (card_data.task_categories, card_data.language) == (["image-classification"], ["en"])
 
 
+def test_the_card_explains_what_a_dataset_has_and_nothing_else(tmp_path):
+    write(tmp_path / "full", rows=every_part(), replicates=3)
+    given = {"name": "<b>mine</b>", "fingerprint": "c" * 64}
+    write(tmp_path / "given", rows=every_part(), positive_images=given)
+    write(tmp_path / "bare")
+    bodies = {
+        name: " ".join(
+            card.split_front_matter((tmp_path / name / "README.md").read_text())[1].split()
+        )
+        for name in ("full", "given", "bare")
+    }
+    said = {
+        "**What counts.**": {"full", "given", "bare"},
+        "**Positives** are": {"full", "given"},
+        'from "a photo of a CLASS" and kept where the detector sees the object.': {"full"},
+        "class: &lt;b&gt;mine&lt;/b&gt;, given to the build.": {"given"},
+        "**Controls** are": {"full", "given"},
+        "Each class has 3 generators": {"full"},
+        "below 2^53": {"full", "given", "bare"},
+    }
+    found = {words: {name for name, body in bodies.items() if words in body} for words in said}
+    assert found == said
+
+
 def test_images_that_the_recipe_brings_are_no_other_dataset(tmp_path):
     write(tmp_path / "d", real_images={"name": "real", "fingerprint": "b" * 64})
     front, _ = card.split_front_matter((tmp_path / "d" / "README.md").read_text())

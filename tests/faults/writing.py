@@ -76,6 +76,7 @@ def commands(world: World) -> list[Command]:
     select = ("select", "--data", str(world.photographs), "--panel", str(world.model))
     compare = ("compare", str(world.result(0)), str(world.result(1)), "--output", "comparison")
     quality = ("quality", "data", "--metric", "brightness")
+    export = ("export", str(world.dataset), "--output", "exported")
     copy = (("build", *rebuild[1:]),)
     return [
         Command("build", rebuild, ("data",), 20, 6, whole=True),
@@ -120,6 +121,10 @@ def commands(world: World) -> list[Command]:
             (("mini", "preview", "sheet.png"),),
         ),
         Command("quality", quality, ("data",), 10, 4, copy, True, _brightness),
+        *(
+            Command(f"export {to}", (*export, "--format", to), ("exported",), 6, 3, whole=True)
+            for to in ("imagefolder", "webdataset")
+        ),
         Command("push", ("push", str(world.dataset), "--repo-id", "o/toy"), (), 12, 0, hub=True),
     ]
 
