@@ -49,6 +49,7 @@ class Command:
         before: called in its process.
         hub: whether it needs a hub; what it publishes is there then.
         momentary: published files whose every run's content is another, by how long things took.
+        once: it refuses to write again what it has finished.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Command:
     before: Callable[[], None] | None = None
     hub: bool = False
     momentary: frozenset[str] = frozenset()
+    once: bool = False
 
 
 def commands(world: World) -> list[Command]:
@@ -122,7 +124,15 @@ def commands(world: World) -> list[Command]:
         ),
         Command("quality", quality, ("data",), 10, 4, copy, True, _brightness),
         *(
-            Command(f"export {to}", (*export, "--format", to), ("exported",), 6, 3, whole=True)
+            Command(
+                f"export {to}",
+                (*export, "--format", to),
+                ("exported",),
+                6,
+                3,
+                whole=True,
+                once=True,
+            )
             for to in ("imagefolder", "webdataset")
         ),
         Command("push", ("push", str(world.dataset), "--repo-id", "o/toy"), (), 12, 0, hub=True),
@@ -211,9 +221,10 @@ class Trial:
             if torn := self._torn(folder, hub):
                 attempt.faults["torn"] = torn
             ending = run(command.arguments, folder, seconds=120, before=self._before(hub))
-            if ending.status:
+            differing = self._differing(self._state(folder, hub))
+            if ending.status and (differing or not command.once):
                 attempt.faults["not again"] = f"{ending.status}: {ending.err[-600:]}"
-            elif differing := self._differing(self._state(folder, hub)):
+            elif differing:
                 attempt.faults["other content"] = differing
             left = sorted(_paths(folder.parent) - self.undisturbed.paths)
             if left and failure == "kill" and not ending.status:
