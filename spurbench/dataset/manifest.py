@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -24,6 +25,9 @@ OLDER = ("spurbench.dataset/1",)
 
 DEPTH = 64
 """How deep a manifest may be nested."""
+
+BATCH = 64
+"""Rows whose images are in memory at once."""
 
 VERSION = r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}$"
 
@@ -308,7 +312,12 @@ def shards(folder: Path, part: PartName) -> list[Path]:
 
 
 def read_part(folder: Path, part: PartName, *, images: bool) -> list[Row]:
-    """The rows of a part.
+    """The rows of a part; see :func:`iter_part`."""
+    return list(iter_part(folder, part, images=images))
+
+
+def iter_part(folder: Path, part: PartName, *, images: bool) -> Iterator[Row]:
+    """The rows of a part, of which only some are in memory at once.
 
     Raises:
         SpurbenchError: if its parquet can't be read, or holds something else.
@@ -316,17 +325,17 @@ def read_part(folder: Path, part: PartName, *, images: bool) -> list[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = []
-    for file in shards(folder, part):
+    for path in shards(folder, part):
         try:
-            names = [name for name in pq.read_schema(file).names if images or name != "image"]
-            for columns in pq.read_table(file, columns=names).to_pylist():
-                if images:
-                    columns["image"] = (columns.get("image") or {}).get("bytes")
-                rows.append(Row.of(columns))
+            with pq.ParquetFile(path) as file:
+                names = [name for name in file.schema_arrow.names if images or name != "image"]
+                for batch in file.iter_batches(BATCH, columns=names):
+                    for columns in batch.to_pylist():
+                        if images:
+                            columns["image"] = (columns.get("image") or {}).get("bytes")
+                        yield Row.of(columns)
         # ValueError: what isn't a row, too; the others are what damaged pages end in
         except (pa.ArrowException, OSError, ValueError, OverflowError, AttributeError) as error:
             raise SpurbenchError(
-                f"{file} can't be read ({reason(error)}); `spurbench verify {folder}` says more"
+                f"{path} can't be read ({reason(error)}); `spurbench verify {folder}` says more"
             ) from None
-    return rows

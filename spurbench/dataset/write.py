@@ -73,7 +73,8 @@ def write_dataset(
             },
         )
         card.sample_grid(rows).save(folder / card.SAMPLES, optimize=True)
-        (folder / card.FILE).write_text(card.render(edition, rows, kind), encoding="utf-8")
+        (folder / card.FILE).write_text(card.render(edition, rows), encoding="utf-8")
+        card.write_licence(folder, provenance)
         document = markdown.embedded_json(croissant.metadata(edition))
         (folder / croissant.FILE).write_text(document + "\n", encoding="utf-8")
         Manifest(
