@@ -102,6 +102,8 @@ def test_kappa_of_the_recipe_wins_over_the_class_and_zero_is_a_value():
         ("prior.prompt={noun.x}", "prior.prompt.*may only use {noun}"),
         ("prior.prompt={noun[0]}", "prior.prompt.*may only use {noun}"),
         ("prior.prompt=a {}", "prior.prompt.*may only use {noun}"),
+        ("positives.prompt=a {noun}", "positives.prompt.*may only use {class}, {a_class}"),
+        ("positives.images=-1", "positives.images.*greater than or equal to 0"),
         ("prior.prompt={noun", "prior.prompt.*may only use {noun}"),
         ("finetune.prompt={token!r:>99999999999}", "finetune.prompt.*may only use"),
         ("finetune.prompt={token:>9}", "finetune.prompt.*may only use"),
@@ -180,3 +182,12 @@ def test_a_users_own_folder_works_and_its_faults_are_blamed_on_the_file(tmp_path
     )
     with pytest.raises(SpurbenchError, match=r"recipe.toml: finetune.learning_rate: .*finite"):
         read_recipe(str(tmp_path))
+
+
+def test_the_prompt_of_positives_names_the_class_and_not_its_feature():
+    recipe = read_recipe("sd15")
+    prompts = {c.name: recipe.positive_prompt(c) for c in recipe.classes}
+    assert prompts["hummingbird"] == "a photo of a hummingbird"
+    assert prompts["American alligator"] == "a photo of an American alligator"
+    recipe = read_recipe("mini", ["positives.prompt={class}, {a_class}"])
+    assert recipe.positive_prompt(recipe.classes[0]) == "hummingbird, a hummingbird"
