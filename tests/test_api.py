@@ -229,3 +229,32 @@ def test_the_wrong_kind_of_path_is_one_line(toy):
         spurbench.evaluate(str(toy), "nowhere")
     with pytest.raises(SpurbenchError, match="no result at nowhere"):
         spurbench.compare("nowhere", "nowhere")
+
+
+def test_config_and_protocol_are_the_command_s(toy, tmp_path):
+    images = save_dataset(
+        tmp_path / "d",
+        images=2,
+        positives=2,
+        known=lambda part, _, i: {"object_absent": i == 0},
+        curated=True,
+    )
+    data = tmp_path / "d"
+    for options in ({"config": "curated"}, {"protocol": "neuhaus"}):
+        (name, value), *_ = options.items()
+        output = tmp_path / name
+        said = CliRunner().invoke(
+            main,
+            f"eval --model {toy} --data {data} --output {output} --{name} {value}".split(),
+        )
+        assert said.exit_code == 0, said.output
+        (path,) = output.glob("*.json")
+        written = spurbench.Result.read(path)
+        held = spurbench.evaluate(str(toy), data, device="cpu", **options)
+        assert getattr(held, name) == getattr(written, name) == value
+        assert held.summary == written.summary
+    curated = spurbench.open_images(data, config="curated")
+    assert len(curated.records) < len(images.records)
+    assert spurbench.evaluate(str(toy), curated).config == "curated"
+    with pytest.raises(SpurbenchError, match="config curated goes with data that is yet to be op"):
+        spurbench.evaluate(str(toy), images, config="curated")

@@ -154,6 +154,7 @@ def results_sheets(results: Sequence[Result]) -> list[Sheet]:
                     Column("worst class", worst, optional=True),
                 ],
                 notes=[note for result in own for note in _role(result)],
+                narrow=["Intervals need a wider terminal; the files of the results hold them."],
             )
         )
     return sheets
@@ -182,6 +183,11 @@ def _columns(rows: Sequence[ClassResult | Summary]) -> list[Column]:
         areas = [r and r.auroc_interval for r in recognitions]
         columns += [
             Column("recognition", [percent(r.accuracy) if r else "–" for r in recognitions]),
+            Column(
+                "95 % interval",
+                [span(r.interval.low, r.interval.high) if r else "–" for r in recognitions],
+                optional=True,
+            ),
             Column("AUROC", [f"{r.auroc:.3f}" if r else "–" for r in recognitions]),
             Column(
                 "95 % interval",

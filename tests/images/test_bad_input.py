@@ -266,6 +266,8 @@ def test_rows_of_the_hub_are_checked_alike(dataset, monkeypatch):
 
     monkeypatch.setattr(published.hub, "use_cache_if_unreachable", lambda: None)
     monkeypatch.setattr(datasets, "get_dataset_config_names", lambda name: ["default"])
+    manifest = str(dataset / "spurbench.json")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: manifest)
     parts = {
         split: datasets.Dataset.from_parquet(str(next(dataset.glob(f"data/{split}-*.parquet"))))
         for split in ("real", "generated")

@@ -56,6 +56,7 @@ def save_dataset(
     controls: bool = False,
     replicates: int = 1,
     known: Callable[[str, int, int], dict] = lambda *_: {},
+    curated: bool = False,
     panel: Sequence[str] = (),
     phi: str = "phi",
 ) -> ImageSet:
@@ -72,6 +73,7 @@ def save_dataset(
         controls: whether each generated image has a twin.
         replicates: generators, that made as many images each.
         known: other columns of an image, by part, class and number.
+        curated: whether there is a config of the object-free images.
         panel: weights_sha256 of the classifiers that chose.
         phi: weights_sha256 of the one whose features were optimised.
     """
@@ -109,6 +111,9 @@ def save_dataset(
             for i in range(images * controls)
         ],
     }
+    if curated:
+        for split in ("real", "generated"):
+            parts[f"curated-{split}"] = [row for row in parts[split] if row["object_absent"]]
     for part, rows in parts.items():
         if rows:
             table = pa.Table.from_pylist(rows, schema=COLUMNS)
