@@ -34,7 +34,7 @@ MANIFEST = "spurbench.json"
 LAYOUT = "folders named like spurious_class_094_hummingbird_component_2 with images in them"
 
 
-class _Manifest(Document):
+class DatasetManifest(Document):
     """What is read of a dataset's manifest."""
 
     model_config = ConfigDict(extra="ignore")
@@ -42,6 +42,7 @@ class _Manifest(Document):
     schema_version: Literal["spurbench.dataset/1"] = Field(alias="schema")
     name: str
     version: str
+    created: str = Field(default="", description="when, in ISO 8601")
     files: dict[str, str] = Field(description="path to hex sha256")
 
 
@@ -70,8 +71,9 @@ def open_images(
 
     Args:
         data: a folder in the official Spurious ImageNet layout (or one that holds it as
-            ``images``), a dataset that ``spurbench build`` made, or a hub dataset id. A
-            ``classes.toml`` in a folder, as recipes have it, names its features.
+            ``images``), a folder as :func:`open_positives` takes it, a dataset that ``spurbench
+            build`` made, or a hub dataset id. A ``classes.toml`` in a folder, as recipes have it,
+            names its features.
         split: which images; a folder of photographs is all ``real``.
         decode: decode every image once now, so that damaged ones are known and left out; False
             leaves it to the caller to meet them.
@@ -110,13 +112,7 @@ def open_positives(folder: Path, *, decode: bool = True) -> ImageSet:
     """
     if not _path(str(folder)).is_dir():
         raise SpurbenchError(f"no folder at {folder}; --positives takes one in ImageNet's layout")
-    index_of = {wnid: i for i, wnid in enumerate(imagenet_wnids())}
-    classes = {}
-    for entry in _folders(folder):
-        if entry.name in index_of:
-            classes[entry] = index_of[entry.name]
-        elif _is_number(entry.name) and int(entry.name) < len(index_of):
-            classes[entry] = int(entry.name)
+    classes = _plain_classes(folder)
     if not classes:
         raise SpurbenchError(
             f"{folder} holds no class folders; positives need ImageNet's layout, folders named by "
@@ -125,28 +121,49 @@ def open_positives(folder: Path, *, decode: bool = True) -> ImageSet:
     return _collect(folder, classes, decode)
 
 
+def _plain_classes(root: Path) -> dict[Path, int]:
+    """The class folders in ImageNet's layout, named by WordNet id or class index."""
+    index_of = {wnid: i for i, wnid in enumerate(imagenet_wnids())}
+    classes = {}
+    for entry in _folders(root):
+        if entry.name in index_of:
+            classes[entry] = index_of[entry.name]
+        elif _is_number(entry.name) and int(entry.name) < len(index_of):
+            classes[entry] = int(entry.name)
+    return classes
+
+
 def _open_folder(path: Path, split: str, decode: bool) -> ImageSet:
     if split == "generated":
         raise SpurbenchError(f"{path} is a folder of photographs: it has split real, not generated")
     for root in (path, path / "images"):
         classes = {
-            entry: index for entry in _folders(root) if (index := _class_of(entry.name)) is not None
+            entry: pair[0] for entry in _folders(root) if (pair := class_and_component(entry.name))
         }
         if classes:
             name = path.name if root == path else f"{path.name}/images"
             return _collect(root, classes, decode, name=name)
+    if classes := _plain_classes(path):
+        # What these are meant to show instead of their classes is the user's word.
+        return _collect(path, classes, decode)
     found = [entry.name for entry in _listed(path)[:3]]
     shown = f"found {', '.join(found)}" if found else "it is empty"
-    raise SpurbenchError(f"{path} is not in the Spurious ImageNet layout ({LAYOUT}): {shown}")
+    raise SpurbenchError(
+        f"{path} is not in the Spurious ImageNet layout ({LAYOUT}), nor in ImageNet's (folders "
+        f"named by WordNet id, n01833805, or class index): {shown}"
+    )
 
 
-def _class_of(folder: str) -> int | None:
-    """The class index in a folder's name, its third part; None for another kind of folder."""
+def class_and_component(folder: str) -> tuple[int, int] | None:
+    """The class index and the component in the name of a folder in the official layout.
+
+    They are the third part and the last; None for another kind of folder.
+    """
     parts = folder.split("_")
     if len(parts) < 4 or not _is_number(parts[2]) or not _is_number(parts[-1]):
         return None
     index = int(parts[2])
-    return index if index < len(imagenet_wnids()) else None
+    return (index, int(parts[-1])) if index < len(imagenet_wnids()) else None
 
 
 def _folders(root: Path) -> Iterator[Path]:
@@ -226,7 +243,7 @@ def _open_dataset(path: Path, split: str, decode: bool) -> ImageSet:
     import pyarrow.parquet as pq
 
     try:
-        manifest = validated(_Manifest, read_json(path / MANIFEST), MANIFEST)
+        manifest = validated(DatasetManifest, read_json(path / MANIFEST), MANIFEST)
     except SpurbenchError as error:
         raise SpurbenchError(
             f"{path / MANIFEST} is damaged ({error}); run the build again, or fetch the dataset "
