@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -110,6 +110,29 @@ class ImageSet:
     records: tuple[ImageRecord, ...]
     damaged: tuple[Damaged, ...]
     info: DatasetInfo
+
+    def first(self, count: int) -> ImageSet:
+        """The first images of each class and source, in the order of their sha256.
+
+        What is left has a name and a fingerprint of its own: it is never taken for the whole.
+
+        Args:
+            count: of each.
+        """
+        kept: dict[tuple[str, int], list[ImageRecord]] = {}
+        for record in sorted(self.records, key=lambda record: record.sha256):
+            group = kept.setdefault((record.source, record.class_index), [])
+            if len(group) < count:
+                group.append(record)
+        chosen = {id(record) for group in kept.values() for record in group}
+        records = tuple(record for record in self.records if id(record) in chosen)
+        info = self.info.model_copy(
+            update={
+                "name": f"{self.info.name} (first {count} of each class)",
+                "fingerprint": images_fingerprint(records),
+            }
+        )
+        return replace(self, records=records, info=info)
 
 
 def images_fingerprint(images: Iterable[ImageRecord]) -> str:

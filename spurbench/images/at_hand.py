@@ -1,0 +1,90 @@
+"""Which images to measure on when nobody names any: what is at hand."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from spurbench.core.documents import read_json, validated
+from spurbench.core.errors import SpurbenchError
+from spurbench.images.official import fetched_folder
+from spurbench.images.sources import MANIFEST, DatasetManifest
+
+log = logging.getLogger(__name__)
+
+_Age = tuple[tuple[int, ...], str]
+
+BUILT = Path("out")
+"""Where ``spurbench build`` puts datasets, from the current folder."""
+
+
+@dataclass(frozen=True)
+class AtHand:
+    """Images that are at hand.
+
+    Attributes:
+        data: as :func:`spurbench.images.sources.open_images` takes it.
+        why: how they come to be, in words; nothing where they were asked for.
+    """
+
+    data: str
+    why: str = ""
+
+
+def at_hand(split: Literal["real", "generated", "all"] = "all") -> list[AtHand]:
+    """The images to measure on where none are named.
+
+    The first that there is of: what ``SPURBENCH_DATA`` names; the official Spurious ImageNet, where
+    ``spurbench fetch`` put it, unless only generated images are wanted; the newest version of each
+    dataset in ``out``.
+
+    Raises:
+        SpurbenchError: if there is none; it says how to get some.
+    """
+    if named := os.environ.get("SPURBENCH_DATA"):
+        return [AtHand(named, "named by SPURBENCH_DATA")]
+    folder = fetched_folder()
+    if folder is not None and split != "generated":
+        return [AtHand(str(folder), "the official Spurious ImageNet, as it was fetched")]
+    newest: dict[str, tuple[_Age, Path]] = {}
+    for path in sorted(BUILT.glob(f"*/{MANIFEST}")):
+        try:
+            manifest = validated(DatasetManifest, read_json(path), str(path))
+            found = _age(manifest), path.parent
+        except SpurbenchError as error:
+            log.warning("%s is left out: %s", path.parent, error)
+            continue
+        newest[manifest.name] = max(found, newest.get(manifest.name, found))
+    if not newest:
+        raise SpurbenchError(
+            "no images at hand; get the photographs with `spurbench fetch spurious-imagenet`, make "
+            "some with `spurbench build --classes all`, or name what you have with --data"
+        )
+    return [
+        AtHand(str(path), f"the newest {name} in {BUILT}, version {'.'.join(map(str, version))}")
+        for name, ((version, _), path) in sorted(newest.items())
+    ]
+
+
+def one_at_hand() -> AtHand:
+    """As :func:`at_hand`, where there is only one answer.
+
+    Raises:
+        SpurbenchError: if there is none, or several datasets are.
+    """
+    found = at_hand()
+    if len(found) > 1:
+        names = ", ".join(images.data for images in found)
+        raise SpurbenchError(f"several datasets are at hand: {names}; name one of them as data")
+    return found[0]
+
+
+def _age(manifest: DatasetManifest) -> _Age:
+    """Grows from version to version, and of one version from build to build."""
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}){2}", manifest.version):
+        raise SpurbenchError(f"its version {manifest.version!r} is not X.Y.Z")
+    return tuple(int(part) for part in manifest.version.split(".")), manifest.created
