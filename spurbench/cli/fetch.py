@@ -27,7 +27,7 @@ def fetch(what: str, url: str | None, folder: Path | None, sha256: str | None) -
     """
     from spurbench.images import official
 
-    place = official.fetch(folder, url=url or official.URL, sha256=sha256)
+    place = official.fetch(folder, url=official.URL if url is None else url, sha256=sha256)
     record = place.fetched
     if place.is_new:
         say(f"Wrote {place.folder}, out of an archive of {record.bytes / 1e6:,.1f} MB.")

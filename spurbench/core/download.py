@@ -178,8 +178,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 def _opened(part: _Part, headers: dict[str, str]) -> Any:
     try:
-        if urlsplit(part.url).scheme not in ("http", "https"):
-            raise ValueError("it begins with neither http: nor https:")
+        if urlsplit(part.url).scheme not in ("http", "https") or not urlsplit(part.url).hostname:
+            raise ValueError("it begins with neither http://HOST nor https://HOST")
         request = urllib.request.Request(part.url, headers=headers)
         return urllib.request.build_opener(_Redirects).open(request, timeout=PATIENCE)
     except urllib.error.HTTPError as error:

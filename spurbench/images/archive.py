@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -92,7 +92,7 @@ def _fault(entry: zipfile.ZipInfo) -> str | None:
     if printable(name) != name or "\\" in name or ":" in name:
         return "no system could write safely"
     parts = name.removesuffix("/").split("/")
-    if PurePosixPath(name).is_absolute() or {"", ".", ".."} & set(parts):
+    if {"", ".", ".."} & set(parts):
         return "leads out of its folder"
     if stat.S_IFMT(entry.external_attr >> 16) not in _KINDS:
         return "is a link or a device"

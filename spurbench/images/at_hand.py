@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from spurbench.core.documents import read_json, validated
+from pydantic import ConfigDict, Field
+
+from spurbench.core.documents import Document, read_json, validated
 from spurbench.core.errors import SpurbenchError
 from spurbench.images.official import fetched_folder
-from spurbench.images.sources import MANIFEST, DatasetManifest
+from spurbench.images.sources import MANIFEST
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,22 @@ class AtHand:
     why: str = ""
 
 
+class _Built(Document):
+    """What is read of a dataset's manifest, to find the newest."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    schema_version: Literal["spurbench.dataset/1"] = Field(alias="schema")
+    name: str
+    version: str = Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9}){2}$")
+    created: str = Field(default="", description="when, in ISO 8601")
+
+    @property
+    def age(self) -> _Age:
+        """Grows from version to version, and of one version from build to build."""
+        return tuple(int(part) for part in self.version.split(".")), self.created
+
+
 def at_hand(split: Literal["real", "generated", "all"] = "all") -> list[AtHand]:
     """The images to measure on where none are named.
 
@@ -53,12 +70,12 @@ def at_hand(split: Literal["real", "generated", "all"] = "all") -> list[AtHand]:
     newest: dict[str, tuple[_Age, Path]] = {}
     for path in sorted(BUILT.glob(f"*/{MANIFEST}")):
         try:
-            manifest = validated(DatasetManifest, read_json(path), str(path))
-            found = _age(manifest), path.parent
+            built = validated(_Built, read_json(path), MANIFEST)
+            found = built.age, path.parent
         except SpurbenchError as error:
             log.warning("%s is left out: %s", path.parent, error)
             continue
-        newest[manifest.name] = max(found, newest.get(manifest.name, found))
+        newest[built.name] = max(found, newest.get(built.name, found))
     if not newest:
         raise SpurbenchError(
             "no images at hand; get the photographs with `spurbench fetch spurious-imagenet`, make "
@@ -81,10 +98,3 @@ def one_at_hand() -> AtHand:
         names = ", ".join(images.data for images in found)
         raise SpurbenchError(f"several datasets are at hand: {names}; name one of them as data")
     return found[0]
-
-
-def _age(manifest: DatasetManifest) -> _Age:
-    """Grows from version to version, and of one version from build to build."""
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}){2}", manifest.version):
-        raise SpurbenchError(f"its version {manifest.version!r} is not X.Y.Z")
-    return tuple(int(part) for part in manifest.version.split(".")), manifest.created

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import zipfile
@@ -22,6 +23,8 @@ from spurbench.core.resources import builders
 from spurbench.images import archive
 from spurbench.images.sources import IMAGE_SUFFIXES, class_and_component
 from spurbench.recipe.classes import ClassRegistry
+
+log = logging.getLogger(__name__)
 
 URL = "https://nc.mlcloud.uni-tuebingen.de/index.php/s/xBtTG9jnACJDxSg/download/images_100_classes.zip"
 """Where the authors' setup script (github.com/YanNeu/spurious_imagenet) takes it from."""
@@ -74,10 +77,10 @@ def default_folder() -> Path:
     """
     home = os.environ.get("SPURBENCH_HOME")
     if home:
-        return Path(home) / "spurious-imagenet"
+        return Path(home).resolve() / "spurious-imagenet"
     shared = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_DATA_HOME")
     data = Path(shared) if shared else Path.home() / ".local" / "share"
-    return data / "spurbench" / "spurious-imagenet"
+    return data.resolve() / "spurbench" / "spurious-imagenet"
 
 
 def fetch(folder: Path | None = None, *, url: str = URL, sha256: str | None = None) -> Place:
@@ -96,7 +99,9 @@ def fetch(folder: Path | None = None, *, url: str = URL, sha256: str | None = No
             is not of 100 folders of 75 images; if there is no room; or if the folder holds
             something else, or is not any more what was fetched.
     """
-    folder = default_folder() if folder is None else folder
+    folder = (default_folder() if folder is None else folder).resolve()
+    if not folder.name:
+        raise SpurbenchError(f"{folder} can't be a folder of photographs alone; name a new one")
     if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sha256):
         raise SpurbenchError(f"--sha256 {sha256[:80]} is not a sha256: 64 hexadecimal digits")
     earlier = _recorded(folder)
@@ -107,6 +112,7 @@ def fetch(folder: Path | None = None, *, url: str = URL, sha256: str | None = No
         return Place(folder, verified, is_new=False)
     expected = sha256 or (earlier.sha256 if earlier else None)
     with atomic.folder(folder) as temporary:
+        log.info("fetching %s", url)
         # The images are about as large as the archive, and for a while both are there.
         download(url, packed, limit=LARGEST, room=2)
         try:

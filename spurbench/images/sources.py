@@ -34,7 +34,7 @@ MANIFEST = "spurbench.json"
 LAYOUT = "folders named like spurious_class_094_hummingbird_component_2 with images in them"
 
 
-class DatasetManifest(Document):
+class _Manifest(Document):
     """What is read of a dataset's manifest."""
 
     model_config = ConfigDict(extra="ignore")
@@ -42,7 +42,6 @@ class DatasetManifest(Document):
     schema_version: Literal["spurbench.dataset/1"] = Field(alias="schema")
     name: str
     version: str
-    created: str = Field(default="", description="when, in ISO 8601")
     files: dict[str, str] = Field(description="path to hex sha256")
 
 
@@ -243,7 +242,7 @@ def _open_dataset(path: Path, split: str, decode: bool) -> ImageSet:
     import pyarrow.parquet as pq
 
     try:
-        manifest = validated(DatasetManifest, read_json(path / MANIFEST), MANIFEST)
+        manifest = validated(_Manifest, read_json(path / MANIFEST), MANIFEST)
     except SpurbenchError as error:
         raise SpurbenchError(
             f"{path / MANIFEST} is damaged ({error}); run the build again, or fetch the dataset "

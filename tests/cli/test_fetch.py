@@ -69,10 +69,14 @@ def test_the_authors_address_is_the_default(monkeypatch):
         (("spurious-imagenet", "--from", "http://127.0.0.1:9/x.zip"), "can't be had"),
         (("spurious-imagenet", "--sha256", "abc"), "64 hexadecimal digits"),
         (("spurious-imagenet", "--to", "FILE/x"), "can't be written"),
+        (("spurious-imagenet", "--to", "/"), "name a new one"),
+        (("spurious-imagenet", "--to", "."), "nothing says that it was fetched"),
+        (("spurious-imagenet", "--to", "FILE"), "is a file"),
     ],
 )
-def test_mistakes_are_one_line(arguments, said, tmp_path):
+def test_mistakes_are_one_line(arguments, said, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
+    monkeypatch.chdir(tmp_path)
     done = run("fetch", *(a.replace("FILE", str(tmp_path / "file")) for a in arguments))
     assert done.exit_code in (1, 2)
     assert said in done.output
