@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from spurbench.classifiers.classifier import Classifier
     from spurbench.classifiers.info import Mode
     from spurbench.evaluation.compare import Comparison
-    from spurbench.evaluation.results import Result
-    from spurbench.images.records import ImageSet
+    from spurbench.evaluation.results import Protocol, Result
+    from spurbench.images.records import Config, ImageSet
     from spurbench.leaderboard.boards import Board
 
     Transform = Callable[[Image.Image], Tensor]
@@ -74,20 +74,26 @@ def load_classifier(
     return made.to(choose_device(device))
 
 
-def open_images(data: StrPath, split: Literal["real", "generated", "all"] = "all") -> ImageSet:
+def open_images(
+    data: StrPath,
+    split: Literal["real", "generated", "all"] = "all",
+    *,
+    config: Config = "default",
+) -> ImageSet:
     """Open images to measure classifiers on.
 
     Args:
         data: a folder in the Spurious ImageNet layout, a dataset that ``spurbench build`` made, or
             a hub dataset id.
         split: which images.
+        config: of a dataset: all its images, or those that fool its whole panel and show no object.
 
     Raises:
-        SpurbenchError: if there is no such data, split or layout.
+        SpurbenchError: if there is no such data, split, config or layout.
     """
     from spurbench.images import sources
 
-    return sources.open_images(fspath(data), split, decode=False)
+    return sources.open_images(fspath(data), split, config=config, decode=False)
 
 
 def open_positives(folder: StrPath) -> ImageSet:
@@ -110,6 +116,8 @@ def evaluate(
     labels: Sequence[str | int] | None = None,
     name: str | None = None,
     preprocess: Mode = "whole",
+    config: Config = "default",
+    protocol: Protocol = "spurbench",
     device: str = "auto",
     output: StrPath | None = None,
 ) -> Result:
@@ -120,13 +128,16 @@ def evaluate(
             runs where it is.
         data: see :func:`open_images`; or what that returned. None: what is at hand, as ``spurbench
             eval`` finds it (``result.dataset`` says which).
-        positives: see :func:`open_positives`; or what that returned. Adds AUROC and average
-            precision.
+        positives: see :func:`open_positives`; or what that returned. None takes the dataset's own,
+            if it has some. With them comes recognition.
         transform: see :func:`load_classifier`.
         labels: see :func:`load_classifier`.
         name: see :func:`load_classifier`.
         preprocess: ``whole``: the short side to the input size, bicubic, then the centre crop, as
             the authors of Spurious ImageNet do; ``model``: the model's own evaluation transform.
+        config: of a dataset that is opened here, see :func:`open_images`.
+        protocol: ``neuhaus``: as the authors of Spurious ImageNet measure; every image counts, and
+            positives are resized to 256/224 of the input and cropped.
         device: see :func:`load_classifier`.
         output: folder of results, as of ``spurbench eval``, where a stored result of the same
             measurement is found. None measures, and writes nothing.
@@ -146,11 +157,12 @@ def evaluate(
     if data is None:
         data = one_at_hand().data
     request = evaluation.EvaluationRequest(
-        images=data if isinstance(data, ImageSet) else open_images(data),
+        images=_opened(data, config),
         positives=positives
         if positives is None or isinstance(positives, ImageSet)
         else open_positives(positives),
         preprocess=preprocess,
+        protocol=protocol,
     )
     if isinstance(model, str) and output is not None:
         _refuse_for_spec(transform=transform, labels=labels, name=name)
@@ -276,6 +288,16 @@ def build(
             force=force,
         )
     )
+
+
+def _opened(data: StrPath | ImageSet, config: Config) -> ImageSet:
+    from spurbench.images.records import ImageSet
+
+    if not isinstance(data, ImageSet):
+        return open_images(data, config=config)
+    if config not in ("default", data.config):
+        raise SpurbenchError(f"config {config} goes with data that is yet to be opened")
+    return data
 
 
 def _refuse_for_spec(**arguments: Any) -> None:

@@ -129,7 +129,7 @@ def _row(
         wnid=spurious_class.wnid,
         spurious_feature=spurious_class.spurious_feature,
         component=spurious_class.component,
-        source=record.source,
+        source="real" if record.source == "real" else "generated",
         consistently_spurious=examined.consistently_spurious,
         object_absent=examined.object_absent,
         object_score=examined.object_score,

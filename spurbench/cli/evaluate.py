@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spurbench.cli.options import device_option
-from spurbench.cli.tables import contrast_table, results_table, show
+from spurbench.cli.tables import contrast_tables, show
 from spurbench.cli.terminal import say, say_json
 from spurbench.core.errors import SpurbenchError
 
@@ -47,6 +47,21 @@ log = logging.getLogger(__name__)
     show_default=True,
 )
 @click.option(
+    "--config",
+    type=click.Choice(["default", "curated"]),
+    default="default",
+    show_default=True,
+    help="Of a built dataset. curated: the images that fool its whole panel and show no object.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["spurbench", "neuhaus"]),
+    default="spurbench",
+    show_default=True,
+    help="neuhaus: as the authors of Spurious ImageNet measure; every image counts, positives "
+    "are resized to 256/224 of the input and cropped.",
+)
+@click.option(
     "--checkpoint",
     type=click.Path(path_type=Path),
     help="Local weights of a timm or torchvision architecture (safetensors, or torch weights).",
@@ -54,7 +69,8 @@ log = logging.getLogger(__name__)
 @click.option(
     "--positives",
     type=click.Path(path_type=Path),
-    help="Images that truly show the classes (ImageNet layout): adds AUROC, average precision.",
+    help="Images that truly show the classes (ImageNet layout), instead of the dataset's own: "
+    "recognition and AUROC.",
 )
 @click.option(
     "--preprocess",
@@ -90,6 +106,8 @@ def evaluate(
     panel_file: Path | None,
     data: str | None,
     split: Any,
+    config: Any,
+    protocol: Any,
     checkpoint: Path | None,
     positives: Path | None,
     preprocess: Any,
@@ -106,6 +124,7 @@ def evaluate(
     Without --data it is measured on what is at hand. Several classifiers share the decoding of the
     images; one that fails does not stop the others.
     """
+    from spurbench.evaluation.display import results_sheets
     from spurbench.evaluation.evaluate import EvaluationRequest, Failed, evaluate_each
     from spurbench.evaluation.members import members
     from spurbench.images.at_hand import AtHand, at_hand
@@ -117,14 +136,15 @@ def evaluate(
     results: list[Result] = []
     failed: list[Failed] = []
     known: set[str] = set()
-    for place in [AtHand(data)] if data is not None else at_hand(split):
+    for place in [AtHand(data)] if data is not None else at_hand(split, config):
         if place.why:
             log.info("measuring on %s: %s", place.data, place.why)
-        images = open_images(place.data, split, decode=False)
+        images = open_images(place.data, split, config=config, decode=False)
         request = EvaluationRequest(
             images=images if limit is None else images.first(limit),
-            positives=shown,
+            positives=shown if shown is None or limit is None else shown.first(limit),
             preprocess=preprocess,
+            protocol=protocol,
             batch_size=batch_size,
             workers=workers,
         )
@@ -144,7 +164,7 @@ def evaluate(
             again = " (stored result of the same measurement; --force repeats it)"
             note(f"{outcome.path}{again if outcome.stored else ''}")
         if len(asked) > 1 and here and not as_json:
-            show(results_table(here))
+            show(*results_sheets(here))
         results += here
     if as_json:
         say_json([result.model_dump(mode="json", by_alias=True) for result in results])
@@ -274,6 +294,7 @@ def compare(a: Path, b: Path, data: str | None, images: int, output: Path) -> No
     from spurbench.evaluation.results import Result
 
     comparison = comparing.compare(Result.read(a), Result.read(b), images=images)
-    show(*(contrast_table(comparison, split) for split in comparison.splits))
+    for split in comparison.splits:
+        show(*contrast_tables(comparison, split))
     for path in comparing.write(comparison, output, data):
         say(str(path))

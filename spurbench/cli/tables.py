@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,8 +9,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from spurbench.build.plan import Plan
-    from spurbench.evaluation.compare import Comparison
-    from spurbench.evaluation.results import Result
+    from spurbench.evaluation.compare import Comparison, Contrast, EffectContrast
 
 
 def plan_tables(planned: Plan) -> tuple[Table, Text]:
@@ -83,35 +81,8 @@ def stage_table(seconds: dict[tuple[str, str], tuple[float, bool]]) -> Table:
     return table
 
 
-def results_table(results: Sequence[Result]) -> Table:
-    """Several classifiers on one dataset, a line per classifier and split."""
-    from rich.table import Table
-
-    dataset = results[0].dataset
-    table = Table(title=f"{dataset.name} {dataset.version or ''}", title_justify="left")
-    headings = ("classifier", "split", "n", "spurious accuracy", "95 % interval", "top-5")
-    for heading in (*headings, "mean probability", "worst class"):
-        left = heading in {"classifier", "split", "worst class"}
-        table.add_column(heading, justify="left" if left else "right")
-    for result in results:
-        for split, part in result.splits.items():
-            summary = part.summary
-            interval = summary.spurious_accuracy_interval
-            table.add_row(
-                result.classifier.name,
-                split,
-                str(summary.n),
-                f"{100 * summary.spurious_accuracy:.1f} %",
-                f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
-                f"{100 * summary.top5:.1f} %",
-                f"{summary.mean_probability:.4f}",
-                f"{summary.worst_class} {100 * summary.worst_class_spurious_accuracy:.0f} %",
-            )
-    return table
-
-
-def contrast_table(comparison: Comparison, split: Any) -> Table:
-    """Two classifiers on one split, a line per class."""
+def contrast_tables(comparison: Comparison, split: Any) -> list[Table]:
+    """Two classifiers on one split, a line per class: spurious accuracy, and feature effect."""
     from rich.table import Table
     from rich.text import Text
 
@@ -120,25 +91,46 @@ def contrast_table(comparison: Comparison, split: Any) -> Table:
     part = comparison.splits[split]
     sides = f"A: {comparison.a}", f"B: {comparison.b}"
     title = map(plain, (*sides, f"{split} images of {comparison.dataset.name}"))
-    table = Table(title=Text("\n".join(title)), title_justify="left")
+    accuracy = Table(title=Text("\n".join(title)), title_justify="left")
     for heading in ("class", "n", "A", "B", "B - A", "95 % interval", "only A", "only B", "p"):
-        table.add_column(heading, justify="left" if heading == "class" else "right")
+        accuracy.add_column(heading, justify="left" if heading == "class" else "right")
+    effects = Table(title="Feature effect: images minus twins", title_justify="left")
+    for heading in ("class", "pairs", "A", "B", "B - A", "95 % interval", "p"):
+        effects.add_column(heading, justify="left" if heading == "class" else "right")
     lines = [(plain(c.name), c, c.adjusted_p_value) for c in part.classes]
     for name, c, p in (*lines, ("macro mean", part, part.p_value)):
         if c is part:
-            table.add_section()
-        table.add_row(
+            accuracy.add_section()
+            effects.add_section()
+        accuracy.add_row(
             Text(name),
             str(c.n),
             f"{100 * c.a:.1f} %",
             f"{100 * c.b:.1f} %",
-            f"{100 * c.difference:+.1f}",
-            f"{100 * c.interval.low:+.1f} to {100 * c.interval.high:+.1f}",
+            *_change(c),
             str(c.only_a),
             str(c.only_b),
-            "<0.001" if p < 0.001 else f"{p:.3f}",
+            _p_value(p),
         )
-    return table
+        if effect := c.effect:
+            effects.add_row(
+                Text(name),
+                str(effect.pairs),
+                f"{100 * effect.a:+.1f}",
+                f"{100 * effect.b:+.1f}",
+                *_change(effect),
+                _p_value(effect.p_value),
+            )
+    return [accuracy, effects] if part.effect else [accuracy]
+
+
+def _change(contrast: Contrast | EffectContrast) -> tuple[str, str]:
+    low, high = contrast.interval.low, contrast.interval.high
+    return f"{100 * contrast.difference:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}"
+
+
+def _p_value(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def show(*renderables: Any) -> None:

@@ -16,37 +16,51 @@ from spurbench.core.documents import Document, Share
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.imagenet import imagenet_names
 from spurbench.evaluation import metrics, paired
-from spurbench.evaluation.results import ClassResult, Result, Settings
+from spurbench.evaluation.bootstrap import bootstrap_interval
+from spurbench.evaluation.results import Difference, Protocol, Result, Settings, SignedInterval
+from spurbench.evaluation.summary import Answers, ClassAnswers, by_class
 from spurbench.images.decode import decode_rgb
-from spurbench.images.records import DatasetInfo, Split
+from spurbench.images.records import Config, DatasetInfo, Split
 from spurbench.images.sheets import Captioned, captioned_sheet
 from spurbench.images.sources import open_images
 
-SCHEMA: Literal["spurbench.comparison/1"] = "spurbench.comparison/1"
+SCHEMA: Literal["spurbench.comparison/2"] = "spurbench.comparison/2"
 
-Difference = Annotated[float, Field(ge=-1, le=1)]
+Change = Annotated[float, Field(ge=-2, le=2)]
 
 
-class DifferenceInterval(Document):
-    """A 95 % interval of a difference of shares."""
+class ChangeInterval(Document):
+    """A 95 % interval of a difference of effects."""
 
-    low: Difference
-    high: Difference
+    low: Change
+    high: Change
+
+
+class EffectContrast(Document):
+    """B's feature effect against A's, on the same pairs of images and twins."""
+
+    pairs: int = Field(ge=1)
+    a: Difference = Field(description="feature effect of A")
+    b: Difference = Field(description="feature effect of B")
+    difference: Change
+    interval: ChangeInterval = Field(description="paired percentile bootstrap, over pairs")
+    p_value: Share = Field(description="Fisher's exact randomisation test, not adjusted")
 
 
 class Contrast(Document):
     """B against A on the same images; a difference is B minus A, so below 0 B is fooled less."""
 
-    n: int = Field(ge=1, description="images")
+    n: int = Field(ge=1, description="images that count")
     a: Share = Field(description="spurious accuracy of A")
     b: Share = Field(description="spurious accuracy of B")
     difference: Difference
-    interval: DifferenceInterval = Field(
-        description="paired percentile bootstrap over the images within each class"
+    interval: SignedInterval = Field(
+        description="paired percentile bootstrap within each class, over generators and then images"
     )
     only_a: int = Field(ge=0, description="images that fool A and not B")
     only_b: int = Field(ge=0, description="images that fool B and not A")
     p_value: Share = Field(description="McNemar's exact test, not adjusted")
+    effect: EffectContrast | None = Field(default=None, description="null without controls")
 
 
 class ClassContrast(Contrast):
@@ -80,10 +94,12 @@ class ImageContrast(Document):
 class Comparison(Document):
     """Two classifiers on the same images."""
 
-    schema_version: Literal["spurbench.comparison/1"] = Field(default=SCHEMA, alias="schema")
+    schema_version: Literal["spurbench.comparison/2"] = Field(default=SCHEMA, alias="schema")
     a: str
     b: str
     dataset: DatasetInfo
+    protocol: Protocol
+    config: Config
     splits: dict[Split, SplitContrast]
     images: list[ImageContrast] = Field(
         description="where the class's probabilities differ most, the largest difference first"
@@ -100,31 +116,42 @@ def compare(a: Result, b: Result, *, images: int = 24) -> Comparison:
         images: how many of the images on which they differ most to list.
 
     Raises:
-        SpurbenchError: if an answer is not known, or the results are of other images.
+        SpurbenchError: if an answer is not known, or the results are of other images, of another
+            protocol or of another config.
     """
+    for what in ("protocol", "config"):
+        if getattr(a, what) != getattr(b, what):
+            raise SpurbenchError(
+                f"{a.label} and {b.label} were measured by {what} {getattr(a, what)} and "
+                f"{getattr(b, what)}; measure both alike"
+            )
     first, second = _answers(a), _answers(b)
     splits = [split for split in a.splits if split in b.splits]
     if not splits:
         raise SpurbenchError(f"{a!r} and {b!r} have no split in common")
+    paired_alike = (a.controls and a.controls.fingerprint) == (
+        b.controls and b.controls.fingerprint
+    )
     contrasts: dict[Split, SplitContrast] = {}
     for split in splits:
-        own, other = (side[side["source"] == split] for side in (first, second))
-        keys = ["class_index", "image_sha256"]
+        sources = [split, "control"] if split == "generated" and paired_alike else [split]
+        own, other = (side[side["source"].isin(sources)] for side in (first, second))
+        keys = ["source", "class_index", "image_sha256"]
         if not np.array_equal(own[keys].to_numpy(), other[keys].to_numpy()):
             raise SpurbenchError(
                 f"{a.label} and {b.label} did not see the same {split} images; measure both on one "
                 "dataset"
             )
-        known = {c.index: c for c in a.splits[split].classes}
-        contrasts[split] = _split(own, other, known, a.settings)
-    shared = first["source"].isin(splits).to_numpy()
+        contrasts[split] = _split(own, other, a.settings)
     return Comparison(
         a=a.label,
         b=b.label,
         dataset=a.dataset,
+        protocol=a.protocol,
+        config=a.config,
         splits=contrasts,
         images=_most_different(
-            first[shared],
+            first[first["source"].isin(splits)],
             second[second["source"].isin(splits)],
             images,
         ),
@@ -170,55 +197,84 @@ def write(comparison: Comparison, output: Path, data: str | None) -> list[Path]:
 
 
 def _answers(result: Result) -> pd.DataFrame:
-    """The answers to spurious images, in an order that any result shares."""
-    answers = result.answers[result.answers["source"] != "positive"]
+    """The answers to images that count and to their twins, in an order that any result shares."""
+    answers = result.answers
+    answers = answers[answers["counted"] & (answers["source"] != "positive")]
     order = ["source", "class_index", "image_sha256"]
     return answers.sort_values(order, kind="stable").reset_index(drop=True)
 
 
-def _split(
-    a: pd.DataFrame, b: pd.DataFrame, known: dict[int, ClassResult], settings: Settings
-) -> SplitContrast:
-    classes = a["class_index"].to_numpy()
-    fooled_a, fooled_b = ((frame["rank"] == 1).to_numpy() for frame in (a, b))
-    indices = sorted(known)
-    groups = [(fooled_a[classes == index], fooled_b[classes == index]) for index in indices]
-    raw = [_contrast([group], settings) for group in groups]
+def _split(a: pd.DataFrame, b: pd.DataFrame, settings: Settings) -> SplitContrast:
+    classes = list(zip(by_class(a), by_class(b), strict=True))
+    raw = [_contrast([both], settings) for both in classes]
     adjusted = paired.holm([contrast["p_value"] for contrast in raw])
     return SplitContrast(
-        **_contrast(groups, settings),
+        **_contrast(classes, settings),
         classes=[
             ClassContrast(
                 **contrast,
-                index=index,
-                name=known[index].name,
-                spurious_feature=known[index].spurious_feature,
+                index=own.index,
+                name=own.name,
+                spurious_feature=own.spurious_feature,
                 adjusted_p_value=p,
             )
-            for index, contrast, p in zip(indices, raw, adjusted, strict=True)
+            for (own, _), contrast, p in zip(classes, raw, adjusted, strict=True)
         ],
     )
 
 
 def _contrast(
-    groups: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]], settings: Settings
+    classes: list[tuple[ClassAnswers, ClassAnswers]], settings: Settings
 ) -> dict[str, Any]:
-    """A contrast from each class's answers, (A fooled, B fooled), image by image."""
-    differences = [b.astype(float) - a.astype(float) for a, b in groups]
-    low, high = metrics.bootstrap_interval(
-        differences, resamples=settings.bootstrap_resamples, seed=settings.bootstrap_seed
-    )
-    a, b = (np.concatenate(side) for side in zip(*groups, strict=True))
+    """A contrast from the answers of A and of B to each class."""
+    a, b = ([side.counted for side in sides] for sides in zip(*classes, strict=True))
+    differences = [other.called - own.called for own, other in zip(a, b, strict=True)]
+    low, high = _interval(differences, a, settings)
+    fooled_a, fooled_b = (np.concatenate([own.rank == 1 for own in side]) for side in (a, b))
     return {
-        "n": len(a),
-        "a": metrics.macro_mean([own.astype(float) for own, _ in groups]),
-        "b": metrics.macro_mean([own.astype(float) for _, own in groups]),
+        "n": len(fooled_a),
+        "a": metrics.macro_mean([own.called for own in a]),
+        "b": metrics.macro_mean([own.called for own in b]),
         "difference": metrics.macro_mean(differences),
-        "interval": DifferenceInterval(low=low, high=high),
-        "only_a": int((a & ~b).sum()),
-        "only_b": int((~a & b).sum()),
-        "p_value": paired.mcnemar(a, b),
+        "interval": SignedInterval(low=low, high=high),
+        "only_a": int((fooled_a & ~fooled_b).sum()),
+        "only_b": int((~fooled_a & fooled_b).sum()),
+        "p_value": paired.mcnemar(fooled_a, fooled_b),
+        "effect": _effect([both for both in classes if len(both[0].paired)], settings),
     }
+
+
+def _effect(
+    classes: list[tuple[ClassAnswers, ClassAnswers]], settings: Settings
+) -> EffectContrast | None:
+    if not classes:
+        return None
+    a, b = (
+        [side.paired.called - side.twins.called for side in sides]
+        for sides in zip(*classes, strict=True)
+    )
+    differences = [other - own for own, other in zip(a, b, strict=True)]
+    low, high = _interval(differences, [own.paired for own, _ in classes], settings)
+    together = np.concatenate(differences)
+    return EffectContrast(
+        pairs=len(together),
+        a=metrics.macro_mean(a),
+        b=metrics.macro_mean(b),
+        difference=metrics.macro_mean(differences),
+        interval=ChangeInterval(low=low, high=high),
+        p_value=paired.sign_flip(together.astype(np.int64)),
+    )
+
+
+def _interval(
+    differences: list[NDArray[np.float64]], images: list[Answers], settings: Settings
+) -> tuple[float, float]:
+    return bootstrap_interval(
+        differences,
+        [own.clusters for own in images],
+        resamples=settings.bootstrap_resamples,
+        seed=settings.bootstrap_seed,
+    )
 
 
 def _most_different(a: pd.DataFrame, b: pd.DataFrame, count: int) -> list[ImageContrast]:

@@ -57,25 +57,18 @@ def macro_mean(groups: Sequence[NDArray[np.floating]]) -> float:
     return float(np.mean([group.mean() for group in groups]))
 
 
-def bootstrap_interval(
-    groups: Sequence[NDArray[np.floating]], *, resamples: int, seed: int
-) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of :func:`macro_mean`.
-
-    Images are resampled within their class; the classes stay, for they are the benchmark's and not
-    a sample of classes.
+def chance(answers: Sequence[NDArray[np.integer]], classes: Sequence[int], outputs: int) -> float:
+    """The macro accuracy that the same answers would have, dealt to the images at random.
 
     Args:
-        groups: one array of values per class.
-        resamples: number of bootstrap samples.
-        seed: of the generator.
+        answers: to the images that show each class, an array of class indices for each.
+        classes: the classes, in that order.
+        outputs: of the classifier, one of which a lone class is.
     """
-    rng = np.random.default_rng(seed)
-    means = np.zeros(resamples)
-    for group in groups:
-        means += group[rng.integers(len(group), size=(resamples, len(group)))].mean(axis=1)
-    low, high = np.quantile(means / len(groups), [0.025, 0.975])
-    return float(low), float(high)
+    if len(classes) == 1:
+        return 1 / outputs
+    among = [float(np.isin(own, classes).mean()) for own in answers]
+    return float(np.mean(among)) / len(classes)
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -179,10 +172,13 @@ def auroc(positives: NDArray[np.floating], spurious: NDArray[np.floating]) -> fl
     The "spurious score" as the paper of Neuhaus et al. (ICCV 2023) defines it; 1 means that every
     image that shows the class is surer of it than every image that shows only the feature.
     """
-    from sklearn.metrics import roc_auc_score
+    return float(wins(positives, spurious).mean())
 
-    truth = np.r_[np.ones(len(positives)), np.zeros(len(spurious))]
-    return float(roc_auc_score(truth, np.r_[positives, spurious]))
+
+def wins(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Which of each pair is larger: 1 the first, 0 the second, 1/2 neither; (N, M)."""
+    won: NDArray[np.float64] = (a[:, None] > b) + (a[:, None] == b) / 2
+    return won
 
 
 def average_precision(positives: NDArray[np.floating], spurious: NDArray[np.floating]) -> float:

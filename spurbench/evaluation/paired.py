@@ -39,6 +39,28 @@ def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     return min(1.0, float(test([[0, only_a], [only_b, 0]], exact=True).pvalue))
 
 
+def sign_flip(differences: NDArray[np.integer]) -> float:
+    """The two-sided p-value of Fisher's randomisation test of paired differences (Fisher 1935).
+
+    Exact: under the null each difference might as well have had the other sign. Of differences of
+    one size it is :func:`mcnemar`.
+
+    Args:
+        differences: (N,), whole numbers.
+    """
+    from scipy.stats import binom
+
+    sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
+    chances = np.ones(1)  # of the sums from -total to total, two apart from one to the next
+    for size, count in zip(sizes, counts, strict=True):
+        own = np.zeros(count * size + 1)
+        own[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        chances = np.convolve(chances, own)
+    total = len(chances) - 1
+    sums = 2 * np.arange(total + 1) - total
+    return min(1.0, float(chances[np.abs(sums) >= abs(int(differences.sum()))].sum()))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values adjusted for their number (Holm 1979): reject those below the family-wise rate."""
     from statsmodels.stats.multitest import multipletests

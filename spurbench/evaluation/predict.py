@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from spurbench.classifiers.classifier import Classifier
-from spurbench.classifiers.info import Mode
+from spurbench.classifiers.info import Mode, Preprocessing
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.imagenet import imagenet_wnids
 from spurbench.evaluation import metrics
@@ -49,7 +49,7 @@ def predict(
     classifier: Classifier,
     images: Sequence[ImageRecord],
     *,
-    preprocess: Mode = "whole",
+    preprocess: Mode | Preprocessing = "whole",
     batch_size: int | None = None,
     workers: int | None = None,
     store: PixelStore | None = None,
@@ -59,7 +59,8 @@ def predict(
     Args:
         classifier: the model, where it is to run.
         images: at least one.
-        preprocess: see :meth:`Classifier.preprocessing`.
+        preprocess: see :meth:`Classifier.preprocessing`; or what that returned, perhaps with
+            another ``resize``.
         batch_size: images at a time; None chooses by the device. On a CUDA out-of-memory error it
             is halved, which is said, and the batch is tried again.
         workers: threads that decode and resize while the classifier runs; 0 does it in between,
@@ -80,7 +81,9 @@ def predict(
     read = partial(decode, transform=given) if given or store is None else store.batches
     batches = read(
         images,
-        classifier.preprocessing(preprocess),
+        preprocess
+        if isinstance(preprocess, Preprocessing)
+        else classifier.preprocessing(preprocess),
         batch_size=batch_size or default_batch_size(classifier.device),
         workers=default_workers() if workers is None else workers,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError
 
@@ -18,55 +18,124 @@ from spurbench.core import atomic
 from spurbench.core.documents import Document, Share, describe, read_bytes
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.markdown import plain
-from spurbench.evaluation.display import Sheet, html, tables, text
-from spurbench.images.records import Damaged, DatasetInfo, Split
+from spurbench.evaluation.display import Sheet, html, result_sheet, text
+from spurbench.images.records import Config, Damaged, DatasetInfo, Role, Split
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Group
 
-SCHEMA: Literal["spurbench.result/1"] = "spurbench.result/1"
+SCHEMA: Literal["spurbench.result/2"] = "spurbench.result/2"
+
+Protocol = Literal["spurbench", "neuhaus"]
+
+Difference = Annotated[float, Field(ge=-1, le=1)]
 
 
 class Interval(Document):
-    """A 95 % confidence interval."""
+    """A 95 % confidence interval of a share."""
 
     low: Share
     high: Share
 
 
+class SignedInterval(Document):
+    """A 95 % confidence interval of a difference of shares."""
+
+    low: Difference
+    high: Difference
+
+
+class Rate(Document):
+    """How often images are called their class."""
+
+    n: int = Field(ge=1, description="images")
+    share: Share
+    interval: Interval
+
+
+class Recognition(Document):
+    """Images that do show the class, and how they are told from the spurious ones."""
+
+    n: int = Field(ge=1, description="images that show the class")
+    accuracy: Share = Field(description="share of them that the classifier calls the class")
+    interval: Interval
+    auroc: Share = Field(description="of p(class), against the spurious images that count")
+    auroc_interval: Interval = Field(description="bootstrap over both kinds of images")
+    average_precision: Share
+
+
+class Effect(Document):
+    """What the spurious feature adds: generated images against their twins without it."""
+
+    pairs: int = Field(ge=1, description="images that count and have a twin that counts")
+    accuracy: Share = Field(description="spurious accuracy on the images of the pairs")
+    control_accuracy: Share = Field(description="share of the twins that are called the class")
+    effect: Difference = Field(description="accuracy minus control_accuracy")
+    interval: SignedInterval = Field(description="paired bootstrap, over pairs")
+    p_value: Share = Field(description="McNemar's exact test, over all pairs, not adjusted")
+
+
 class ClassResult(Document):
-    """One class of one split."""
+    """One class of one split, on the images that count."""
 
     index: int
     name: str
     wnid: str
     spurious_feature: str | None = None
-    n: int = Field(ge=1, description="images measured")
+    n: int = Field(ge=1, description="images that count")
     spurious_accuracy: Share = Field(description="share of images the classifier calls the class")
-    spurious_accuracy_interval: Interval = Field(description="Wilson score interval")
+    spurious_accuracy_interval: Interval = Field(
+        description="Wilson score interval; with several generators, bootstrap over these and "
+        "then over images"
+    )
     top5: Share
     mean_probability: Share = Field(description="mean softmax probability of the class")
-    positives: int | None = Field(default=None, description="images that truly show the class")
-    auroc: Share | None = None
-    average_precision: Share | None = None
+    with_references: Rate | None = Field(
+        default=None, description="with the images that a generator's fine-tuning saw"
+    )
+    object_seen: Rate | None = Field(
+        default=None, description="of images in which the detector sees the class's object"
+    )
+    recognition: Recognition | None = Field(default=None, description="null without positives")
+    effect: Effect | None = Field(default=None, description="null without controls")
 
 
 class Summary(Document):
     """Macro means over classes: every class counts the same, however many images it has."""
 
-    n: int = Field(ge=1, description="images measured")
+    n: int = Field(ge=1, description="images that count")
     classes: int = Field(ge=1)
+    generators: int = Field(
+        ge=0,
+        description="independent generators of each class's images, the fewest; 0 of photographs. "
+        "With fewer than 2, intervals hold for this set of images only",
+    )
     spurious_accuracy: Share
     spurious_accuracy_interval: Interval = Field(
-        description="percentile bootstrap over the images within each class"
+        description="percentile bootstrap within each class, over generators and then images"
     )
     top5: Share
     mean_probability: Share
     worst_class: str = Field(description="class with the highest spurious accuracy")
     worst_class_spurious_accuracy: Share
-    auroc: Share | None = None
-    average_precision: Share | None = None
+    worst_class_n: int = Field(ge=1, description="images that count in it")
+    with_references: Rate | None = None
+    object_seen: Rate | None = None
+    recognition: Recognition | None = None
+    chance: Share | None = Field(
+        default=None,
+        description="accuracy on positives if the same answers were dealt to them at random",
+    )
+    effect: Effect | None = None
+
+    @property
+    def recognises(self) -> bool | None:
+        """Whether it tells the classes better than chance; None if there were no positives."""
+        if self.recognition is None or self.chance is None:
+            return None
+        # Beyond rounding: a constant answer is exactly as good as chance.
+        return self.recognition.interval.low > self.chance + 1e-9
 
 
 class SplitResult(Document):
@@ -87,15 +156,26 @@ BOOTSTRAP = Settings(bootstrap_resamples=2000, bootstrap_seed=0)
 
 
 class Result(Document):
-    """One classifier on one dataset."""
+    """One classifier on one dataset.
 
-    schema_version: Literal["spurbench.result/1"] = Field(default=SCHEMA, alias="schema")
+    Images count that are object-free, as far as a detector looked, and that no fine-tuning saw.
+    """
+
+    schema_version: Literal["spurbench.result/2"] = Field(default=SCHEMA, alias="schema")
     summary: Summary = Field(description="over all images measured, whatever their split")
     splits: dict[Split, SplitResult]
     classifier: ClassifierInfo
     dataset: DatasetInfo
+    protocol: Protocol = Field(
+        default="spurbench", description="neuhaus: that of Spurious ImageNet's authors"
+    )
+    config: Config = Field(default="default", description="of the dataset")
+    role: Role | None = Field(
+        default=None, description="the classifier's part in making the dataset, if it had one"
+    )
     preprocessing: Preprocessing
     positives: DatasetInfo | None = None
+    controls: DatasetInfo | None = None
     damaged: list[Damaged]
     settings: Settings
     predictions: str = Field(description="file name of the per-image parquet beside this JSON")
@@ -146,16 +226,15 @@ class Result(Document):
         return display_name(self.classifier.name, self.classifier.checkpoint)
 
     def to_frame(self) -> pd.DataFrame:
-        """A row for each split and class; shares are fractions in [0, 1]."""
+        """A row for each split and class; shares are fractions in [0, 1] (docs/results.md)."""
         import pandas as pd
 
-        rows: list[dict[str, Any]] = []
-        for split, part in self.splits.items():
-            for c in part.classes:
-                numbers = c.model_dump()
-                interval = numbers.pop("spurious_accuracy_interval")
-                rows.append({"split": split, **numbers, **interval})
-        return pd.DataFrame(rows)
+        rows = [
+            {"split": split, **_flat(c.model_dump())}
+            for split, part in self.splits.items()
+            for c in part.classes
+        ]
+        return pd.DataFrame(rows, columns=["split", *FLAT])
 
     def write(self, path: Path) -> None:
         """Write the JSON, after the parquet beside it where this holds it, each atomically."""
@@ -185,17 +264,12 @@ class Result(Document):
 
     def sheet(self, split: Split) -> Sheet:
         """One split for people: its classes and their macro mean."""
-        dataset = " ".join(filter(None, (self.dataset.name, self.dataset.version)))
-        part = self.splits[split]
-        return Sheet(
-            title=plain(f"{self.label} on {dataset} {split} ({self.environment['device']})"),
-            headings=HEADINGS if part.summary.auroc is None else HEADINGS + SCORES,
-            rows=[_cells(plain(c.name), c) for c in part.classes],
-            mean=_cells("macro mean", part.summary),
-        )
+        return result_sheet(self, split)
 
     def __rich__(self) -> Group:
-        return tables(self._sheets())
+        from rich.console import Group
+
+        return Group(*self._sheets())
 
     def __str__(self) -> str:
         return text(self._sheets())
@@ -215,20 +289,46 @@ class Result(Document):
         return [self.sheet(split) for split in self.splits]
 
 
-HEADINGS = ("class", "n", "spurious accuracy", "95 % interval", "top-5", "mean probability")
-SCORES = ("AUROC", "average precision")
-"""Headings of a sheet; of scores only where positives were measured."""
+_NESTED = {
+    "spurious_accuracy_interval": {"low": "low", "high": "high"},
+    "with_references": {"share": "with_references", "n": "with_references_n"},
+    "object_seen": {"share": "object_seen", "n": "object_seen_n"},
+    "recognition": {
+        "n": "positives",
+        "accuracy": "recognition",
+        "interval.low": "recognition_low",
+        "interval.high": "recognition_high",
+        "auroc": "auroc",
+        "auroc_interval.low": "auroc_low",
+        "auroc_interval.high": "auroc_high",
+        "average_precision": "average_precision",
+    },
+    "effect": {
+        "pairs": "pairs",
+        "accuracy": "paired_accuracy",
+        "control_accuracy": "control_accuracy",
+        "effect": "effect",
+        "interval.low": "effect_low",
+        "interval.high": "effect_high",
+        "p_value": "effect_p_value",
+    },
+}
+"""What of a class's nested numbers is a column of :meth:`Result.to_frame`, and its name."""
+
+FLAT = [
+    name
+    for field in ClassResult.model_fields
+    for name in (_NESTED[field].values() if field in _NESTED else [field])
+]
 
 
-def _cells(name: str, numbers: ClassResult | Summary) -> list[str]:
-    interval = numbers.spurious_accuracy_interval
-    scores = (numbers.auroc, numbers.average_precision)
-    return [
-        name,
-        str(numbers.n),
-        f"{100 * numbers.spurious_accuracy:.1f} %",
-        f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
-        f"{100 * numbers.top5:.1f} %",
-        f"{numbers.mean_probability:.4f}",
-        *(f"{score:.3f}" for score in scores if score is not None),
-    ]
+def _flat(numbers: dict[str, Any]) -> dict[str, Any]:
+    """A class's numbers without nesting; None where there are none."""
+    flat: dict[str, Any] = {}
+    for field, value in numbers.items():
+        for path, name in _NESTED.get(field, {"": field}).items():
+            inner = value
+            for key in filter(None, path.split(".")):
+                inner = None if inner is None else inner[key]
+            flat[name] = inner
+    return flat

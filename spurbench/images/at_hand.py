@@ -13,7 +13,8 @@ from pydantic import ConfigDict, Field
 from spurbench.core.documents import Document, read_json, validated
 from spurbench.core.errors import SpurbenchError
 from spurbench.images.official import fetched_folder
-from spurbench.images.sources import MANIFEST
+from spurbench.images.published import MANIFEST
+from spurbench.images.records import Config
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class _Built(Document):
 
     model_config = ConfigDict(extra="ignore")
 
-    schema_version: Literal["spurbench.dataset/1"] = Field(alias="schema")
+    schema_version: Literal["spurbench.dataset/2"] = Field(alias="schema")
     name: str
     version: str = Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9}){2}$")
     created: str = Field(default="", description="when, in ISO 8601")
@@ -52,12 +53,14 @@ class _Built(Document):
         return tuple(int(part) for part in self.version.split(".")), self.created
 
 
-def at_hand(split: Literal["real", "generated", "all"] = "all") -> list[AtHand]:
+def at_hand(
+    split: Literal["real", "generated", "all"] = "all", config: Config = "default"
+) -> list[AtHand]:
     """The images to measure on where none are named.
 
     The first that there is of: what ``SPURBENCH_DATA`` names; the official Spurious ImageNet, where
-    ``spurbench fetch`` put it, unless only generated images are wanted; the newest version of each
-    dataset in ``out``.
+    ``spurbench fetch`` put it, unless ``split`` or ``config`` ask for what a dataset alone has; the
+    newest version of each dataset in ``out``.
 
     Raises:
         SpurbenchError: if there is none; it says how to get some.
@@ -65,7 +68,7 @@ def at_hand(split: Literal["real", "generated", "all"] = "all") -> list[AtHand]:
     if named := os.environ.get("SPURBENCH_DATA"):
         return [AtHand(named, "named by SPURBENCH_DATA")]
     folder = fetched_folder()
-    if folder is not None and split != "generated":
+    if folder is not None and split != "generated" and config == "default":
         return [AtHand(str(folder), "the official Spurious ImageNet, as it was fetched")]
     newest: dict[str, tuple[_Age, Path]] = {}
     for path in sorted(BUILT.glob(f"*/{MANIFEST}")):

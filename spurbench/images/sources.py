@@ -1,70 +1,30 @@
-"""Reading images: Spurious ImageNet folders, built datasets, hub datasets, positives."""
+"""Reading images: Spurious ImageNet folders, published datasets, positives."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import ConfigDict, Field
-
-from spurbench.core import hub
-from spurbench.core.documents import Document, read_json, validated
 from spurbench.core.errors import SpurbenchError, reason
-from spurbench.core.identity import file_sha256
 from spurbench.core.imagenet import imagenet_names, imagenet_wnids
 from spurbench.core.text import label
 from spurbench.images.decode import fault
-from spurbench.images.records import (
-    Damaged,
-    DatasetInfo,
-    ImageRecord,
-    ImageSet,
-    Split,
-    images_fingerprint,
-)
+from spurbench.images.published import MANIFEST, open_dataset, open_hub
+from spurbench.images.records import SPLITS, Config, Damaged, ImageRecord, ImageSet, Source
 from spurbench.recipe.classes import ClassRegistry, SpuriousClass
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-MANIFEST = "spurbench.json"
-
 LAYOUT = "folders named like spurious_class_094_hummingbird_component_2 with images in them"
 
 
-class _Manifest(Document):
-    """What is read of a dataset's manifest."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    schema_version: Literal["spurbench.dataset/1"] = Field(alias="schema")
-    name: str
-    version: str
-    files: dict[str, str] = Field(description="path to hex sha256")
-
-
-class _Image(Document):
-    model_config = ConfigDict(extra="ignore")
-
-    data: bytes = Field(alias="bytes")
-
-
-class _Row(Document):
-    """What is read of a dataset's rows."""
-
-    image: _Image
-    image_sha256: str
-    class_index: int = Field(ge=0, le=999)
-    source: Split
-    file_name: str
-    class_name: str
-    spurious_feature: str | None
-
-
 def open_images(
-    data: str, split: Literal["real", "generated", "all"] = "all", *, decode: bool = True
+    data: str,
+    split: Literal["real", "generated", "all"] = "all",
+    *,
+    config: Config = "default",
+    decode: bool = True,
 ) -> ImageSet:
     """Open images to measure classifiers on.
 
@@ -74,6 +34,7 @@ def open_images(
             build`` made, or a hub dataset id. A ``classes.toml`` in a folder, as recipes have it,
             names its features.
         split: which images; a folder of photographs is all ``real``.
+        config: of a dataset: all its images, or those that fool its whole panel and show no object.
         decode: decode every image once now, so that damaged ones are known and left out; False
             leaves it to the caller to meet them.
 
@@ -81,19 +42,22 @@ def open_images(
         SpurbenchError: if there is no such data, split or layout, or every image is damaged.
     """
     path = _path(data)
+    splits = SPLITS if split == "all" else (split,)
     if path.is_dir():
         if (path / MANIFEST).is_file():
-            return _open_dataset(path, split, decode)
+            return open_dataset(path, splits, config, decode)
         if list(path.glob("data/*.parquet")):
             raise SpurbenchError(
                 f"{path} holds parquet files but no {MANIFEST}; it is no finished dataset "
                 "of spurbench build; run the build again"
             )
+        if config != "default":
+            raise SpurbenchError(f"{path} is a folder of photographs, without config {config}")
         return _open_folder(path, split, decode)
     if path.exists():
         raise SpurbenchError(f"{path} is a file; --data takes a folder or a hub dataset id")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", data) and not data.startswith((".", "out/")):
-        return _open_hub(data, split, decode)
+        return open_hub(data, splits, config, decode)
     raise SpurbenchError(
         f"no folder at {path}; --data takes a folder or a hub dataset id owner/name"
     )
@@ -117,7 +81,7 @@ def open_positives(folder: Path, *, decode: bool = True) -> ImageSet:
             f"{folder} holds no class folders; positives need ImageNet's layout, folders named by "
             "WordNet id (n01833805) or class index"
         )
-    return _collect(folder, classes, decode)
+    return _collect(folder, classes, decode, source="positive")
 
 
 def _plain_classes(root: Path) -> dict[Path, int]:
@@ -195,7 +159,12 @@ def _is_number(text: str) -> bool:
 
 
 def _collect(
-    root: Path, classes: dict[Path, int], decode: bool, name: str | None = None
+    root: Path,
+    classes: dict[Path, int],
+    decode: bool,
+    *,
+    source: Source = "real",
+    name: str | None = None,
 ) -> ImageSet:
     records, damaged = [], []
     known = _named_pairs(root)
@@ -209,7 +178,7 @@ def _collect(
                 record = ImageRecord.from_file(
                     file,
                     class_index=index,
-                    source="real",
+                    source=source,
                     name=called,
                     class_name=pair.name if pair else imagenet_names()[index],
                     spurious_feature=pair.spurious_feature if pair else None,
@@ -221,7 +190,9 @@ def _collect(
                 records.append(record)
             else:
                 damaged.append(Damaged(path=called, reason=wrong))
-    return _image_set(records, damaged, name=name or root.name, kind="folder", where=str(root))
+    if not records and not damaged:
+        raise SpurbenchError(f"{root} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return ImageSet.of(records, damaged, name=name or root.name, kind="folder", where=str(root))
 
 
 def _named_pairs(root: Path) -> dict[int, SpuriousClass]:
@@ -235,155 +206,3 @@ def _natural(path: Path) -> list[tuple[int, int | str]]:
     # Every second part is a number, for the pattern is in the split.
     parts = re.split(r"([0-9]+)", path.name)
     return [(0, int(part)) if i % 2 else (1, part) for i, part in enumerate(parts)]
-
-
-def _open_dataset(path: Path, split: str, decode: bool) -> ImageSet:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        manifest = validated(_Manifest, read_json(path / MANIFEST), MANIFEST)
-    except SpurbenchError as error:
-        raise SpurbenchError(
-            f"{path / MANIFEST} is damaged ({error}); run the build again, or fetch the dataset "
-            "again"
-        ) from None
-    rows = _Rows(str(path), decode)
-    for part in _parts(split):
-        files = sorted(path.glob(f"data/{part}-*.parquet"))
-        if not files:
-            raise SpurbenchError(f"dataset {path} has no split {part}")
-        for file in files:
-            if not file.is_file():
-                raise SpurbenchError(f"{file} is not a regular file; fetch the dataset again")
-            try:
-                rows.require_columns(pq.read_schema(file).names, str(file))
-                table = pq.read_table(file, columns=[*_Row.model_fields])
-            except (pa.ArrowException, OSError):
-                raise SpurbenchError(
-                    f"{file} is damaged; `spurbench verify {path}` names every file that is"
-                ) from None
-            rows.add(table.to_pylist(), part, str(file))
-        rows.require_some(part)
-        for file in files:
-            if file_sha256(file) != manifest.files.get(file.relative_to(path).as_posix()):
-                raise SpurbenchError(
-                    f"{file} is not the file that was published, for its sha256 is another; "
-                    f"`spurbench verify {path}` names every such file"
-                )
-    return _image_set(
-        rows.records,
-        rows.damaged,
-        name=manifest.name,
-        kind="dataset",
-        where=str(path),
-        version=manifest.version,
-    )
-
-
-def _open_hub(name: str, split: str, decode: bool) -> ImageSet:
-    import datasets
-
-    hub.use_cache_if_unreachable()
-    try:
-        loaded = datasets.load_dataset(name)
-    except Exception as error:  # hub, HTTP and parsing errors have no common ancestor
-        raise SpurbenchError(
-            f"there is no folder {name}, and no dataset {name} can be had from the hub "
-            f"({reason(error)[:160]}); check the name and the network"
-        ) from error
-    rows = _Rows(name, decode)
-    for part in _parts(split):
-        if part not in loaded:
-            raise SpurbenchError(f"dataset {name} has no split {part}; it has {', '.join(loaded)}")
-        where = f"{name}, split {part}"
-        rows.require_columns(loaded[part].column_names, where)
-        encoded = loaded[part].cast_column("image", datasets.Image(decode=False))
-        rows.add(encoded.select_columns([*_Row.model_fields]), part, where)
-        rows.require_some(part)
-    version = str(next(iter(loaded.values())).info.version or "") or None
-    return _image_set(
-        rows.records, rows.damaged, name=name, kind="hub", where=name, version=version
-    )
-
-
-def _parts(split: str) -> list[str]:
-    return ["real", "generated"] if split == "all" else [split]
-
-
-class _Rows:
-    """Records out of a dataset's rows, each checked to be what was published."""
-
-    def __init__(self, dataset: str, decode: bool) -> None:
-        self.records: list[ImageRecord] = []
-        self.damaged: list[Damaged] = []
-        self._dataset = dataset
-        self._decode = decode
-
-    def require_columns(self, present: Sequence[str], where: str) -> None:
-        missing = [column for column in _Row.model_fields if column not in present]
-        if missing:
-            raise SpurbenchError(f"{where} is not spurbench's: no column {', '.join(missing)}")
-
-    def require_some(self, split: str) -> None:
-        if not any(record.source == split for record in self.records) and not self.damaged:
-            raise SpurbenchError(f"split {split} of {self._dataset} is empty; build it again")
-
-    def add(self, rows: Iterable[Any], split: str, where: str) -> None:
-        for number, values in enumerate(rows):
-            row = validated(_Row, values, f"{where}, row {number}")
-            data, called = row.image.data, label(row.file_name)
-            if row.source != split:
-                raise SpurbenchError(
-                    f"{where}, row {number}: source is {row.source} in split {split}; "
-                    f"`spurbench verify {self._dataset}` says more"
-                )
-            digest = hashlib.sha256(data).hexdigest()
-            if digest != row.image_sha256:
-                raise SpurbenchError(
-                    f"{where}, row {number}: {called} is not the image that was published, for its "
-                    f"sha256 is another; `spurbench verify {self._dataset}` names every such image"
-                )
-            wrong = fault(data) if self._decode else None
-            if wrong is not None:
-                self.damaged.append(Damaged(path=called, reason=wrong))
-                continue
-            self.records.append(
-                ImageRecord(
-                    path=called,
-                    class_index=row.class_index,
-                    source=row.source,
-                    sha256=digest,
-                    read=partial(bytes, data),
-                    class_name=row.class_name,
-                    spurious_feature=row.spurious_feature,
-                )
-            )
-
-
-def _image_set(
-    records: Sequence[ImageRecord],
-    damaged: Sequence[Damaged],
-    *,
-    name: str,
-    kind: Literal["folder", "dataset", "hub"],
-    where: str,
-    version: str | None = None,
-) -> ImageSet:
-    if not records:
-        if damaged:
-            raise SpurbenchError(
-                f"all {len(damaged)} images in {where} are damaged; the first: {damaged[0].path} "
-                f"({damaged[0].reason})"
-            )
-        raise SpurbenchError(f"{where} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return ImageSet(
-        records=tuple(records),
-        damaged=tuple(damaged),
-        info=DatasetInfo(
-            name=label(name),
-            version=version,
-            kind=kind,
-            fingerprint=images_fingerprint(records),
-        ),
-    )

@@ -205,7 +205,9 @@ def _cells(board: Board, row: Row) -> list[str]:
         ranking = row.splits[board.ranked_by].summary
         worst = f"{ranking.worst_class} ({100 * ranking.worst_class_spurious_accuracy:.1f})"
         mean_probability = f"{ranking.mean_probability:.3f}"
-        scores = [_score(ranking.auroc), _score(ranking.average_precision)]
+        shown = ranking.recognition
+        both = (shown.auroc, shown.average_precision) if shown else (None, None)
+        scores = [_score(value) for value in both]
     else:
         worst, mean_probability, scores = "–", "–", ["–", "–"]
     return [
@@ -225,7 +227,7 @@ def _cells(board: Board, row: Row) -> list[str]:
 
 def _has_scores(board: Board) -> bool:
     return any(
-        row.splits[board.ranked_by].summary.auroc is not None
+        row.splits[board.ranked_by].summary.recognition is not None
         for row in board.rows
         if board.ranked_by in row.splits
     )
@@ -277,6 +279,8 @@ def _record(board: Board, row: Row) -> dict[str, str | float | None]:
     for split in SPLITS:
         values = row.splits[split].summary.model_dump() if split in row.splits else {}
         interval = values.pop("spurious_accuracy_interval", {})
+        shown = values.pop("recognition", None) or {}
+        values |= {score: shown.get(score) for score in ("auroc", "average_precision")}
         values |= {f"spurious_accuracy_{end}": value for end, value in interval.items()}
         record |= {f"{split}_{column}": values.get(column) for column in SUMMARY_COLUMNS}
     return record

@@ -11,7 +11,8 @@ from PIL import Image
 from makers.measured import save_dataset, save_result
 from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError
-from spurbench.evaluation import compare, metrics
+from spurbench.evaluation import compare
+from spurbench.evaluation.bootstrap import bootstrap_interval
 from spurbench.evaluation.paired import mcnemar
 from spurbench.evaluation.results import Result
 from spurbench.images.sheets import Captioned, captioned_sheet
@@ -41,7 +42,7 @@ def test_differences_and_tests_are_those_of_the_paired_answers(folder):
         assert part.p_value == mcnemar(own, other)
         classes = a[a["source"] == split]["class_index"].to_numpy()
         groups = [(other * 1.0 - own)[classes == index] for index in np.unique(classes)]
-        interval = metrics.bootstrap_interval(groups, resamples=2000, seed=0)
+        interval = bootstrap_interval(groups, resamples=2000, seed=0)
         assert (part.interval.low, part.interval.high) == interval
         assert part.difference == pytest.approx(part.b - part.a)
         for c, group in zip(part.classes, groups, strict=True):
@@ -100,7 +101,7 @@ def test_the_command_writes_json_and_a_sheet(folder, tmp_path):
     assert said.exit_code == 0, said.output
     assert "-30.0" in said.output and "hummingbird" in said.output
     document = json.loads((tmp_path / "comparison.json").read_text())
-    assert document["schema"] == "spurbench.comparison/1"
+    assert document["schema"] == "spurbench.comparison/2"
     assert compare.Comparison.model_validate(document).splits["real"].n == 60
     sheet = Image.open(tmp_path / "images.png").convert("RGB")
     assert sheet.width == 10 + 6 * 154

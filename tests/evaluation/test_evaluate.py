@@ -198,7 +198,7 @@ def test_positives_add_scores(classifier, images, tmp_path):
     shown = open_positives(tmp_path / "p")
     result = measure(classifier, EvaluationRequest(images, positives=shown))
     classes = {c.name: c for c in result.splits["real"].classes}
-    assert {name: c.positives for name, c in classes.items()} == {"hummingbird": 5, "koala": 3}
+    assert {name: c.recognition.n for name, c in classes.items()} == {"hummingbird": 5, "koala": 3}
     assert (result.positives, result.dataset) == (shown.info, images.info)
     assert result.summary.n == 13
     frame = result.answers
@@ -206,8 +206,9 @@ def test_positives_add_scores(classifier, images, tmp_path):
     koala = frame[frame["class_index"] == 105]
     true, spurious = (koala.loc[koala["source"] == s, "probability"] for s in ("positive", "real"))
     wins = np.mean([(t > s) + 0.5 * (t == s) for t in true for s in spurious])
-    assert classes["koala"].auroc == pytest.approx(wins)
-    assert result.summary.auroc == pytest.approx(np.mean([c.auroc for c in classes.values()]))
+    assert classes["koala"].recognition.auroc == pytest.approx(wins)
+    areas = [c.recognition.auroc for c in classes.values()]
+    assert result.summary.recognition.auroc == pytest.approx(np.mean(areas))
 
 
 def test_positives_must_have_every_class(classifier, images, tmp_path):
@@ -219,7 +220,7 @@ def test_positives_must_have_every_class(classifier, images, tmp_path):
 def test_the_json_holds_numbers_and_says_what_was_used(classifier, images, tmp_path):
     path = evaluate(classifier, EvaluationRequest(images), tmp_path).path
     document = json.loads(path.read_text())
-    assert document["schema"] == "spurbench.result/1"
+    assert document["schema"] == "spurbench.result/2"
     for key in ("spurious_accuracy", "top5", "mean_probability"):
         assert isinstance(document["summary"][key], float)
     assert document["preprocessing"]["mode"] == "whole"

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from spurbench.evaluation.bootstrap import bootstrap_interval
 from spurbench.evaluation.metrics import (
     auroc,
     average_precision,
-    bootstrap_interval,
     class_probability,
     class_rank,
     kernel_distance,

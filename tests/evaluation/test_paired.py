@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
-from spurbench.evaluation.paired import holm, mcnemar, pairwise, tie_groups
+from spurbench.evaluation.paired import holm, mcnemar, pairwise, sign_flip, tie_groups
 
 
 def answers(both: int, only_a: int, only_b: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -61,3 +63,26 @@ def test_a_group_is_who_cannot_be_told_from_its_first():
     assert tie_groups(p) == [0, 0, 2, 3]
     p[2, 3] = p[3, 2] = 0.05
     assert tie_groups(p) == [0, 0, 2, 2]
+
+
+def flipped(differences: list[int]) -> float:
+    """The share of all sign patterns whose sum is as far from nought."""
+    signs = np.array(list(itertools.product([-1, 1], repeat=len(differences))))
+    sums = signs @ np.array(differences)
+    return float(np.mean(np.abs(sums) >= abs(sum(differences))))
+
+
+@pytest.mark.parametrize(
+    "differences",
+    [[1, 1, 2, -1, 2, 0, 1], [2, 2, 2], [1, -1], [2, -1, -1], [-2, -2, 1, -1, -1, -1, 0, 0]],
+)
+def test_signs_are_flipped_in_every_way(differences):
+    found = sign_flip(np.array(differences))
+    assert found == pytest.approx(flipped([d for d in differences if d]))
+    assert sign_flip(-np.array(differences)) == pytest.approx(found)
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(9, 2), (0, 6), (3, 3), (0, 0)])
+def test_flipping_signs_of_single_answers_is_mcnemar_s_test(only_a, only_b):
+    a, b = answers(4, only_a, only_b, 5)
+    assert sign_flip(a.astype(int) - b.astype(int)) == pytest.approx(mcnemar(a, b))

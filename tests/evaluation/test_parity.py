@@ -102,10 +102,12 @@ def test_the_scores_of_each_class_follow_from_the_logits(measured):
         )
         truth = [0] * len(spurious) + [1] * len(positive)
         scores = np.concatenate([spurious, positive])
-        assert c.positives == len(positive)
-        assert c.auroc == pytest.approx(reference.roc_auc_score(truth, scores), abs=1e-9)
+        assert c.recognition.n == len(positive)
+        assert c.recognition.auroc == pytest.approx(
+            reference.roc_auc_score(truth, scores), abs=1e-9
+        )
         expected = reference.average_precision_score(truth, scores)
-        assert c.average_precision == pytest.approx(expected, abs=1e-9)
+        assert c.recognition.average_precision == pytest.approx(expected, abs=1e-9)
         swapped = reference.average_precision_score(1 - np.array(truth), scores)
         assert abs(swapped - expected) > 0.01
 
@@ -114,8 +116,12 @@ def test_the_summary_is_the_plain_mean_over_classes(measured):
     result, _ = measured
     frame = result.to_frame()
     assert frame["n"].nunique() > 1  # or a mean over images would be the same
-    for name in ("spurious_accuracy", "top5", "mean_probability", "auroc", "average_precision"):
+    for name in ("spurious_accuracy", "top5", "mean_probability"):
         assert getattr(result.summary, name) == pytest.approx(frame[name].mean(), abs=1e-12)
+    for name in ("accuracy", "auroc", "average_precision"):
+        parts = [getattr(c.recognition, name) for c in result.splits["real"].classes]
+        found = getattr(result.summary.recognition, name)
+        assert found == pytest.approx(np.mean(parts), abs=1e-12)
     worst = frame.loc[frame["spurious_accuracy"].idxmax()]
     assert result.summary.worst_class == worst["name"]
     assert result.summary.worst_class_spurious_accuracy == worst["spurious_accuracy"]

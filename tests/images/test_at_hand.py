@@ -32,7 +32,7 @@ def fetched() -> Path:
 def built(folder: str, name: str, version: str, created: str = "2024-02-13", **other) -> str:
     path = Path("out") / folder
     path.mkdir(parents=True)
-    manifest = {"schema": "spurbench.dataset/1", "name": name, "version": version, "files": {}}
+    manifest = {"schema": "spurbench.dataset/2", "name": name, "version": version, "files": {}}
     (path / "spurbench.json").write_text(json.dumps({**manifest, "created": created, **other}))
     return str(path)
 

@@ -237,9 +237,9 @@ def test_broken_parquet_is_one_line(content, dataset):
         "1",
         "null",
         "{}",
-        '{"schema": "spurbench.dataset/2", "name": "x", "version": "1.0.0"}',
-        '{"schema": "spurbench.dataset/1", "name": 5, "version": "1.0.0"}',
-        '{"schema": "spurbench.dataset/1", "name": "x", "version": ["1.0.0"]}',
+        '{"schema": "spurbench.dataset/9", "name": "x", "version": "1.0.0"}',
+        '{"schema": "spurbench.dataset/2", "name": 5, "version": "1.0.0"}',
+        '{"schema": "spurbench.dataset/2", "name": "x", "version": ["1.0.0"]}',
         "[" * 100_000,
         '{"name": ' + "9" * 5000 + "}",
         "\x00",
@@ -262,9 +262,10 @@ def test_a_sound_row_that_was_not_published_is_found_by_its_files_hash(dataset):
 def test_rows_of_the_hub_are_checked_alike(dataset, monkeypatch):
     import datasets
 
-    from spurbench.images import sources
+    from spurbench.images import published
 
-    monkeypatch.setattr(sources.hub, "use_cache_if_unreachable", lambda: None)
+    monkeypatch.setattr(published.hub, "use_cache_if_unreachable", lambda: None)
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda name: ["default"])
     parts = {
         split: datasets.Dataset.from_parquet(str(next(dataset.glob(f"data/{split}-*.parquet"))))
         for split in ("real", "generated")

@@ -14,6 +14,7 @@ from spurbench.core.errors import SpurbenchError
 from spurbench.evaluation.results import (
     ClassResult,
     Interval,
+    Recognition,
     Result,
     Settings,
     SplitResult,
@@ -37,14 +38,24 @@ def split(accuracy: dict[int, float], n: int = 75, auroc: float | None = None) -
         summary=Summary(
             n=n * len(accuracy),
             classes=len(accuracy),
+            generators=1,
             spurious_accuracy=mean,
             spurious_accuracy_interval=Interval(low=max(mean - 0.01, 0), high=min(mean + 0.02, 1)),
             top5=1.0,
             mean_probability=0.25,
             worst_class=NAMES[worst],
             worst_class_spurious_accuracy=accuracy[worst],
-            auroc=auroc,
-            average_precision=auroc,
+            worst_class_n=n,
+            recognition=None
+            if auroc is None
+            else Recognition(
+                n=n,
+                accuracy=1.0,
+                interval=Interval(low=1, high=1),
+                auroc=auroc,
+                auroc_interval=Interval(low=auroc, high=auroc),
+                average_precision=auroc,
+            ),
         ),
         classes=[
             ClassResult(

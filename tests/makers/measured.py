@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,15 @@ from spurbench.images.sources import open_images
 CLASSES = (94, 565, 105)
 FEATURES = {94: "red flower", 565: "graffiti"}
 """What the datasets made here call the features; of class 105 none is named."""
+COLUMNS = pa.schema(
+    {
+        "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+        **dict.fromkeys(("image_sha256", "twin_of", "source", "file_name"), pa.string()),
+        **dict.fromkeys(("class_name", "spurious_feature"), pa.string()),
+        **dict.fromkeys(("class_index", "replicate"), pa.int64()),
+        **dict.fromkeys(("object_absent", "feature_present", "is_reference"), pa.bool_()),
+    }
+)
 OTHER = 7  # what a classifier answers that is not fooled
 
 
@@ -43,29 +52,77 @@ def save_dataset(
     images: int = 20,
     classes: tuple[int, ...] = CLASSES,
     picture: Callable[[str, int, int], Image.Image] = noise,
+    positives: int = 0,
+    controls: bool = False,
+    replicates: int = 1,
+    known: Callable[[str, int, int], dict] = lambda *_: {},
+    panel: Sequence[str] = (),
+    phi: str = "phi",
 ) -> ImageSet:
-    """A folder that ``open_images`` takes for a dataset of ``spurbench build``."""
+    """A folder that ``open_images`` takes for a dataset of ``spurbench build``.
+
+    Args:
+        folder: to be made.
+        name: of the dataset.
+        version: of the dataset.
+        images: of each class and split.
+        classes: ImageNet-1k indices.
+        picture: an image, by part, class and number.
+        positives: images of each class that show it.
+        controls: whether each generated image has a twin.
+        replicates: generators, that made as many images each.
+        known: other columns of an image, by part, class and number.
+        panel: weights_sha256 of the classifiers that chose.
+        phi: weights_sha256 of the one whose features were optimised.
+    """
     (folder / "data").mkdir(parents=True)
-    for split in ("real", "generated"):
-        rows = []
-        for index in classes:
-            for i in range(images):
-                buffer = io.BytesIO()
-                picture(split, index, i).save(buffer, "PNG")
-                rows.append(
-                    {
-                        "image": {"bytes": buffer.getvalue(), "path": None},
-                        "image_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
-                        "class_index": index,
-                        "source": split,
-                        "file_name": f"{split}/{index}/{i}.png",
-                        "class_name": imagenet_names()[index],
-                        "spurious_feature": FEATURES.get(index),
-                    }
-                )
-        pq.write_table(pa.Table.from_pylist(rows), folder / f"data/{split}-00000.parquet")
-    files = {f"data/{file.name}": file_sha256(file) for file in (folder / "data").iterdir()}
-    manifest = {"schema": "spurbench.dataset/1", "name": name, "version": version, "files": files}
+
+    def row(part: str, index: int, i: int) -> dict:
+        buffer = io.BytesIO()
+        picture(part, index, i).save(buffer, "PNG")
+        made = part != "real"
+        return {
+            "image": {"bytes": buffer.getvalue(), "path": None},
+            "image_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
+            "twin_of": None,
+            "class_index": index,
+            "source": "generated" if made else "real",
+            "file_name": f"{part}/{index}/{i}.png",
+            "class_name": imagenet_names()[index],
+            "spurious_feature": FEATURES.get(index),
+            "object_absent": None,
+            "feature_present": None,
+            "is_reference": False,
+            "replicate": i % replicates if part in ("generated", "controls") else 0,
+            **known(part, index, i),
+        }
+
+    parts = {
+        "real": [row("real", index, i) for index in classes for i in range(images)],
+        "generated": [row("generated", index, i) for index in classes for i in range(images)],
+        "positives-generated": [
+            row("positives", index, i) for index in classes for i in range(positives)
+        ],
+        "controls-generated": [
+            row("controls", index, i) | {"twin_of": row("generated", index, i)["image_sha256"]}
+            for index in classes
+            for i in range(images * controls)
+        ],
+    }
+    for part, rows in parts.items():
+        if rows:
+            table = pa.Table.from_pylist(rows, schema=COLUMNS)
+            pq.write_table(table, folder / f"data/{part}-00000.parquet")
+    manifest = {
+        "schema": "spurbench.dataset/2",
+        "name": name,
+        "version": version,
+        "files": {f"data/{file.name}": file_sha256(file) for file in (folder / "data").iterdir()},
+        "provenance": {
+            "panel": [{"weights_sha256": weights} for weights in panel],
+            "phi": {"weights_sha256": phi},
+        },
+    }
     (folder / "spurbench.json").write_text(json.dumps(manifest))
     return open_images(str(folder))
 
@@ -113,6 +170,11 @@ def save_result(
                     "class_index": index,
                     "class_name": record.class_name,
                     "spurious_feature": record.spurious_feature,
+                    "replicate": record.replicate,
+                    "object_absent": record.object_absent,
+                    "is_reference": record.is_reference,
+                    "twin_of": record.twin_of,
+                    "counted": record.object_absent is not False and not record.is_reference,
                     "prediction": index if is_fooled else OTHER,
                     "predicted_wnid": imagenet_wnids()[index if is_fooled else OTHER],
                     "probability": rng.uniform(0.6, 0.99) if is_fooled else rng.uniform(0, 0.3),

@@ -1,0 +1,351 @@
+"""Reading datasets that ``spurbench build`` made, from their folder or from the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import ConfigDict, Field
+
+from spurbench.core import hub
+from spurbench.core.documents import Document, read_json, validated
+from spurbench.core.errors import SpurbenchError, reason
+from spurbench.core.identity import file_sha256
+from spurbench.core.text import label
+from spurbench.images.decode import fault
+from spurbench.images.records import (
+    SPLITS,
+    Config,
+    Damaged,
+    ImageRecord,
+    ImageSet,
+    Role,
+    Source,
+    Split,
+)
+
+if TYPE_CHECKING:
+    import datasets
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "spurbench.json"
+
+SCHEMA: Literal["spurbench.dataset/2"] = "spurbench.dataset/2"
+
+Part = tuple[str, Split]
+"""A config and a split; configs are those of images, ``positives`` and ``controls``."""
+
+
+class _Read(Document):
+    """What is read of a dataset; it holds more."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Weights(_Read):
+    weights_sha256: str
+
+
+class _Provenance(_Read):
+    panel: tuple[_Weights, ...]
+    phi: _Weights
+
+
+class _Manifest(_Read):
+    schema_version: Literal["spurbench.dataset/2"] = Field(alias="schema")
+    name: str
+    version: str
+    files: dict[str, str] = Field(description="path to hex sha256")
+    provenance: _Provenance
+
+    @classmethod
+    def read(cls, path: Path, mend: str) -> _Manifest:
+        """Read it; ``mend`` says where there is a whole one."""
+        try:
+            document = read_json(path)
+            if isinstance(document, dict) and document.get("schema") == "spurbench.dataset/1":
+                raise SpurbenchError("an older spurbench built it")
+            return validated(cls, document, MANIFEST)
+        except SpurbenchError as error:
+            raise SpurbenchError(f"{path} can't be used ({error}); {mend}") from None
+
+    @property
+    def roles(self) -> dict[str, Role]:
+        """The part that classifiers had, by weights; phi's where one had both."""
+        roles: dict[str, Role] = {one.weights_sha256: "panel" for one in self.provenance.panel}
+        return roles | {self.provenance.phi.weights_sha256: "phi"}
+
+
+class _Image(_Read):
+    data: bytes = Field(alias="bytes")
+
+
+class _Row(_Read):
+    image: _Image
+    image_sha256: str
+    class_index: int = Field(ge=0, le=999)
+    source: Split
+    file_name: str
+    class_name: str
+    spurious_feature: str | None
+    object_absent: bool | None
+    feature_present: bool | None
+    is_reference: bool
+    replicate: int = Field(ge=0)
+    twin_of: str | None
+
+
+class _Dataset(Protocol):
+    """Rows, wherever they are."""
+
+    where: str
+    kind: Literal["dataset", "hub"]
+    name: str
+    version: str | None
+    roles: Mapping[str, Role]
+
+    def has(self, part: Part) -> bool:
+        """Whether there is such a part."""
+        ...
+
+    def rows(self, part: Part) -> Iterator[tuple[str, Iterable[Any]]]:
+        """Each file's rows, and what to call it."""
+        ...
+
+
+def open_dataset(path: Path, splits: Sequence[Split], config: Config, decode: bool) -> ImageSet:
+    """A dataset's images from its folder; see :func:`spurbench.images.sources.open_images`."""
+    return _open(_Folder(path), splits, config, decode)
+
+
+def open_hub(name: str, splits: Sequence[Split], config: Config, decode: bool) -> ImageSet:
+    """A dataset's images from the hub; see :func:`spurbench.images.sources.open_images`."""
+    hub.use_cache_if_unreachable()
+    return _open(_Hub(name), splits, config, decode)
+
+
+def _open(dataset: _Dataset, splits: Sequence[Split], config: Config, decode: bool) -> ImageSet:
+    parts: list[Part] = [(config, split) for split in splits]
+    for part in parts:
+        if not dataset.has(part):
+            raise SpurbenchError(f"dataset {dataset.where} has no {_called(part)}")
+    images = _read(dataset, parts, None, decode)
+    shown: list[Part] = [("positives", split) for split in SPLITS]
+    return replace(
+        images,
+        config=config,
+        positives=_read_extra(dataset, shown, "positive", decode),
+        controls=_controls(dataset, images, decode) if "generated" in splits else None,
+        roles=dataset.roles,
+    )
+
+
+def _controls(dataset: _Dataset, images: ImageSet, decode: bool) -> ImageSet | None:
+    """The twins of those of the images that have one."""
+    found = _read_extra(dataset, [("controls", "generated")], "control", decode)
+    if found is None:
+        return None
+    present = {(image.class_index, image.sha256) for image in images.records}
+    twins = [twin for twin in found.records if (twin.class_index, twin.twin_of) in present]
+    return _image_set(dataset, twins, found.damaged) if twins else None
+
+
+def _read_extra(
+    dataset: _Dataset, parts: Sequence[Part], source: Source, decode: bool
+) -> ImageSet | None:
+    present = [part for part in parts if dataset.has(part)]
+    return _read(dataset, present, source, decode) if present else None
+
+
+def _read(
+    dataset: _Dataset, parts: Sequence[Part], source: Source | None, decode: bool
+) -> ImageSet:
+    """The images of parts, as of ``source`` where it is not their split."""
+    records: list[ImageRecord] = []
+    damaged: list[Damaged] = []
+    for part in parts:
+        before = len(records) + len(damaged)
+        for where, rows in dataset.rows(part):
+            for number, values in enumerate(rows):
+                row = validated(_Row, values, f"{where}, row {number}")
+                found = _record(row, part, source, f"{where}, row {number}", dataset.where)
+                wrong = fault(row.image.data) if decode else None
+                if wrong is None:
+                    records.append(found)
+                else:
+                    damaged.append(Damaged(path=found.path, reason=wrong))
+        if len(records) + len(damaged) == before:
+            raise SpurbenchError(f"{_called(part)} of {dataset.where} is empty; build it again")
+    return _image_set(dataset, records, damaged)
+
+
+def _image_set(
+    dataset: _Dataset, records: Sequence[ImageRecord], damaged: Sequence[Damaged]
+) -> ImageSet:
+    return ImageSet.of(
+        records,
+        damaged,
+        name=dataset.name,
+        kind=dataset.kind,
+        where=dataset.where,
+        version=dataset.version,
+    )
+
+
+def _record(row: _Row, part: Part, source: Source | None, where: str, dataset: str) -> ImageRecord:
+    """A row's record, checked to be the image that was published."""
+    data, called = row.image.data, label(row.file_name)
+    if row.source != part[1]:
+        raise SpurbenchError(
+            f"{where}: source is {row.source} in {_called(part)}; "
+            f"`spurbench verify {dataset}` says more"
+        )
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != row.image_sha256:
+        raise SpurbenchError(
+            f"{where}: {called} is not the image that was published, for its sha256 is another; "
+            f"`spurbench verify {dataset}` names every such image"
+        )
+    if source == "control" and row.twin_of is None:
+        raise SpurbenchError(f"{where}: {called} is the twin of no image; build it again")
+    return ImageRecord(
+        path=called,
+        class_index=row.class_index,
+        source=source or row.source,
+        sha256=digest,
+        read=partial(bytes, data),
+        class_name=row.class_name,
+        spurious_feature=row.spurious_feature,
+        object_absent=row.object_absent,
+        feature_present=row.feature_present,
+        is_reference=row.is_reference,
+        replicate=row.replicate,
+        twin_of=row.twin_of,
+    )
+
+
+def _called(part: Part) -> str:
+    config, split = part
+    return f"split {split}" if config == "default" else f"split {split} in config {config}"
+
+
+def _require_columns(present: Sequence[str], where: str) -> None:
+    missing = [column for column in _Row.model_fields if column not in present]
+    if missing:
+        raise SpurbenchError(f"{where} is not spurbench's: no column {', '.join(missing)}")
+
+
+class _Folder:
+    """A finished dataset's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.where = path, str(path)
+        self.kind: Literal["dataset", "hub"] = "dataset"
+        manifest = _Manifest.read(
+            path / MANIFEST, "run the build again, or fetch the dataset again"
+        )
+        self.name = manifest.name
+        self.version: str | None = manifest.version
+        self.roles: Mapping[str, Role] = manifest.roles
+        self._files = manifest.files
+
+    def has(self, part: Part) -> bool:
+        return bool(self._found(part))
+
+    def rows(self, part: Part) -> Iterator[tuple[str, Iterable[Any]]]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for file in self._found(part):
+            if not file.is_file():
+                raise SpurbenchError(f"{file} is not a regular file; fetch the dataset again")
+            try:
+                _require_columns(pq.read_schema(file).names, str(file))
+                table = pq.read_table(file, columns=[*_Row.model_fields])
+            except (pa.ArrowException, OSError):
+                raise SpurbenchError(
+                    f"{file} is damaged; `spurbench verify {self.path}` names every file that is"
+                ) from None
+            yield str(file), table.to_pylist()
+            # After its rows, which say more of what is wrong.
+            if file_sha256(file) != self._files.get(file.relative_to(self.path).as_posix()):
+                raise SpurbenchError(
+                    f"{file} is not the file that was published, for its sha256 is another; "
+                    f"`spurbench verify {self.path}` names every such file"
+                )
+
+    def _found(self, part: Part) -> list[Path]:
+        config, split = part
+        prefix = split if config == "default" else f"{config}-{split}"
+        return sorted(self.path.glob(f"data/{prefix}-*.parquet"))
+
+
+class _Hub:
+    """A dataset on the hub, or in its cache."""
+
+    def __init__(self, name: str) -> None:
+        self.where = self.name = name
+        self.kind: Literal["dataset", "hub"] = "hub"
+        self._default = self._load("default")
+        some = next(iter(self._default.values()))
+        self.version: str | None = str(some.info.version or "") or None
+        self.roles = self._roles()
+
+    def _roles(self) -> Mapping[str, Role]:
+        from huggingface_hub import hf_hub_download
+
+        try:
+            file = Path(hf_hub_download(self.where, MANIFEST, repo_type="dataset"))
+            return _Manifest.read(file, "fetch it again").roles
+        except Exception as error:  # hub, HTTP and parsing errors have no common ancestor
+            log.warning(
+                "which classifiers had a part in making %s is not known (%s)",
+                self.where,
+                reason(error)[:160],
+            )
+            return {}
+
+    def has(self, part: Part) -> bool:
+        config, split = part
+        return (config == "default" or config in self._configs) and split in self._of(config)
+
+    def rows(self, part: Part) -> Iterator[tuple[str, Iterable[Any]]]:
+        import datasets
+
+        loaded, where = self._of(part[0])[part[1]], f"{self.where}, {_called(part)}"
+        _require_columns(loaded.column_names, where)
+        encoded = loaded.cast_column("image", datasets.Image(decode=False))
+        yield where, encoded.select_columns([*_Row.model_fields])
+
+    def _of(self, config: str) -> Mapping[str, datasets.Dataset]:
+        return self._default if config == "default" else self._load(config)
+
+    def _load(self, config: str) -> Mapping[str, datasets.Dataset]:
+        import datasets
+
+        # By no name, for what others made may call it otherwise.
+        names = () if config == "default" else (config,)
+        loaded: Mapping[str, datasets.Dataset] = self._had(datasets.load_dataset, *names)
+        return loaded
+
+    @cached_property
+    def _configs(self) -> list[str]:
+        import datasets
+
+        names: list[str] = self._had(datasets.get_dataset_config_names)
+        return names
+
+    def _had(self, load: Any, *config: str) -> Any:
+        try:
+            return load(self.where, *config)
+        except Exception as error:  # hub, HTTP and parsing errors have no common ancestor
+            raise SpurbenchError(
+                f"there is no folder {self.where}, and no dataset {self.where} can be had from "
+                f"the hub ({reason(error)[:160]}); check the name and the network"
+            ) from error
