@@ -246,6 +246,8 @@ def build(
     seed: int = 0,
     device: str = "auto",
     force: bool = False,
+    positives: StrPath | None = None,
+    replicates: int = 1,
 ) -> Built:
     """Fine-tune per class, generate, check, and write a versioned dataset.
 
@@ -262,6 +264,9 @@ def build(
         seed: of everything random.
         device: see :func:`load_classifier`.
         force: make every stage again.
+        positives: folder of photographs of the classes, see :func:`open_positives`; None: the
+            untouched base model makes them.
+        replicates: independently fine-tuned generators of each class.
 
     Returns:
         What was made, what took how long, and which classes failed.
@@ -286,6 +291,8 @@ def build(
             seed=seed,
             device=device,
             force=force,
+            positives=Path(positives) if positives is not None else None,
+            replicates=replicates,
         )
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
 
 from spurbench.build.request import BuildRequest, Built
 from spurbench.build.stages import build_class
@@ -21,11 +20,11 @@ from spurbench.dataset.manifest import (
     read_snapshot,
     require_writable,
 )
-from spurbench.dataset.rows import Row
+from spurbench.dataset.rows import OWN_PARTS, PartName, Row, Rows
 from spurbench.dataset.write import write_dataset
 from spurbench.diffusion.base import load_base, load_decoder
 from spurbench.evaluation import panel
-from spurbench.images.sources import open_images
+from spurbench.images.sources import open_images, open_positives
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +48,10 @@ def build(request: BuildRequest) -> Built:
         )
     built = Built(output=request.output)
     workshop = _open(request, built)
-    rows: dict[str, list[Row]] = {"real": [], "generated": []}
+    rows: dict[PartName, list[Row]] = {part: [] for part in OWN_PARTS}
     for spurious_class in request.classes:
         try:
-            real, generated = build_class(workshop, spurious_class)
+            of_class = build_class(workshop, spurious_class)
         except Exception as error:  # one class's failure must not cost the night's other classes
             log.debug("class %s failed", spurious_class.name, exc_info=True)
             said = reason(error)
@@ -61,8 +60,8 @@ def build(request: BuildRequest) -> Built:
             built.failed[spurious_class.name] = said
             log.error("%s failed: %s", spurious_class.name, said)
             continue
-        rows["real"] += real
-        rows["generated"] += generated
+        for part, more in of_class.items():
+            rows[part] += more
     if rows["generated"]:
         provenance = _provenance(workshop, built)
         built.written = write_dataset(
@@ -86,6 +85,9 @@ def _open(request: BuildRequest, built: Built) -> Workshop:
             "folder with --data"
         )
     data = str(request.data or recipe.locate(str(recipe.data.images)))
+    positives = None
+    if request.positives is not None:
+        positives = open_positives(request.positives, only={c.index for c in request.classes})
     members = panel.load_panel(recipe.panel.classifiers, relative_to=recipe.folder, device=device)
     detector = recipe.check.object_detector
     return Workshop(
@@ -100,6 +102,7 @@ def _open(request: BuildRequest, built: Built) -> Workshop:
         else None,
         detector=load_detector(recipe.locate(detector), device=device) if detector else None,
         images=open_images(data, "real"),
+        positives=positives,
         store=StageStore(request.work, force=request.force),
         built=built,
     )
@@ -108,7 +111,7 @@ def _open(request: BuildRequest, built: Built) -> Workshop:
 def _changelog(
     request: BuildRequest,
     previous: Snapshot | None,
-    rows: Mapping[str, Sequence[Row]],
+    rows: Rows,
     provenance: Provenance,
 ) -> tuple[ChangelogEntry, ...]:
     """The previous version's changelog and an entry for this one."""
@@ -120,7 +123,7 @@ def _changelog(
 
 def _provenance(shop: Workshop, built: Built) -> Provenance:
     """How the dataset was made, for its card and ``spurbench.json``."""
-    request = shop.request
+    request, positives = shop.request, shop.positives
     return Provenance.model_validate(
         {
             "recipe": json.loads(request.recipe.model_dump_json()),
@@ -131,7 +134,17 @@ def _provenance(shop: Workshop, built: Built) -> Provenance:
             "phi": shop.phi.info.model_dump(mode="json"),
             "object_detector": shop.detector.name if shop.detector else None,
             "real_images": shop.images.info.model_dump(mode="json"),
-            "damaged": [entry.model_dump(mode="json") for entry in shop.images.damaged],
+            "positive_images": positives.info.model_dump(mode="json") if positives else None,
+            "positives": {
+                name: counts.model_dump() for name, counts in sorted(built.positives.items())
+            },
+            "replicates": request.replicates,
+            "damaged": [
+                entry.model_dump(mode="json")
+                for images in (shop.images, positives)
+                if images
+                for entry in images.damaged
+            ],
             "failed_classes": built.failed,
             "versions": package_versions(),
             "licences": {

@@ -18,7 +18,7 @@ from spurbench.core.documents import read_json
 from spurbench.core.errors import SpurbenchError
 from spurbench.diffusion.cost import Costs, step_operations
 from spurbench.recipe.classes import SpuriousClass
-from spurbench.recipe.schema import Recipe
+from spurbench.recipe.schema import Prior, Recipe, Sample
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +65,20 @@ class Plan:
     checkpoint: float
 
 
-def plan(recipe: Recipe, classes: Sequence[SpuriousClass]) -> Plan:
+def plan(
+    recipe: Recipe,
+    classes: Sequence[SpuriousClass],
+    *,
+    replicates: int = 1,
+    make_positives: bool = True,
+) -> Plan:
     """Plan a build.
 
     Args:
         recipe: every number.
         classes: for which pairs.
+        replicates: generators of each class.
+        make_positives: whether they are not given as photographs.
 
     Raises:
         SpurbenchError: if the base's configurations are nowhere to be had.
@@ -82,48 +90,44 @@ def plan(recipe: Recipe, classes: Sequence[SpuriousClass]) -> Plan:
     nouns = {c.noun for c in classes} if tuned else set()
     side, image_bytes = recipe.base.resolution, 1.5 * recipe.base.resolution**2
 
-    def sampling(images: int, steps: int, guidance: float) -> float:
+    def sampling(name: str, runs: int, images: int, settings: Prior | Sample) -> PlannedStage:
         # PNDM calls the network once more than it has steps, twice a step under guidance.
-        calls = (steps + 1) * (2 if guidance > 1 else 1)
-        return images * (calls * costs.unet.forward + costs.decode.forward)
+        calls = (settings.steps + 1) * (2 if settings.guidance_scale > 1 else 1)
+        return PlannedStage(
+            name,
+            runs,
+            f"{images} images of {side} px, {settings.steps} steps",
+            runs * images * (calls * costs.unet.forward + costs.decode.forward),
+            runs * images * image_bytes,
+        )
 
+    generators = len(classes) * replicates
     stages = []
     if tuned:
-        prior = recipe.prior
-        stages.append(
-            PlannedStage(
-                "prior",
-                len(nouns),
-                f"{prior.images} images of {side} px, {prior.steps} steps",
-                len(nouns) * sampling(prior.images, prior.steps, prior.guidance_scale),
-                len(nouns) * prior.images * image_bytes,
-            )
-        )
+        stages.append(sampling("prior", len(nouns), recipe.prior.images, recipe.prior))
         stored = costs.unet.parameters + costs.text_encoder.parameters
         stages.append(
             PlannedStage(
                 "fine-tune",
-                len(classes),
+                generators,
                 f"{tuning.steps} steps of {batch} + {batch} samples, {tuning.method}",
-                sum(_finetuning(recipe, costs, recipe.kappa_of(c)) for c in classes),
-                len(classes) * stored * (2 if tuning.weights_dtype == "float16" else 4),
+                replicates * sum(_finetuning(recipe, costs, recipe.kappa_of(c)) for c in classes),
+                generators * stored * (2 if tuning.weights_dtype == "float16" else 4),
             )
         )
     images = recipe.sample.images
-    stages.append(
-        PlannedStage(
-            "sample",
-            len(classes),
-            f"{images} images of {side} px, {recipe.sample.steps} steps",
-            len(classes) * sampling(images, recipe.sample.steps, recipe.sample.guidance_scale),
-            len(classes) * images * image_bytes,
-        )
-    )
+    positives = recipe.positives.images if make_positives else 0
+    stages.append(sampling("sample", generators, images, recipe.sample))
+    if recipe.controls.enabled:
+        stages.append(sampling("controls", generators, images, recipe.sample))
+    if positives:
+        stages.append(sampling("positives", len(classes), positives, recipe.sample))
+    checked = replicates * images * (2 if recipe.controls.enabled else 1) + positives
     stages.append(
         PlannedStage(
             "check",
             len(classes),
-            f"{images} images, {len(recipe.panel.classifiers)} classifiers",
+            f"{checked} images, {len(recipe.panel.classifiers)} classifiers",
             0,
             0,
         )

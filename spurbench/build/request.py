@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING
 
 from spurbench.classifiers.load import read_member
 from spurbench.core.environment import choose_device
-from spurbench.dataset.manifest import Manifest, require_writable
+from spurbench.core.errors import SpurbenchError
+from spurbench.core.identity import derive_seed
+from spurbench.dataset.manifest import Manifest, PositiveCounts, require_writable
 from spurbench.recipe.classes import SpuriousClass
 from spurbench.recipe.load import read_recipe
 from spurbench.recipe.schema import Recipe
 
 if TYPE_CHECKING:
     import torch
+
+
+MOST_REPLICATES = 100
+"""Far more than anyone wants: beyond lies a slip of the keyboard."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,10 @@ class BuildRequest:
         force: make every stage again.
         previous: folder of the version before, whose changelog goes on; None: this is the first.
         note: for the changelog, what is new.
+        positives: folder of photographs of the classes, in ImageNet's layout; None: the base model
+            makes them.
+        replicates: independently fine-tuned generators of each class, each of which makes as many
+            images as the recipe says.
     """
 
     recipe: Recipe
@@ -47,6 +57,12 @@ class BuildRequest:
     force: bool = False
     previous: Path | None = None
     note: str | None = None
+    positives: Path | None = None
+    replicates: int = 1
+
+    def replicate_seed(self, replicate: int) -> int:
+        """The global seed of one generator of each class; the first has the build's own."""
+        return derive_seed(self.seed, "replicate", replicate) if replicate else self.seed
 
     @classmethod
     def of(
@@ -64,16 +80,25 @@ class BuildRequest:
         seed: int = 0,
         device: str = "auto",
         force: bool = False,
+        positives: Path | None = None,
+        replicates: int = 1,
     ) -> BuildRequest:
         """A request in the words of people; see :func:`spurbench.api.build`.
 
         What is wrong with it is said now, and not after the seconds that a build takes to import.
 
         Raises:
-            SpurbenchError: for an unknown recipe, class, device or version, an output that holds
-                something else, a previous version that is none, or a classifier of the panel that
-                can't be what is asked for.
+            SpurbenchError: for an unknown recipe, class, device or version, an impossible number of
+                replicates, an output that holds something else, a previous version or a folder of
+                positives that is none, or a classifier of the panel that can't be what is asked
+                for.
         """
+        if not 1 <= replicates <= MOST_REPLICATES:
+            raise SpurbenchError(f"--replicates {replicates} is not in 1..{MOST_REPLICATES}")
+        if positives is not None and not positives.is_dir():
+            raise SpurbenchError(
+                f"no folder at {positives}; --positives takes one in ImageNet's layout"
+            )
         read = read_recipe(recipe, overrides)
         chosen = read.classes.select(classes)
         folder = output or Path("out") / f"spurbench-{read.name}-{version}"
@@ -94,6 +119,8 @@ class BuildRequest:
             force=force,
             previous=previous,
             note=note,
+            positives=positives,
+            replicates=replicates,
         )
 
 
@@ -106,6 +133,7 @@ class Built:
         complete: whether the dataset is there, with every class that did not fail.
         written: False if the dataset there was already this one.
         failed: class name to error.
+        positives: class name to how many were asked for, and kept.
         seconds: (class name or noun, stage) to its seconds, and whether a stored stage served.
     """
 
@@ -113,4 +141,5 @@ class Built:
     complete: bool = False
     written: bool = False
     failed: dict[str, str] = field(default_factory=dict)
+    positives: dict[str, PositiveCounts] = field(default_factory=dict)
     seconds: dict[tuple[str, str], tuple[float, bool]] = field(default_factory=dict)

@@ -20,7 +20,15 @@ log = logging.getLogger(__name__)
 
 # A stage's revision is raised when its code changes what it writes, so that stored output of the
 # old code is not taken for that of the new.
-REVISIONS = {"prior": 2, "finetune": 2, "sample": 2, "examine": 2, "quality": 1}
+REVISIONS = {
+    "prior": 2,
+    "finetune": 2,
+    "sample": 2,
+    "controls": 1,
+    "positives": 1,
+    "examine": 2,
+    "quality": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class Workshop:
     decoder: Decoder | None
     detector: ObjectDetector | None
     images: ImageSet
+    positives: ImageSet | None
     store: StageStore
     built: Built
 

@@ -32,6 +32,17 @@ from spurbench.core.errors import SpurbenchError
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Real images in the Spurious ImageNet layout. [default: the recipe's own]",
 )
+@click.option(
+    "--positives",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Photographs of the classes, in ImageNet's layout. [default: the base model makes them]",
+)
+@click.option(
+    "--replicates",
+    default=1,
+    show_default=True,
+    help="Independently fine-tuned generators of each class.",
+)
 @click.option("--base", help="Base model: hub id or folder. Short for --set base.model=...")
 @click.option(
     "--set",
@@ -65,6 +76,8 @@ def build(
     recipe_name: str,
     wanted: str,
     data: Path | None,
+    positives: Path | None,
+    replicates: int,
     base: str | None,
     overrides: tuple[str, ...],
     output: Path | None,
@@ -97,11 +110,13 @@ def build(
         seed=seed,
         device=device,
         force=force,
+        positives=positives,
+        replicates=replicates,
     )
     recipe, classes, output = request.recipe, request.classes, request.output
     say(
         f"Recipe {recipe.name}: {recipe.description} Classes: {len(classes)}, "
-        f"images each: {recipe.sample.images}, device: {request.device}."
+        f"images each: {replicates * recipe.sample.images}, device: {request.device}."
     )
     if recipe_name == "mini" and wanted == "all":
         say(
@@ -111,7 +126,8 @@ def build(
     if dry_run:
         from spurbench.build.plan import plan
 
-        show(*plan_tables(plan(recipe, classes)))
+        planned = plan(recipe, classes, replicates=replicates, make_positives=positives is None)
+        show(*plan_tables(planned))
         return
 
     silence_libraries()

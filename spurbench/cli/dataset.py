@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -10,6 +11,9 @@ from spurbench.cli.options import device_option
 from spurbench.cli.tables import show
 from spurbench.cli.terminal import say, silence_libraries
 from spurbench.core.errors import SpurbenchError
+
+if TYPE_CHECKING:
+    from spurbench.dataset.rows import Config
 
 
 @click.command()
@@ -106,3 +110,49 @@ def diff(old: Path, new: Path, output: Path | None) -> None:
     if output is not None:
         atomic.write_json(output, difference.as_json())
         say(str(output))
+
+
+@click.command()
+@click.argument("dataset", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(["imagefolder", "webdataset"]),
+    required=True,
+    help="Folders SPLIT/WNID with metadata.parquet, or tar shards.",
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="New folder."
+)
+@click.option(
+    "--config",
+    type=click.Choice(["default", "curated", "positives", "controls"]),
+    default="default",
+    show_default=True,
+    help="Whose images.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["real", "generated", "all"]),
+    default="all",
+    show_default=True,
+    help="Of the config.",
+)
+def export(
+    dataset: Path,
+    layout: Literal["imagefolder", "webdataset"],
+    output: Path,
+    config: Config,
+    split: Literal["real", "generated", "all"],
+) -> None:
+    """Write a dataset's images in a layout that other tools take, as they are.
+
+    The positives' imagefolder is what `spurbench eval --positives OUTPUT/SPLIT` takes.
+    """
+    silence_libraries()
+
+    from spurbench.dataset.export import export as run_export
+
+    for name, count in run_export(dataset, output, layout, config=config, split=split).items():
+        say(f"{name}: {count} images")
+    say(str(output))

@@ -12,7 +12,7 @@ from spurbench import __version__
 from spurbench.cli import endings, terminal
 from spurbench.cli.ablate import ablate
 from spurbench.cli.build import build, classes
-from spurbench.cli.dataset import diff, push, quality, verify
+from spurbench.cli.dataset import diff, export, push, quality, verify
 from spurbench.cli.doctor import doctor
 from spurbench.cli.evaluate import compare, evaluate, select
 from spurbench.cli.fetch import fetch
@@ -107,6 +107,7 @@ for command in (
     verify,
     diff,
     push,
+    export,
     quality,
     mini,
     doctor,

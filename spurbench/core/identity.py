@@ -52,3 +52,11 @@ def derive_seed(seed: int, *parts: str | int) -> int:
     """
     digest = hashlib.sha256(json.dumps([seed, *parts]).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def noise_seed(seed: int, *parts: str | int) -> int:
+    """A 53-bit :func:`derive_seed`, to be published: a float64 holds it exactly.
+
+    So do all readers of a table, pandas (where a column has nulls) and JavaScript among them.
+    """
+    return derive_seed(seed, *parts) >> 10

@@ -11,6 +11,14 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def with_article(noun: str) -> str:
+    """A noun after its indefinite article, by its first letters: an orange, a unicycle."""
+    start = noun.lower()
+    vowel = start.startswith(("a", "e", "i", "o", "u", "hour"))
+    consonant = start.startswith(("uni", "use", "uke", "eu", "ewe", "one-", "once"))
+    return f"{'an' if vowel and not consonant else 'a'} {noun}"
+
+
 def label(name: str) -> str:
     r"""A file name as text: printable, and lossless, for its own backslashes are doubled."""
     return printable(name.replace("\\", "\\\\"))

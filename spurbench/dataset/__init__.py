@@ -1,1 +1,1 @@
-"""The emitted dataset: written, described, checked, compared, published."""
+"""The emitted dataset: written, described, checked, compared, exported, published."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import yaml
 from PIL import Image, ImageDraw, ImageFont
@@ -13,7 +16,8 @@ from spurbench.core import markdown
 from spurbench.core.resources import card_templates
 from spurbench.dataset.manifest import ChangelogEntry, Provenance
 from spurbench.dataset.rows import (
-    Row,
+    PartName,
+    Rows,
     class_indices,
     describe_columns,
     panel_accuracy,
@@ -23,12 +27,13 @@ from spurbench.dataset.rows import (
 from spurbench.images.decode import decode_rgb
 from spurbench.images.records import SPLITS
 
-if TYPE_CHECKING:
-    import datasets
-
 FILE = "README.md"
+LICENCE = "LICENSE"
 SAMPLES = "samples.png"
 SAMPLE_CLASSES = 24
+
+HOMEPAGE = "https://arxiv.org/abs/2402.08200"
+"""The paper whose method it is."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,13 @@ class Edition:
     provenance: Provenance
     changelog: Sequence[ChangelogEntry]
     quality: Sequence[str]
-    parts: Mapping[str, Part]
+    parts: Mapping[PartName, Part]
 
 
-def render(edition: Edition, rows: Mapping[str, Sequence[Row]], kind: datasets.Features) -> str:
+def render(edition: Edition, rows: Rows) -> str:
     """The card, Markdown after YAML; text from outside is escaped in both."""
     import jinja2
 
-    front = yaml.safe_dump(front_matter(edition, kind), sort_keys=False, allow_unicode=True)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(card_templates()),
         undefined=jinja2.StrictUndefined,
@@ -100,43 +104,33 @@ def render(edition: Edition, rows: Mapping[str, Sequence[Row]], kind: datasets.F
         samples=SAMPLES,
         sample_classes=SAMPLE_CLASSES,
     )
-    return f"---\n{front}---\n\n{body}"
+    return f"{front_matter_text(front_matter(edition))}\n{body}"
 
 
-def front_matter(edition: Edition, kind: datasets.Features) -> dict[str, Any]:
-    """The YAML that ``load_dataset`` and the hub read.
+def front_matter(edition: Edition) -> dict[str, Any]:
+    """The YAML that ``load_dataset`` and the hub read, and no more than they need.
 
-    The loader's cache is keyed by this YAML and not by the files (seen with datasets 5.2), so each
-    config carries the version, and a description with the content's hash for the same version
-    made anew. The loader compares the number of rows of each split with what it finds.
+    Column types are not in it, for every parquet file carries its own; numbers of rows neither,
+    for a loader that is told them refuses ``filters``. The loader's cache is keyed by this YAML and
+    not by the files (seen with datasets 5.2), so each config has the version, and a description
+    with the content's hash for the same version made anew.
     """
     configs: dict[str, dict[str, Any]] = {}
     infos: dict[str, dict[str, Any]] = {}
     for part, facts in edition.parts.items():
         config, split = place(part)
         entry = configs.setdefault(
-            config,
-            {
-                "config_name": config,
-                "version": edition.version,
-                "description": f"spurbench {edition.name} {edition.version}, "
-                f"content {edition.content[:16]}",
-                "data_files": [],
-            },
+            config, {"config_name": config, "version": edition.version, "data_files": []}
         )
         entry["data_files"].append({"split": split, "path": f"data/{part}-*.parquet"})
         info = infos.setdefault(
             config,
             {
                 "config_name": config,
-                "features": kind._to_yaml_list(),
-                "splits": [],
+                **information(edition.name, edition.version, edition.content, edition.provenance),
                 "download_size": 0,
                 "dataset_size": 0,
             },
-        )
-        info["splits"].append(
-            {"name": split, "num_bytes": facts.data_bytes, "num_examples": facts.rows}
         )
         info["download_size"] += facts.file_bytes
         info["dataset_size"] += facts.data_bytes
@@ -144,12 +138,62 @@ def front_matter(edition: Edition, kind: datasets.Features) -> dict[str, Any]:
         configs["default"]["default"] = True
     return {
         "pretty_name": f"spurbench {edition.name} {edition.version}",
-        "license": "other",
+        **licence_fields(),
+        "language": ["en"],
+        "size_categories": [_size_category(edition.parts)],
+        "source_datasets": _sources(edition.provenance),
         "task_categories": ["image-classification"],
         "tags": ["spurious-features", "robustness", "imagenet", "synthetic", "croissant"],
         "configs": list(configs.values()),
         "dataset_info": list(infos.values()),
     }
+
+
+def front_matter_text(front: Mapping[str, Any]) -> str:
+    """The YAML between its two lines of ``---``; every text on one line."""
+    yaml_text = yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True, width=math.inf)
+    return f"---\n{yaml_text}---\n"
+
+
+def information(name: str, version: str, content: str, provenance: Provenance) -> dict[str, str]:
+    """What a loaded dataset's ``info`` says of itself.
+
+    Args:
+        name: of the dataset.
+        version: X.Y.Z.
+        content: hex sha256 over rows and provenance.
+        provenance: how it was made.
+    """
+    return {
+        "description": f"spurbench {name} {version}, content {content[:16]}",
+        "license": " ".join(f"{line}." for line in licence_lines(provenance)),
+        "homepage": HOMEPAGE,
+        "citation": citations(),
+    }
+
+
+def licence_fields() -> dict[str, str]:
+    """The YAML's fields of a licence that is none of the hub's own; it lies in :data:`LICENCE`."""
+    return {
+        "license": "other",
+        "license_name": "images-and-base-model",
+        "license_link": LICENCE,
+    }
+
+
+def write_licence(folder: Path, provenance: Provenance) -> None:
+    """Write the file that the YAML links."""
+    text = "\n".join(licence_lines(provenance)) + "\n"
+    (folder / LICENCE).write_text(text, encoding="utf-8")
+
+
+def licence_lines(provenance: Provenance) -> tuple[str, str]:
+    """The licences that a dataset is under, in the words of their owners, a line each."""
+    return (
+        f"Real images: {markdown.plain(provenance.licences.images)}",
+        "Base model weights, whose terms extend to what they generate: "
+        f"{markdown.plain(provenance.licences.weights)}",
+    )
 
 
 def citations() -> str:
@@ -167,15 +211,12 @@ def split_front_matter(card: str) -> tuple[Any, str]:
     if len(pieces) != 3 or pieces[0]:
         raise ValueError("no YAML between two lines of ---")
     try:
-        # The 1,000 class names, once per config, take the pure Python loader a second.
-        return yaml.load(pieces[1], getattr(yaml, "CSafeLoader", yaml.SafeLoader)), pieces[2]
+        return yaml.safe_load(pieces[1]), pieces[2]
     except yaml.YAMLError as error:
         raise ValueError(f"the YAML can't be parsed: {' '.join(str(error).split())}") from None
 
 
-def sample_grid(
-    rows: Mapping[str, Sequence[Row]], columns: int = 5, side: int = 112
-) -> Image.Image:
+def sample_grid(rows: Rows, columns: int = 5, side: int = 112) -> Image.Image:
     """Per class a row: the first real images, then the first generated ones; not chosen by hand.
 
     Of the first :data:`SAMPLE_CLASSES` classes.
@@ -201,7 +242,7 @@ def sample_grid(
     return sheet
 
 
-def _class_table(rows: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
+def _class_table(rows: Rows) -> list[dict[str, Any]]:
     table = []
     for index in class_indices(rows):
         per_split = {s: [r for r in rows[s] if r.class_index == index] for s in SPLITS}
@@ -220,6 +261,22 @@ def _class_table(rows: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
             }
         table.append(entry)
     return table
+
+
+def _size_category(parts: Mapping[PartName, Part]) -> str:
+    """The hub's word for how many images there are; curated ones are among the others."""
+    images = sum(facts.rows for part, facts in parts.items() if place(part)[0] != "curated")
+    bounds = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
+    return next((word for bound, word in bounds if images < bound), "n>1M")
+
+
+def _sources(provenance: Provenance) -> list[str]:
+    """``original``, for what is generated; and what is extended, unless the recipe brings it."""
+    real = provenance.real_images.name
+    own = provenance.recipe.get("data", {}).get("images")
+    if own is not None and PurePosixPath(own).name == real:
+        return ["original"]
+    return ["original", "extended|other-" + re.sub("[^a-z0-9]+", "-", real.lower()).strip("-")]
 
 
 def _percent(value: float | None) -> str:

@@ -14,7 +14,7 @@ import yaml
 from spurbench.core.markdown import plain
 from spurbench.core.resources import card_templates
 from spurbench.dataset import card
-from spurbench.dataset.rows import ANSWER, describe_columns
+from spurbench.dataset.rows import ANSWER, PartName, describe_columns, place
 
 FILE = "croissant.json"
 
@@ -87,11 +87,7 @@ def metadata(edition: card.Edition) -> dict[str, Any]:
         "classifiers answer it. Real ones, and new ones from a fine-tuned text-to-image model. "
         + plain(provenance.recipe["description"]),
         "keywords": ["spurious features", "robustness", "ImageNet", "synthetic images"],
-        "license": [
-            f"Real images: {plain(provenance.licences.images)}",
-            "Base model weights, whose terms extend to what they generate: "
-            + plain(provenance.licences.weights),
-        ],
+        "license": [*card.licence_lines(provenance)],
         "citeAs": card.citations(),
         "isLiveDataset": False,
         **_responsible_ai(edition),
@@ -111,6 +107,7 @@ def _responsible_ai(edition: card.Edition) -> dict[str, Any]:
             provenance=edition.provenance,
             recipe=edition.provenance.recipe,
             quality=edition.quality,
+            configs={place(part)[0] for part in edition.parts},
         )
 
     prose = yaml.safe_load((card_templates() / "responsible_ai.yaml").read_text(encoding="utf-8"))
@@ -147,7 +144,7 @@ def _file_sets(edition: card.Edition) -> Iterator[dict[str, Any]]:
         }
 
 
-def _record_set(part: str, edition: card.Edition) -> dict[str, Any]:
+def _record_set(part: PartName, edition: card.Edition) -> dict[str, Any]:
     return {
         "@type": "cr:RecordSet",
         "@id": part,

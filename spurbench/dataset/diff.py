@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field
@@ -12,13 +12,12 @@ from pydantic import Field
 from spurbench.core.documents import Document
 from spurbench.core.identity import fingerprint
 from spurbench.dataset.manifest import Provenance, Snapshot
-from spurbench.dataset.rows import Row, panel_accuracy
-from spurbench.images.records import SPLITS, Split
+from spurbench.dataset.rows import OWN_PARTS, PartName, panel_accuracy
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-SCHEMA: Final = "spurbench.dataset.diff/1"
+SCHEMA: Final = "spurbench.dataset.diff/2"
 
 
 class Identity(Document):
@@ -37,7 +36,7 @@ class Setting(Document):
 
 
 class ClassChange(Document):
-    """What became of the images of one class in one split; also given where nothing changed.
+    """What became of the images of one class in one part; also given where nothing changed.
 
     Attributes:
         added: images of the new version whose bytes the old one does not have.
@@ -50,7 +49,7 @@ class ClassChange(Document):
 
     index: int
     name: str
-    split: Split
+    part: PartName
     old: int
     new: int
     added: int
@@ -69,10 +68,10 @@ class Difference(Document):
         panel_added: classifiers that only the new panel has.
         panel_removed: classifiers that only the old panel had.
         panel_changed: classifiers of one name with other weights.
-        classes: by index, real before generated.
+        classes: by index; of each, the parts that either version has images in.
     """
 
-    schema_version: Literal["spurbench.dataset.diff/1"] = Field(default=SCHEMA, alias="schema")
+    schema_version: Literal["spurbench.dataset.diff/2"] = Field(default=SCHEMA, alias="schema")
     old: Identity
     new: Identity
     settings: list[Setting]
@@ -96,8 +95,8 @@ def compare(old: Snapshot, new: Snapshot) -> Difference:
     names = {
         row.class_index: row.class_name
         for version in (old, new)
-        for split in SPLITS
-        for row in version.rows[split]
+        for part in OWN_PARTS
+        for row in version.rows.get(part, ())
     }
     return Difference(
         old=Identity(name=old.name, version=old.version),
@@ -111,9 +110,10 @@ def compare(old: Snapshot, new: Snapshot) -> Difference:
         panel_removed=[name for name in panels[0] if name not in panels[1]],
         panel_changed=[n for n in panels[1] if n in panels[0] and panels[0][n] != panels[1][n]],
         classes=[
-            _class_change(old.rows[split], new.rows[split], index, names[index], split)
+            change
             for index in sorted(names)
-            for split in SPLITS
+            for part in OWN_PARTS
+            if (change := _class_change(old, new, index, names[index], part)).old or change.new
         ],
     )
 
@@ -138,7 +138,7 @@ def summarise(difference: Difference) -> list[str]:
             change.new_panel_accuracy
         )
         lines.append(
-            f"{change.name}, {change.split}: {', '.join(counts)}; panel accuracy {accuracies}"
+            f"{change.name}, {change.part}: {', '.join(counts)}; panel accuracy {accuracies}"
         )
     return lines or ["nothing but the version"]
 
@@ -166,19 +166,19 @@ def to_tables(difference: Difference) -> list[Table]:
             settings.add_row(label, Text(", ".join(old_names)), Text(", ".join(new_names)))
     images = Table(title=f"{title}: images", title_justify="left")
     headings = ("old", "new", "added", "removed", "kept", "re-examined", "panel accuracy")
-    for heading in ("class", "split", *headings):
+    for heading in ("class", "part", *headings):
         images.add_column(heading, justify="right" if heading in headings else "left")
     for c in difference.classes:
         counts = (c.old, c.new, c.added, c.removed, c.kept, c.reexamined)
         accuracies = f"{_percent(c.old_panel_accuracy)} -> {_percent(c.new_panel_accuracy)}"
-        images.add_row(Text(c.name), c.split, *map(str, counts), accuracies)
+        images.add_row(Text(c.name), c.part, *map(str, counts), accuracies)
     return [settings, images] if settings.row_count else [images]
 
 
 def _settings(provenance: Provenance) -> Iterator[tuple[str, Any]]:
     """Dotted key and value of all that is no outcome; the panel is compared by name."""
     for key, value in provenance.as_json().items():
-        if key not in ("panel", "damaged", "failed_classes"):
+        if key not in ("panel", "damaged", "failed_classes", "positives"):
             # The recipe's keys are written as --set takes them.
             yield from _flattened(value, "" if key == "recipe" else key)
 
@@ -192,16 +192,19 @@ def _flattened(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def _class_change(
-    old: Sequence[Row], new: Sequence[Row], index: int, name: str, split: Split
+    old: Snapshot, new: Snapshot, index: int, name: str, part: PartName
 ) -> ClassChange:
-    before, after = ([row for row in rows if row.class_index == index] for rows in (old, new))
+    before, after = (
+        [row for row in version.rows.get(part, ()) if row.class_index == index]
+        for version in (old, new)
+    )
     images = [Counter(row.image_sha256 for row in rows) for rows in (before, after)]
     whole = [Counter(fingerprint(row.columns()) for row in rows) for rows in (before, after)]
     kept = (images[0] & images[1]).total()
     return ClassChange(
         index=index,
         name=name,
-        split=split,
+        part=part,
         old=len(before),
         new=len(after),
         added=len(after) - kept,

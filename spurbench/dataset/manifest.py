@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -15,21 +15,24 @@ from spurbench.core import atomic
 from spurbench.core.documents import Document, read_json, validated
 from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.identity import fingerprint
-from spurbench.dataset.rows import Row
-from spurbench.images.records import SPLITS
+from spurbench.dataset.rows import OWN_PARTS, PartName, Row, Rows
 
 MANIFEST = "spurbench.json"
 
-SCHEMA: Final = "spurbench.dataset/1"
+SCHEMA: Final = "spurbench.dataset/2"
+
+OLDER = ("spurbench.dataset/1",)
 
 DEPTH = 64
 """How deep a manifest may be nested."""
+
+BATCH = 64
+"""Rows whose images are in memory at once."""
 
 VERSION = r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}$"
 
 Version = Annotated[str, Field(pattern=VERSION)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-PartName = Annotated[str, Field(pattern=r"^(curated-)?(real|generated)$")]
 Whole = Annotated[int, Field(strict=True)]
 
 
@@ -67,6 +70,13 @@ class Licences(_Open):
     weights: str
 
 
+class PositiveCounts(_Open):
+    """How many of a class's positives there are, of how many were asked for."""
+
+    asked: Whole
+    kept: Whole
+
+
 class Provenance(_Open):
     """How a dataset was made.
 
@@ -79,7 +89,11 @@ class Provenance(_Open):
         phi: whose features the similarity loss took.
         object_detector: that looked for objects and features; None: nothing did.
         real_images: that the build started from.
-        damaged: those of them that were left out.
+        positive_images: that were given to it as positives; None: the base model made them.
+        positives: of each class by name: asked for of the base model, or given; and kept, in which
+            the detector sees the class, or all where nothing looked.
+        replicates: independently fine-tuned generators of each class.
+        damaged: images that were given and left out.
         failed_classes: class name to why it has no images.
         versions: of packages.
         licences: of the real images, and of the base model's weights.
@@ -93,6 +107,9 @@ class Provenance(_Open):
     phi: Weights
     object_detector: str | None
     real_images: Source
+    positive_images: Source | None
+    positives: dict[str, PositiveCounts]
+    replicates: Whole
     damaged: tuple[LeftOut, ...]
     failed_classes: dict[str, str]
     versions: dict[str, str]
@@ -128,7 +145,7 @@ class Manifest(Document):
         manifest_sha256: of all the rest (:meth:`seal`); None in datasets of early versions.
     """
 
-    schema_version: Literal["spurbench.dataset/1"] = Field(alias="schema")
+    schema_version: Literal["spurbench.dataset/2"] = Field(alias="schema")
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     version: Version
     content: Sha256
@@ -156,6 +173,8 @@ class Manifest(Document):
             ) from None
         except SpurbenchError as error:
             raise SpurbenchError(f"{path} is damaged: {error}") from None
+        if isinstance(document, dict) and document.get("schema") in OLDER:
+            raise SpurbenchError(f"{folder} was built by an older spurbench; build it again")
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise SpurbenchError(f"{path} is not of schema {SCHEMA}")
         try:
@@ -220,9 +239,9 @@ def require_writable(output: Path, *, name: str, version: str) -> None:
         )
 
 
-def content_hash(rows: Mapping[str, Sequence[Row]], provenance: Provenance) -> str:
+def content_hash(rows: Rows, provenance: Provenance) -> str:
     """Hex sha256 over rows (an image counts by its hash) and provenance."""
-    columns = {split: [row.columns() for row in rows[split]] for split in SPLITS}
+    columns = {part: [row.columns() for row in rows[part]] for part in OWN_PARTS if rows.get(part)}
     return fingerprint({"provenance": provenance.as_json(), "rows": columns})
 
 
@@ -234,14 +253,14 @@ class Snapshot:
         name: of the dataset.
         version: X.Y.Z.
         provenance: how it was made.
-        rows: per split; their images are not needed.
+        rows: their images are not needed.
         changelog: the newest version first.
     """
 
     name: str
     version: str
     provenance: Provenance
-    rows: Mapping[str, Sequence[Row]]
+    rows: Rows
     changelog: tuple[ChangelogEntry, ...] = ()
 
 
@@ -256,8 +275,8 @@ def read_snapshot(folder: Path) -> Snapshot:
     return Snapshot(manifest.name, manifest.version, manifest.provenance, rows, manifest.changelog)
 
 
-def read_rows(folder: Path, *, images: bool = True) -> dict[str, list[Row]]:
-    """The rows of a finished dataset, by split.
+def read_rows(folder: Path, *, images: bool = True) -> dict[PartName, list[Row]]:
+    """The rows of a finished dataset, by own part, of which some may be empty.
 
     Args:
         folder: the dataset.
@@ -268,18 +287,18 @@ def read_rows(folder: Path, *, images: bool = True) -> dict[str, list[Row]]:
             other rows than the manifest counts.
     """
     counts = Manifest.read(folder).counts
-    rows: dict[str, list[Row]] = {}
-    for split in SPLITS:
-        rows[split] = read_part(folder, split, images=images)
-        if len(rows[split]) != counts.get(split, 0):
+    rows: dict[PartName, list[Row]] = {}
+    for part in OWN_PARTS:
+        rows[part] = read_part(folder, part, images=images)
+        if len(rows[part]) != counts.get(part, 0):
             raise SpurbenchError(
-                f"{folder} holds {len(rows[split])} rows of split {split}, {MANIFEST} says "
-                f"{counts.get(split, 0)}; `spurbench verify {folder}` says more"
+                f"{folder} holds {len(rows[part])} rows of {part}, {MANIFEST} says "
+                f"{counts.get(part, 0)}; `spurbench verify {folder}` says more"
             )
     return rows
 
 
-def shards(folder: Path, part: str) -> list[Path]:
+def shards(folder: Path, part: PartName) -> list[Path]:
     """The parquet files of a part, in the order of their rows.
 
     Raises:
@@ -292,8 +311,13 @@ def shards(folder: Path, part: str) -> list[Path]:
     return files
 
 
-def read_part(folder: Path, part: str, *, images: bool) -> list[Row]:
-    """The rows of a part.
+def read_part(folder: Path, part: PartName, *, images: bool) -> list[Row]:
+    """The rows of a part; see :func:`iter_part`."""
+    return list(iter_part(folder, part, images=images))
+
+
+def iter_part(folder: Path, part: PartName, *, images: bool) -> Iterator[Row]:
+    """The rows of a part, of which only some are in memory at once.
 
     Raises:
         SpurbenchError: if its parquet can't be read, or holds something else.
@@ -301,17 +325,17 @@ def read_part(folder: Path, part: str, *, images: bool) -> list[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = []
-    for file in shards(folder, part):
+    for path in shards(folder, part):
         try:
-            names = [name for name in pq.read_schema(file).names if images or name != "image"]
-            for columns in pq.read_table(file, columns=names).to_pylist():
-                if images:
-                    columns["image"] = (columns.get("image") or {}).get("bytes")
-                rows.append(Row.of(columns))
+            with pq.ParquetFile(path) as file:
+                names = [name for name in file.schema_arrow.names if images or name != "image"]
+                for batch in file.iter_batches(BATCH, columns=names):
+                    for columns in batch.to_pylist():
+                        if images:
+                            columns["image"] = (columns.get("image") or {}).get("bytes")
+                        yield Row.of(columns)
         # ValueError: what isn't a row, too; the others are what damaged pages end in
         except (pa.ArrowException, OSError, ValueError, OverflowError, AttributeError) as error:
             raise SpurbenchError(
-                f"{file} can't be read ({reason(error)}); `spurbench verify {folder}` says more"
+                f"{path} can't be read ({reason(error)}); `spurbench verify {folder}` says more"
             ) from None
-    return rows

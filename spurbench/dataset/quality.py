@@ -89,12 +89,12 @@ def fill_quality(folder: Path, metrics: Sequence[str], device: torch.device) -> 
     for metric in wanted:
         empty = [r for split in SPLITS for r in rows[split] if r.quality.get(metric) is None]
         scores = iter(score([_decoded(row, folder) for row in empty], metric, device))
-        for split in SPLITS:
-            rows[split] = [
+        for part in rows:
+            rows[part] = [
                 replace(row, quality={**row.quality, metric: next(scores)})
-                if row.quality.get(metric) is None
-                else row
-                for row in rows[split]
+                if part in SPLITS and row.quality.get(metric) is None
+                else replace(row, quality={metric: None, **row.quality})
+                for row in rows[part]
             ]
         filled[metric] = len(empty)
     if Manifest.read(folder) != manifest:

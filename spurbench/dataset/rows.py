@@ -6,13 +6,44 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 from spurbench.core.imagenet import imagenet_names
 from spurbench.images.records import SPLITS, Answer, Split
 
 if TYPE_CHECKING:
     import datasets
+
+Config = Literal["default", "curated", "positives", "controls"]
+
+PartName = Literal[
+    "real",
+    "generated",
+    "curated-real",
+    "curated-generated",
+    "positives-real",
+    "positives-generated",
+    "controls-generated",
+]
+"""What one run of parquet files holds: a split of a config."""
+
+_PLACES: Mapping[PartName, tuple[Config, Split]] = {
+    "real": ("default", "real"),
+    "generated": ("default", "generated"),
+    "curated-real": ("curated", "real"),
+    "curated-generated": ("curated", "generated"),
+    "positives-real": ("positives", "real"),
+    "positives-generated": ("positives", "generated"),
+    "controls-generated": ("controls", "generated"),
+}
+
+OWN_PARTS: tuple[PartName, ...] = tuple(
+    p for p, (config, _) in _PLACES.items() if config != "curated"
+)
+"""The parts that a build fills; the others are chosen from among their rows."""
+
+SEED_END = 2**53
+"""Seeds are below it: a float64 holds each exactly, and so do pandas and JavaScript."""
 
 KINDS = {str: "string", int: "int64", float: "float64", bool: "bool"}
 """What a column of a type is called."""
@@ -62,11 +93,17 @@ class Row:
     )
     prompt: str | None = field(
         metadata=_column(
-            "string", "What the text-to-image model was asked for; null for real images."
+            "string",
+            "What the text-to-image model was asked for, of a control the generic prompt; null for "
+            "real images.",
         ),
     )
     seed: int | None = field(
-        metadata=_column("int64", "Of the image's initial noise; null for real images."),
+        metadata=_column(
+            "int64",
+            "Of the image's initial noise, below 2^53; null for real images. A control has its "
+            "image's.",
+        ),
     )
     guidance_scale: float | None = field(
         metadata=_column("float64", "Classifier-free guidance; null for real images."),
@@ -77,18 +114,27 @@ class Row:
     kappa: float | None = field(
         metadata=_column(
             "float64",
-            "Weight of the spurious feature similarity loss in the class's fine-tuning; null for "
-            "real images.",
+            "Weight of the spurious feature similarity loss in the class's fine-tuning; null where "
+            "there was none: for real images, positives and controls.",
         ),
     )
     base_model: str | None = field(
         metadata=_column(
-            "string", "The text-to-image model that was fine-tuned; null for real images."
+            "string",
+            "The text-to-image model that was fine-tuned, or as it is made the image (positives "
+            "and controls); null for real images.",
         ),
     )
     is_reference: bool = field(
         metadata=_column(
             "bool", "Whether the fine-tuning saw this image; false for generated ones."
+        ),
+    )
+    replicate: int = field(
+        metadata=_column(
+            "int64",
+            "Which of the class's independently fine-tuned generators made it, from 0 on, or made "
+            "the image whose control it is; 0 for real images and positives.",
         ),
     )
     consistently_spurious: bool = field(
@@ -125,6 +171,13 @@ class Row:
     )
     image_sha256: str = field(
         metadata=_column("string", "Hex sha256 of the encoded image."),
+    )
+    twin_of: str | None = field(
+        metadata=_column(
+            "string",
+            "Of a control: image_sha256 of the generated image that the same noise became; null "
+            "otherwise.",
+        ),
     )
     quality: Mapping[str, float | None]
     """Image quality metrics, a column each before ``panel``."""
@@ -191,6 +244,9 @@ def _types(kind: type) -> Mapping[str, tuple[type, ...]]:
     }
 
 
+Rows = Mapping[PartName, Sequence[Row]]
+"""A dataset's rows by own part; a part without any may be left out."""
+
 COLUMNS: Mapping[str, tuple[str, str]] = {
     column.name: (column.metadata["kind"], column.metadata["meaning"])
     for column in fields(Row)
@@ -214,7 +270,8 @@ def describe_columns(quality: Sequence[str]) -> dict[str, tuple[str, str]]:
             for metric in quality:
                 described[metric] = (
                     "float64",
-                    f"Image quality by pyiqa's {metric}; null where its weights could not be had.",
+                    f"Image quality by pyiqa's {metric}; null for lack of its weights, and for "
+                    "positives and controls.",
                 )
         described[name] = column
     return described
@@ -246,20 +303,23 @@ def is_curated(row: Row) -> bool:
     return row.consistently_spurious and row.object_absent is True
 
 
-def parts(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
-    """The rows by the part whose files hold them: SPLIT, and curated-SPLIT; empty ones left out."""
-    every: dict[str, list[Row]] = {split: list(rows[split]) for split in SPLITS}
-    every |= {f"curated-{split}": [r for r in rows[split] if is_curated(r)] for split in SPLITS}
+def parts(rows: Rows) -> dict[PartName, list[Row]]:
+    """The rows by the part whose files hold them, the curated ones twice; empty parts left out."""
+    every: dict[PartName, list[Row]] = {}
+    for part, (config, split) in _PLACES.items():
+        if config == "curated":
+            every[part] = [row for row in rows.get(split, ()) if is_curated(row)]
+        else:
+            every[part] = list(rows.get(part, ()))
     return {part: chosen for part, chosen in every.items() if chosen}
 
 
-def place(part: str) -> tuple[str, str]:
+def place(part: PartName) -> tuple[Config, Split]:
     """The config and the split of a part, e.g. ("curated", "real") of ``curated-real``."""
-    curated = part.startswith("curated-")
-    return ("curated" if curated else "default"), part.removeprefix("curated-")
+    return _PLACES[part]
 
 
-def class_indices(rows: Mapping[str, Sequence[Row]]) -> list[int]:
+def class_indices(rows: Rows) -> list[int]:
     """The classes that have images in any split, rising."""
     return sorted({row.class_index for split in SPLITS for row in rows[split]})
 

@@ -24,13 +24,19 @@ from spurbench.core.identity import file_sha256
 from spurbench.core.imagenet import imagenet_wnids
 from spurbench.core.scratch import scratch
 from spurbench.dataset import card, croissant
-from spurbench.dataset.manifest import MANIFEST, Manifest, content_hash, read_part, shards
-from spurbench.dataset.rows import Row, features, parts, place
+from spurbench.dataset.manifest import BATCH, MANIFEST, Manifest, content_hash, read_part, shards
+from spurbench.dataset.rows import (
+    OWN_PARTS,
+    SEED_END,
+    Config,
+    PartName,
+    Row,
+    features,
+    parts,
+    place,
+)
 from spurbench.images.decode import DamagedImageError, decode_rgb
-from spurbench.images.records import SPLITS
-
-BATCH = 64
-"""Rows whose images are in memory at once."""
+from spurbench.images.records import SPLITS, Split
 
 DOWNLOADED = (".gitattributes", ".git/", ".cache/huggingface/")
 """What the hub, git and the hub's client add to a dataset; none of it is loaded."""
@@ -79,6 +85,10 @@ def require_sound(folder: Path) -> None:
         )
 
 
+_SHARED = ("class_index", "replicate", "seed", "guidance_scale", "num_inference_steps")
+"""What a control has in common with its image."""
+
+
 class _FaultError(Exception):
     """What a check found wrong."""
 
@@ -105,15 +115,15 @@ class _Dataset:
         return front
 
     @cached_property
-    def rows(self) -> dict[str, list[Row]]:
+    def rows(self) -> dict[PartName, list[Row]]:
         """The rows of every part, without their images."""
         return {part: read_part(self.folder, part, images=False) for part in self.manifest.counts}
 
     @property
-    def splits(self) -> dict[str, list[Row]]:
-        return {split: self.rows.get(split, []) for split in SPLITS}
+    def own(self) -> dict[PartName, list[Row]]:
+        return {part: self.rows[part] for part in OWN_PARTS if part in self.rows}
 
-    def images(self, part: str) -> Iterator[tuple[bytes, str, str]]:
+    def images(self, part: PartName) -> Iterator[tuple[bytes, str, str]]:
         """The bytes, hash and file name of each row."""
         for shard in shards(self.folder, part):
             with pq.ParquetFile(shard) as file:
@@ -195,7 +205,7 @@ def _counts(dataset: _Dataset) -> str:
             raise _FaultError(f"{part} has {len(dataset.rows[part])} rows, {MANIFEST} says {count}")
     if empty := [split for split in SPLITS if not counts.get(split)]:
         raise _FaultError(f"no images in split {', '.join(empty)}")
-    belonging = parts(dataset.splits)
+    belonging = parts(dataset.own)
     for part, expected in belonging.items():
         if dataset.rows.get(part) != expected:
             raise _FaultError(f"{part} does not hold the {len(expected)} rows that it should")
@@ -206,11 +216,12 @@ def _counts(dataset: _Dataset) -> str:
 
 def _rows(dataset: _Dataset) -> str:
     identities: dict[int, tuple[str, str]] = {}
-    for split, rows in dataset.splits.items():
+    for part, rows in dataset.own.items():
+        _, split = place(part)
         for row in rows:
             if row.source != split:
                 raise _FaultError(f"{row.file_name} is {row.source}, in split {split}")
-            for fault in _faults(row, dataset.manifest):
+            for fault in (*_faults(row, dataset.manifest), *_misplaced(row, part)):
                 raise _FaultError(f"{row.file_name}: {fault}")
             identity = (row.class_name, row.spurious_feature)
             if identities.setdefault(row.class_index, identity) != identity:
@@ -218,7 +229,8 @@ def _rows(dataset: _Dataset) -> str:
                     f"{row.file_name}: class {row.class_index} is {' / '.join(identity)}, "
                     f"elsewhere {' / '.join(identities[row.class_index])}"
                 )
-    if content_hash(dataset.splits, dataset.manifest.provenance) != dataset.manifest.content:
+    _require_twins(dataset)
+    if content_hash(dataset.own, dataset.manifest.provenance) != dataset.manifest.content:
         raise _FaultError(
             f"rows and provenance are not those whose hash {MANIFEST} holds as content"
         )
@@ -252,6 +264,49 @@ def _faults(row: Row, manifest: Manifest) -> Iterator[str]:
         yield "consistently_spurious is not what the panel answers"
 
 
+def _misplaced(row: Row, part: PartName) -> Iterator[str]:
+    """What can't be true of a row of this part."""
+    config, split = place(part)
+    if row.seed is not None and not 0 <= row.seed < SEED_END:
+        yield f"seed {row.seed} is not in 0..2^53 - 1"
+    if split == "real" and row.seed is not None:
+        yield "a real image has a seed"
+    if row.replicate < 0 or (row.replicate and part not in ("generated", "controls-generated")):
+        yield f"replicate {row.replicate} in {part}"
+    if row.is_reference and part != "real":
+        yield f"is_reference in {part}"
+    if (row.twin_of is not None) != (config == "controls"):
+        yield f"twin_of is {row.twin_of} in {part}"
+    if config == "controls" and row.kappa is not None:
+        yield f"kappa {row.kappa} of a control"
+    if part == "positives-generated" and row.object_absent:
+        yield "a positive in which the detector does not see the class"
+
+
+def _require_twins(dataset: _Dataset) -> None:
+    """Where there are controls, each is one generated image's, and none is without."""
+    controls = dataset.own.get("controls-generated")
+    if not controls:
+        return
+    known = {row.image_sha256: row for row in dataset.own["generated"]}
+    for row in controls:
+        if (image := known.get(str(row.twin_of))) is None:
+            raise _FaultError(f"controls: {row.file_name}: twin_of names no generated image")
+        for column in _SHARED:
+            if getattr(row, column) != getattr(image, column):
+                raise _FaultError(
+                    f"controls: {row.file_name}: {column} is {getattr(row, column)}, its image's "
+                    f"{getattr(image, column)}"
+                )
+    twins = Counter(row.twin_of for row in controls)
+    for row in dataset.own["generated"]:
+        if not twins[row.image_sha256]:
+            raise _FaultError(f"{row.file_name} has no control")
+    if twins.total() != len(dataset.own["generated"]):
+        (twice, count), *_ = twins.most_common(1)
+        raise _FaultError(f"controls: {count} are twins of image {twice}")
+
+
 def _images(dataset: _Dataset) -> str:
     checked = 0
     for part in dataset.manifest.counts:
@@ -268,40 +323,35 @@ def _images(dataset: _Dataset) -> str:
 
 def _card(dataset: _Dataset) -> str:
     """The YAML against the manifest: what the loader and the hub go by."""
-    import datasets
-
     manifest, front = dataset.manifest, dataset.front
     configs = {entry.get("config_name"): entry for entry in front.get("configs") or []}
     infos = {entry.get("config_name"): entry for entry in front.get("dataset_info") or []}
-    expected = _by_config(manifest.counts)
+    expected = _by_config(manifest)
     for label, found in (("configs", configs), ("dataset_info", infos)):
         if found.keys() != expected.keys():
             raise _FaultError(f"{label} of {card.FILE}: {list(found)}, not {list(expected)}")
-    for config, counts in expected.items():
+    for config, of_split in expected.items():
         entry, info = configs[config], infos[config]
         if entry.get("version") != manifest.version:
             raise _FaultError(
                 f"config {config} of {card.FILE} has version {entry.get('version')}, not "
                 f"{manifest.version}; without it the loader's cache gives old rows"
             )
-        if manifest.content[:16] not in str(entry.get("description")):
+        if manifest.content[:16] not in str(info.get("description")):
             raise _FaultError(
                 f"config {config} of {card.FILE}: description without the content's hash"
             )
-        prefix = "curated-" if config == "curated" else ""
-        files = [{"split": s, "path": f"data/{prefix}{s}-*.parquet"} for s in counts]
+        files = [{"split": s, "path": f"data/{part}-*.parquet"} for s, part in of_split.items()]
         if entry.get("data_files") != files:
             raise _FaultError(f"config {config} of {card.FILE}: data_files are not {files}")
-        splits = {split["name"]: split["num_examples"] for split in info.get("splits") or []}
-        if splits != counts:
-            raise _FaultError(f"config {config} of {card.FILE}: splits {splits}, not {counts}")
-        typed = datasets.Features._from_yaml_list(info.get("features") or [])
-        if typed != features(manifest.quality):
-            difference = _first_difference(features(manifest.quality), typed)
-            raise _FaultError(f"config {config} of {card.FILE}: {difference}")
+        if told := [key for key in ("features", "splits") if key in info]:
+            raise _FaultError(
+                f"config {config} of {card.FILE}: {' and '.join(told)} in dataset_info; the "
+                "parquet says what they are"
+            )
     if not front.get("license"):
         raise _FaultError(f"{card.FILE} names no license")
-    return f"YAML of {len(configs)} configs: version, files, splits, features"
+    return f"YAML of {len(configs)} configs: version, content, files, licence"
 
 
 def _croissant(dataset: _Dataset) -> str:
@@ -334,8 +384,9 @@ def _loaded(dataset: _Dataset) -> str:
     import datasets
 
     folder, manifest = dataset.folder, dataset.manifest
-    expected = _by_config(manifest.counts)
-    for config, counts in expected.items():
+    expected = _by_config(manifest)
+    for config, of_split in expected.items():
+        counts = {split: manifest.counts[part] for split, part in of_split.items()}
         with scratch() as cache:
             loaded = datasets.load_dataset(str(folder), config, cache_dir=str(cache))
             found = {split: len(rows) for split, rows in loaded.items()}
@@ -346,8 +397,7 @@ def _loaded(dataset: _Dataset) -> str:
                     raise _FaultError(f"config {config}, {split}: other features than the columns")
                 if str(rows.info.version) != manifest.version:
                     raise _FaultError(f"config {config} loads as version {rows.info.version}")
-                part = f"curated-{split}" if config == "curated" else split
-                hashes = Counter(row.image_sha256 for row in dataset.rows[part])
+                hashes = Counter(row.image_sha256 for row in dataset.rows[of_split[split]])
                 if Counter(rows["image_sha256"]) != hashes:
                     raise _FaultError(
                         f"config {config}, {split}: other images than the parquet holds"
@@ -356,11 +406,11 @@ def _loaded(dataset: _Dataset) -> str:
     return f"configs {', '.join(expected)} with the splits, rows and features of the card"
 
 
-def _by_config(counts: Mapping[Any, int]) -> dict[str, dict[str, int]]:
-    configs: dict[str, dict[str, int]] = {}
-    for part, count in counts.items():
+def _by_config(manifest: Manifest) -> dict[Config, dict[Split, PartName]]:
+    configs: dict[Config, dict[Split, PartName]] = {}
+    for part in manifest.counts:
         config, split = place(part)
-        configs.setdefault(config, {})[split] = count
+        configs.setdefault(config, {})[split] = part
     return configs
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ from spurbench.dataset.manifest import (
     Provenance,
     content_hash,
 )
-from spurbench.dataset.rows import Row, features, parts
+from spurbench.dataset.rows import PartName, Row, Rows, features, parts
 
 SHARD_BYTES = 500_000_000
 
 
 def write_dataset(
     output: Path,
-    rows: Mapping[str, Sequence[Row]],
+    rows: Rows,
     provenance: Provenance,
     *,
     name: str,
@@ -42,7 +42,7 @@ def write_dataset(
 
     Args:
         output: the folder.
-        rows: of the splits ``real`` and ``generated``, with their images.
+        rows: with their images.
         provenance: how it was made.
         name: of the dataset.
         version: X.Y.Z.
@@ -73,7 +73,8 @@ def write_dataset(
             },
         )
         card.sample_grid(rows).save(folder / card.SAMPLES, optimize=True)
-        (folder / card.FILE).write_text(card.render(edition, rows, kind), encoding="utf-8")
+        (folder / card.FILE).write_text(card.render(edition, rows), encoding="utf-8")
+        card.write_licence(folder, provenance)
         document = markdown.embedded_json(croissant.metadata(edition))
         (folder / croissant.FILE).write_text(document + "\n", encoding="utf-8")
         Manifest(
@@ -103,7 +104,7 @@ def _is_whole(folder: Path, manifest: Manifest) -> bool:
 
 
 def _write_parquet(
-    folder: Path, part: str, rows: Sequence[Row], kind: datasets.Features
+    folder: Path, part: PartName, rows: Sequence[Row], kind: datasets.Features
 ) -> card.Part:
     (folder / "data").mkdir(exist_ok=True)
     total = sum(len(row.image) for row in rows)

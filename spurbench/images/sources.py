@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -63,15 +63,18 @@ def open_images(
     )
 
 
-def open_positives(folder: Path, *, decode: bool = True) -> ImageSet:
+def open_positives(
+    folder: Path, *, only: Collection[int] | None = None, decode: bool = True
+) -> ImageSet:
     """Images that truly show classes, in ImageNet's validation layout.
 
     Args:
         folder: holds one folder per class, named by WordNet id (``n01833805``) or class index.
+        only: the classes that are wanted, by index; None: all that are there.
         decode: see :func:`open_images`.
 
     Raises:
-        SpurbenchError: if no such folder is in it, or every image is damaged.
+        SpurbenchError: if no such folder is in it, or every image of those wanted is damaged.
     """
     if not _path(str(folder)).is_dir():
         raise SpurbenchError(f"no folder at {folder}; --positives takes one in ImageNet's layout")
@@ -81,6 +84,10 @@ def open_positives(folder: Path, *, decode: bool = True) -> ImageSet:
             f"{folder} holds no class folders; positives need ImageNet's layout, folders named by "
             "WordNet id (n01833805) or class index"
         )
+    if only is not None:
+        classes = {entry: index for entry, index in classes.items() if index in only}
+        if not classes:
+            raise SpurbenchError(f"{folder} holds no folder of a class that is to be built")
     return _collect(folder, classes, decode, source="positive")
 
 

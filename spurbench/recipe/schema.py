@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from spurbench.core.documents import Document
+from spurbench.core.text import with_article
 from spurbench.recipe.classes import ClassRegistry, Line, SpuriousClass
 
 # The upper bounds are far from what anyone wants: beyond them lies a slip of the keyboard.
@@ -199,6 +200,28 @@ class Sample(Section):
     precision: Precision = Field(default="float32", description="autocast dtype of the sampling")
 
 
+class Controls(Section):
+    """Stage 5's twins: of each image what the untouched base makes of the same noise and settings
+    when it is asked for the generic kind."""
+
+    enabled: bool = Field(default=True, description="they cost as much as the sampling")
+
+
+class Positives(Section):
+    """Images that do show the class, where the build is given none, as `sample` says.
+
+    They are the untouched base's, and kept where the detector sees the class.
+    """
+
+    prompt: Prompt = Field(
+        default="a photo of {a_class}",
+        description='{class} is the class, {a_class} the same with its article: "an orange"',
+    )
+    images: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        default=50, description="asked for, of each class; 0: no positives"
+    )
+
+
 class Check(Section):
     """Stage 6: what is said of each image."""
 
@@ -230,6 +253,8 @@ class Recipe(Section):
     finetune: Finetune = Finetune()
     sfsl: SFSL = SFSL()
     sample: Sample = Sample()
+    controls: Controls = Controls()
+    positives: Positives = Positives()
     check: Check = Check()
 
     _folder: Path = PrivateAttr()
@@ -259,6 +284,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _prompts_can_be_filled(self) -> Recipe:
         for section, prompt, fields in (
+            ("positives", self.positives.prompt, ("class", "a_class")),
             ("prior", self.prior.prompt, ("noun",)),
             ("finetune", self.finetune.prompt, ("noun", "token", "feature")),
         ):
@@ -280,6 +306,11 @@ class Recipe(Section):
     def prior_prompt(self, spurious_class: SpuriousClass) -> str:
         """The generic prompt, e.g. "a photo of a flower"."""
         return self.prior.prompt.format(noun=spurious_class.noun)
+
+    def positive_prompt(self, spurious_class: SpuriousClass) -> str:
+        """What shows the class itself, e.g. "a photo of a hummingbird"."""
+        name = spurious_class.name
+        return self.positives.prompt.format(**{"class": name, "a_class": with_article(name)})
 
     def instance_prompt(self, spurious_class: SpuriousClass) -> str:
         """The subject's prompt, e.g. "a photo of a sks flower"."""

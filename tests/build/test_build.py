@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from makers.toy import save_toy_classifier, save_toy_detector, toy_recipe
-from spurbench.build import stages
+from spurbench.build import sampling, stages
 from spurbench.build.build import build
 from spurbench.build.request import BuildRequest
 from spurbench.build.stages import select_references
@@ -22,6 +22,7 @@ from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import derive_seed
 from spurbench.dataset import changelog, quality
 from spurbench.dataset.manifest import MANIFEST, Manifest, read_rows
+from spurbench.dataset.rows import Row
 from spurbench.dataset.verify import verify
 from spurbench.evaluation.panel import Answer
 from spurbench.images.decode import decode_rgb
@@ -62,7 +63,10 @@ def test_a_whole_build_loads_and_says_how_it_was_made(recipe_folder, tmp_path):
     built = build(request(recipe_folder, tmp_path))
     assert built.complete and built.written and not built.failed
     stages = [stage for _, stage in built.seconds]
-    assert stages == ["select", "prior", "fine-tune", "sample", "check"]
+    assert stages == [
+        *("select", "prior", "fine-tune", "sample", "check"),
+        *("controls", "check controls", "positives", "check positives"),
+    ]
 
     loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "c"))
     assert {split: len(rows) for split, rows in loaded.items()} == {"real": 5, "generated": 4}
@@ -91,9 +95,9 @@ def test_a_whole_build_loads_and_says_how_it_was_made(recipe_folder, tmp_path):
     assert "<b>" not in card.split("---", 2)[2]
 
 
-def recorded(monkeypatch, name: str) -> list[inspect.BoundArguments]:
+def recorded(monkeypatch, module, name: str) -> list[inspect.BoundArguments]:
     """The arguments of each call of a function that the stages use, which goes on working."""
-    original = getattr(stages, name)
+    original = getattr(module, name)
     signature, calls = inspect.signature(original), []
 
     def call(*args, **kwargs):
@@ -102,14 +106,14 @@ def recorded(monkeypatch, name: str) -> list[inspect.BoundArguments]:
         calls.append(bound.arguments)
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(stages, name, call)
+    monkeypatch.setattr(module, name, call)
     return calls
 
 
 def test_fine_tuning_sees_the_surest_photographs_and_the_rows_say_which(
     recipe_folder, tmp_path, monkeypatch
 ):
-    calls = recorded(monkeypatch, "finetune")
+    calls = recorded(monkeypatch, stages, "finetune")
     asked = request(recipe_folder, tmp_path, seed=11)
     build(asked)
     rows = read_rows(tmp_path / "out")["real"]
@@ -136,7 +140,8 @@ def test_every_number_of_the_recipe_reaches_the_stage_that_it_is_for(
     recipe_folder, tmp_path, monkeypatch
 ):
     """The toy recipe's numbers all differ, so that one taken for another shows."""
-    tunings, samplings = recorded(monkeypatch, "finetune"), recorded(monkeypatch, "sample")
+    tunings = recorded(monkeypatch, stages, "finetune")
+    samplings = recorded(monkeypatch, sampling, "sample")
     asked = request(recipe_folder, tmp_path, "sample.precision=bfloat16", seed=11)
     build(asked)
     recipe = asked.recipe
@@ -155,13 +160,22 @@ def test_every_number_of_the_recipe_reaches_the_stage_that_it_is_for(
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(subject.phi(images), phi.features(images))
 
-    prior, samples = samplings
-    for call, settings, prompt, purpose in (
-        (prior, recipe.prior, subject.prior_prompt, ("prior", subject.prior_prompt)),
-        (samples, recipe.sample, subject.instance_prompt, ("sample", 94)),
+    def published(*purpose: str | int, images: int) -> list[int]:
+        return [derive_seed(11, *purpose, i) >> 10 for i in range(images)]
+
+    prior, samples, controls, positives = samplings
+    generic = subject.prior_prompt
+    of_prior = [derive_seed(11, "prior", generic, i) for i in range(recipe.prior.images)]
+    of_sample = published("sample", 94, images=recipe.sample.images)
+    of_positives = published("positive", 94, images=recipe.positives.images)
+    for call, settings, prompt, seeds in (
+        (prior, recipe.prior, generic, of_prior),
+        (samples, recipe.sample, subject.instance_prompt, of_sample),
+        (controls, recipe.sample, generic, of_sample),
+        (positives, recipe.sample, "a photo of a hummingbird", of_positives),
     ):
         assert call["prompt"] == prompt
-        assert call["seeds"] == [derive_seed(11, *purpose, i) for i in range(settings.images)]
+        assert call["seeds"] == seeds
         assert call["resolution"] == recipe.base.resolution
         options = ("steps", "guidance_scale", "batch_size", "precision")
         assert {o: call[o] for o in options} == {o: getattr(settings, o) for o in options}
@@ -171,13 +185,16 @@ def test_every_image_has_the_quality_that_the_metric_gives_it(recipe_folder, tmp
     device = torch.device("cpu")
     asked = request(recipe_folder, tmp_path, 'check.quality=["entropy"]')
     built = build(asked)
-    assert [label for _, label in built.seconds][-2:] == [
-        "quality of real: entropy",
+    assert [label for _, label in built.seconds if "quality" in label] == [
         "quality of generated: entropy",
+        "quality of real: entropy",
     ]
-    for rows in read_rows(tmp_path / "out").values():
+    parts = read_rows(tmp_path / "out")
+    for rows in (parts.pop("real"), parts.pop("generated")):
         scores = quality.score([decode_rgb(row.image) for row in rows], "entropy", device)
         assert [row.quality for row in rows] == [{"entropy": score} for score in scores]
+    others = [row.quality for rows in parts.values() for row in rows]
+    assert others and all(scores == {"entropy": None} for scores in others)
     again = build(request(recipe_folder, tmp_path, 'check.quality=["entropy"]'))
     assert all(reused for _, reused in again.seconds.values())
 
@@ -189,14 +206,14 @@ def test_presence_is_a_score_at_or_above_its_own_threshold(recipe_folder, tmp_pa
     folder = save_toy_detector(tmp_path / "detector", labels)
     detector = f"check.object_detector={folder}"
     build(request(recipe_folder, tmp_path, detector, output=tmp_path / "scores"))
-    scores = [row for split in read_rows(tmp_path / "scores").values() for row in split]
+    scores = images_of_the_default_config(tmp_path / "scores")
     thresholds = {
         what: float(np.median([getattr(row, f"{what}_score") for row in scores]))
         for what in ("object", "feature")
     }
     overrides = [f"check.{what}_threshold={value!r}" for what, value in thresholds.items()]
     build(request(recipe_folder, tmp_path, detector, *overrides))
-    rows = [row for split in read_rows(tmp_path / "out").values() for row in split]
+    rows = images_of_the_default_config(tmp_path / "out")
     present = {
         what: [getattr(row, f"{what}_score") >= thresholds[what] for row in rows]
         for what in thresholds
@@ -206,6 +223,11 @@ def test_presence_is_a_score_at_or_above_its_own_threshold(recipe_folder, tmp_pa
     assert [row.feature_present for row in rows] == present["feature"]
 
 
+def images_of_the_default_config(folder: Path) -> list[Row]:
+    rows = read_rows(folder)
+    return [*rows["real"], *rows["generated"]]
+
+
 def pixels(image: Image.Image) -> tuple:
     return image.size, image.convert("RGB").tobytes()
 
@@ -213,7 +235,7 @@ def pixels(image: Image.Image) -> tuple:
 def test_without_fine_tuning_the_base_is_sampled(recipe_folder, tmp_path):
     options = ("finetune.method=base", "finetune.prompt=a photo of {feature}")
     built = build(request(recipe_folder, tmp_path, *options))
-    assert [stage for _, stage in built.seconds] == ["select", "sample", "check"]
+    assert [stage for _, stage in built.seconds][:3] == ["select", "sample", "check"]
     generated = read_rows(tmp_path / "out")["generated"]
     assert {row.prompt for row in generated} == {"a photo of red <b>flowers</b> | pipes"}
     assert {row.feature_present for row in generated} == {None}  # the detector has no such output
@@ -229,7 +251,7 @@ def test_the_second_run_does_no_work_and_leaves_the_dataset_alone(
         raise AssertionError("a finished stage was made again")
 
     monkeypatch.setattr(stages, "finetune", never)
-    monkeypatch.setattr(stages, "sample", never)
+    monkeypatch.setattr(sampling, "sample", never)
     again = build(request(recipe_folder, tmp_path))
     assert again.complete and not again.written
     assert all(reused for _, reused in again.seconds.values())
@@ -265,30 +287,36 @@ def test_an_unexpected_error_in_one_class_is_that_classs_failure(
     assert built.failed == {"hummingbird": "RuntimeError: the GPU"}
 
 
+@pytest.mark.parametrize(
+    ("drawn_before", "stage"),
+    [(5, "sample"), (5 + 4, "controls"), (5 + 4 + 4, "positives")],
+    ids=lambda value: str(value),
+)
 def test_an_interrupted_build_goes_on_and_ends_as_if_it_had_not_stopped(
-    recipe_folder, tmp_path, monkeypatch
+    recipe_folder, tmp_path, monkeypatch, drawn_before, stage
 ):
     build(request(recipe_folder, tmp_path / "whole"))
 
-    original, drawn = stages.sample, 0
+    original, drawn = sampling.sample, 0
 
-    def stop_at_the_third_sample(*args, **kwargs):
+    def stop_at_the_third_image(*args, **kwargs):
         nonlocal drawn
         for image in original(*args, **kwargs):
             drawn += 1
-            if drawn == 5 + 3:  # five priors, then the third sample
+            if drawn == drawn_before + 3:
                 raise KeyboardInterrupt
             yield image
 
-    monkeypatch.setattr(stages, "sample", stop_at_the_third_sample)
+    monkeypatch.setattr(sampling, "sample", stop_at_the_third_image)
     with pytest.raises(KeyboardInterrupt):
         build(request(recipe_folder, tmp_path / "stopped"))
     assert not (tmp_path / "stopped" / "out").exists()
-    monkeypatch.undo()
+    (partial,) = (tmp_path / "stopped" / "work").rglob(f"{stage}-*.partial")
+    assert len(list(partial.glob("*.png"))) == 2
+    monkeypatch.setattr(sampling, "sample", original)
     built = build(request(recipe_folder, tmp_path / "stopped"))
     assert built.seconds["094_hummingbird", "fine-tune"][1] is True
-    rows = {name: read_rows(tmp_path / name / "out") for name in ("whole", "stopped")}
-    assert images_of(rows["whole"]["generated"]) == images_of(rows["stopped"]["generated"])
+    assert read_rows(tmp_path / "whole" / "out") == read_rows(tmp_path / "stopped" / "out")
 
 
 @pytest.mark.parametrize("damage", ["junk", "cut off", "a gap", "a stranger"])
@@ -388,6 +416,8 @@ def test_the_changelog_goes_on_from_the_previous_version(recipe_folder, tmp_path
     assert newest.changes == (
         "sample.images: 4 -> 6",
         "hummingbird, generated: 2 added, 0 removed, 4 kept; panel accuracy 100.0 % -> 100.0 %",
+        "hummingbird, controls-generated: 2 added, 0 removed, 4 kept; panel accuracy 100.0 % -> "
+        "100.0 %",
     )
     assert "sample.images: 4 -&gt; 6" in (tmp_path / "b" / "README.md").read_text()
     assert not build(request(recipe_folder, tmp_path, "sample.images=6", **options)).written

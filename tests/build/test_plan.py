@@ -93,6 +93,30 @@ def test_stages_add_up_to_what_the_recipe_says(full_size):
     assert planned.checkpoint == 12 * stored
 
 
+def test_controls_positives_and_replicates_are_in_the_plan(full_size):
+    recipe, planned = full_size
+    names = [stage.name for stage in planned.stages]
+    assert names == ["prior", "fine-tune", "sample", "controls", "positives", "check"]
+    one = {stage.name: stage for stage in planned.stages}
+    assert one["controls"].operations == one["sample"].operations
+    assert one["positives"].operations == pytest.approx(one["sample"].operations * 50 / 75)
+    assert one["check"].work.startswith("200 images")
+    classes = recipe.classes.select("hummingbird")
+    three = {
+        stage.name: stage
+        for stage in plan(recipe, classes, replicates=3, make_positives=False).stages
+    }
+    for name, times in (("prior", 1), ("fine-tune", 3), ("sample", 3), ("controls", 3)):
+        assert three[name].operations == pytest.approx(times * one[name].operations)
+        assert three[name].disk == pytest.approx(times * one[name].disk)
+        assert three[name].runs == times
+    assert "positives" not in three and three["check"].work.startswith("450 images")
+    recipe = read_recipe("sd15", ["controls.enabled=false", "positives.images=0"])
+    assert [stage.name for stage in plan(recipe, classes).stages] == [
+        *("prior", "fine-tune", "sample", "check")
+    ]
+
+
 @pytest.mark.slow
 def test_settings_change_the_plan(full_size):
     _, default = full_size
@@ -115,7 +139,7 @@ def test_settings_change_the_plan(full_size):
     assert decoder.costs.decode.kept < 0.2 * default.costs.decode.kept
     assert decoder.costs.unet.kept == default.costs.unet.kept
     base = with_("finetune.method=base", "finetune.prompt=a photo of {feature}")
-    assert [stage.name for stage in base.stages] == ["sample", "check"]
+    assert [stage.name for stage in base.stages] == ["sample", "controls", "positives", "check"]
 
 
 def test_kept_activations_are_what_a_real_backward_pass_keeps(tmp_path):

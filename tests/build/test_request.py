@@ -26,8 +26,11 @@ def test_every_word_of_a_request_reaches_the_build(face, tmp_path, monkeypatch):
     recipe = toy_recipe(tmp_path / "recipe")
     write(tmp_path / "before")
     paths = {name: tmp_path / name for name in ("data", "output", "work")}
-    paths["data"].mkdir()
-    words = {"version": "2.3.4", "note": "new", "seed": 7, "device": "cpu"} | paths
+    paths["positives"] = tmp_path / "positives"
+    for name in ("data", "positives"):
+        paths[name].mkdir()
+    words = {"version": "2.3.4", "note": "new", "seed": 7, "replicates": 3, "device": "cpu"}
+    words |= paths
     words |= {"previous": tmp_path / "before", "classes": "koala"}
     if face == "command":
         options = [f"--{name}={value}" for name, value in words.items()]
@@ -39,6 +42,7 @@ def test_every_word_of_a_request_reaches_the_build(face, tmp_path, monkeypatch):
     (request,) = asked
     assert {name: getattr(request, name) for name in paths} == paths
     assert (request.version, request.note, request.seed) == ("2.3.4", "new", 7)
+    assert request.replicates == 3
     assert (str(request.device), request.force, request.previous) == (
         "cpu",
         True,

@@ -6,11 +6,9 @@ import json
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 from makers.toy import toy_recipe
-from spurbench.build import stages
 from spurbench.build.build import build
 from spurbench.build.request import BuildRequest
 from spurbench.build.store import MARKER
@@ -50,9 +48,13 @@ def test_a_stage_is_known_by_all_that_it_depends_on(work):
     examined = {"revision", "class", "images", "panel", "detector", "thresholds"}
     sampling = {"images", "steps", "guidance_scale", "batch_size", "precision"}
     assert found == {
-        "examine": [examined, examined],
+        "examine": [examined] * 4,
         "prior": [{"revision", "base", "resolution", "prompt", "seeds"} | sampling],
         "sample": [{"revision", "weights", "prompt", "resolution", "seeds"} | sampling],
+        "controls": [{"revision", "base", "prompt", "resolution", "seeds"} | sampling],
+        "positives": [
+            {"revision", "base", "prompt", "resolution", "seeds"} | sampling - {"images"}
+        ],
         "finetune": [
             {
                 "revision",
@@ -71,23 +73,3 @@ def test_a_stage_is_known_by_all_that_it_depends_on(work):
             }
         ],
     }
-
-
-@pytest.mark.parametrize(
-    ("there", "again"), [(0, 0), (1, 0), (2, 2), (3, 2), (4, 4), (5, 5)], ids=str
-)
-def test_sampling_goes_on_with_whole_batches(tmp_path, monkeypatch, there, again):
-    """Two of five images at a time: each is sampled in the company that it would have had."""
-    asked = []
-
-    def sample(base, prompt, seeds, batch_size):
-        asked.append(seeds)
-        return [Image.new("RGB", (8, 8), (seed, 0, 0)) for seed in seeds]
-
-    monkeypatch.setattr(stages, "sample", sample)
-    for position in range(there):
-        Image.new("RGB", (8, 8), (position, 0, 0)).save(tmp_path / f"{position:04d}.png")
-    stages._sample_into(tmp_path, None, "a photo", list(range(5)), batch_size=2)
-    assert asked == [list(range(5))[again:]]
-    files = sorted(tmp_path.iterdir())
-    assert [Image.open(file).getpixel((0, 0))[0] for file in files] == list(range(5))

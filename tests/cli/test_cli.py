@@ -253,7 +253,7 @@ def test_several_classifiers_make_one_table_and_a_failed_one_the_exit_status(toy
 
 
 def test_a_damaged_dataset_is_named(toy, tmp_path):
-    manifest = '{"schema": "spurbench.dataset/1", "name": "x", "version": "1.0.0", "files": {}}'
+    manifest = '{"schema": "spurbench.dataset/2", "name": "x", "version": "1.0.0", "files": {}}'
     for name, content in (("manifest", "{"), ("rows", manifest)):
         (tmp_path / name / "data").mkdir(parents=True)
         (tmp_path / name / "spurbench.json").write_text(content)

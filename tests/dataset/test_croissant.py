@@ -7,7 +7,7 @@ from pathlib import Path
 import mlcroissant
 import pytest
 
-from makers.rows import columns, write
+from makers.rows import columns, every_part, write
 from spurbench.dataset import write as publish
 from spurbench.dataset.rows import COLUMNS
 
@@ -64,6 +64,23 @@ def test_mlcroissant_reads_the_records_from_the_local_parquet(read, part, expect
         (said,) = wanted.pop("panel")
         assert {k.rpartition("/")[2]: text(v) for k, v in answer.items()} == said
         assert {k.partition("/")[2]: text(v) for k, v in record.items()} == wanted
+
+
+def test_mlcroissant_reads_positives_and_controls(tmp_path):
+    rows = every_part()
+    write(tmp_path / "d", rows=rows, replicates=2)
+    read = mlcroissant.Dataset(jsonld=tmp_path / "d" / "croissant.json")
+    assert not read.metadata.ctx.issues.errors
+    for part in ("positives-generated", "controls-generated"):
+        records = list(read.records(part))
+        assert len(records) == len(rows[part])
+        for record, row in zip(records, rows[part], strict=True):
+            for name in ("image_sha256", "twin_of", "replicate"):
+                assert text(record[f"{part}/{name}"]) == getattr(row, name)
+    collected = read.metadata.data_collection
+    assert "calls the class, 2 times over, independently; from fixed seeds" in collected
+    assert "Positives, which show the class: from the base model as it is, kept where" in collected
+    assert "Controls: from the base model as it is, with the noise of each" in collected
 
 
 def text(value: object) -> object:

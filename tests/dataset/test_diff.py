@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from makers.rows import provenance, row, write
+from makers.rows import every_part, provenance, row, write
 from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError
 from spurbench.dataset import changelog
@@ -36,11 +36,10 @@ def versions():
 
 
 def test_images_are_counted_by_their_bytes_per_class(versions):
-    changes = {(c.name, c.split): c for c in compare(*versions).classes}
+    changes = {(c.name, c.part): c for c in compare(*versions).classes}
     assert list(changes) == [
         ("hummingbird", "real"),
         ("hummingbird", "generated"),
-        ("koala", "real"),
         ("koala", "generated"),
     ]
     c = changes["hummingbird", "generated"]
@@ -53,10 +52,21 @@ def test_images_are_counted_by_their_bytes_per_class(versions):
     assert (koala.old, koala.new, koala.added, koala.old_panel_accuracy) == (0, 1, 1, None)
 
 
+def test_positives_and_controls_are_compared_as_well():
+    rows = every_part()
+    fewer = rows | {"controls-generated": rows["controls-generated"][:3]}
+    difference = compare(snapshot("1.0.0", fewer), snapshot("1.1.0", rows))
+    assert [c.part for c in difference.classes] == list(rows)
+    assert summarise(difference) == [
+        "hummingbird, controls-generated: 1 added, 0 removed, 3 kept; panel accuracy 66.7 % -> "
+        "50.0 %"
+    ]
+
+
 def test_an_image_that_is_there_twice_counts_twice():
     twice = {"real": [], "generated": [row("generated", 0)] * 2}
     once = {"real": [], "generated": [row("generated", 0)]}
-    change = compare(snapshot("1.0.0", twice), snapshot("1.1.0", once)).classes[1]
+    change = compare(snapshot("1.0.0", twice), snapshot("1.1.0", once)).classes[0]
     assert (change.old, change.new, change.removed, change.kept) == (2, 1, 1, 1)
 
 
@@ -124,7 +134,7 @@ def test_the_command_shows_tables_and_writes_json(tmp_path):
     assert "toy 1.0.0 -> toy 1.1.0" in " ".join(done.output.split())  # a title may wrap
     assert evil in done.output
     document = json.loads(output.read_text())
-    assert document["schema"] == "spurbench.dataset.diff/1"
+    assert document["schema"] == "spurbench.dataset.diff/2"
     assert document["settings"] == [{"key": "seed", "old": 0, "new": 3}]
     assert [(c["added"], c["removed"], c["kept"]) for c in document["classes"]] == [
         (0, 2, 1),

@@ -76,6 +76,7 @@ def test_the_parquet_is_what_the_columns_say_and_nothing_else(dataset, tmp_path)
         "kappa": real,
         "base_model": text,
         "is_reference": truth,
+        "replicate": number,
         "consistently_spurious": truth,
         "object_absent": truth,
         "object_score": real,
@@ -88,6 +89,7 @@ def test_the_parquet_is_what_the_columns_say_and_nothing_else(dataset, tmp_path)
         ),
         "file_name": text,
         "image_sha256": text,
+        "twin_of": text,
     }
     for split in SPLITS:
         rows = [columns(split, i) for i in range(3)]

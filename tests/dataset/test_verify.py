@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -12,7 +13,17 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from makers.rows import columns, picture, rewrite, row, seal, write
+from makers.rows import (
+    columns,
+    control,
+    every_part,
+    picture,
+    positive,
+    rewrite,
+    row,
+    seal,
+    write,
+)
 from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError
 from spurbench.dataset import card
@@ -123,14 +134,14 @@ def test_a_card_without_the_version_is_refused_however_well_sealed(dataset):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda f: f["dataset_info"][0]["splits"][0].update(num_examples=4), "splits {'real': 4"),
-        (lambda f: f["dataset_info"][1]["features"].pop(3), "column class_name is missing"),
+        (lambda f: f["dataset_info"][0].update(splits=[]), "default of README.md: splits in"),
+        (lambda f: f["dataset_info"][1].update(features=[]), "curated of README.md: features in"),
         (lambda f: f["configs"].pop(1), "configs of README.md: ['default']"),
         (
             lambda f: f["configs"][0]["data_files"][0].update(path="data/*.parquet"),
             "data_files are not",
         ),
-        (lambda f: f["configs"][0].update(description="new"), "without the content's hash"),
+        (lambda f: f["dataset_info"][0].update(description="new"), "without the content's hash"),
         (lambda f: f.pop("license"), "names no license"),
     ],
 )
@@ -165,7 +176,6 @@ def test_wrong_counts_are_found_even_when_sealed(dataset):
     seal(dataset, counts={"real": 3, "generated": 5, "curated-real": 2, "curated-generated": 2})
     found = failures(dataset)
     assert found["counts"] == f"generated has 4 rows, {MANIFEST} says 5"
-    assert "splits" in found["card"]
 
 
 def test_rows_that_are_not_those_of_the_build_are_found(dataset):
@@ -272,6 +282,57 @@ def test_a_row_that_cant_be_true_is_named_however_well_sealed(tmp_path, changes,
     found = failures(tmp_path / "d")
     assert list(found) == ["rows"]
     assert found["rows"].startswith("real/2.png") and said in found["rows"]
+
+
+def test_every_part_that_a_build_can_make_is_sound_and_loads(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    write(tmp_path / "d", rows=every_part())
+    checks = verify(tmp_path / "d")
+    assert {check.status for check in checks} == {"ok"}, checks
+    assert checks[4].detail.endswith("positives-generated 2, controls-generated 4")
+    loaded = datasets.load_dataset(str(tmp_path / "d"), "controls", cache_dir=str(tmp_path / "c"))
+    assert list(loaded) == ["generated"]
+    images = [row.image_sha256 for row in every_part()["generated"]]
+    assert list(loaded["generated"]["twin_of"]) == images
+    positives = datasets.load_dataset(
+        str(tmp_path / "d"), "positives", cache_dir=str(tmp_path / "c")
+    )
+    assert {split: len(rows) for split, rows in positives.items()} == {"generated": 2}
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        ("controls-generated", {"twin_of": "0" * 64}, "twin_of names no generated image"),
+        ("controls-generated", {"twin_of": None}, "twin_of is None in controls-generated"),
+        ("controls-generated", {"seed": 5}, "seed is 5, its image's"),
+        ("controls-generated", {"replicate": 1}, "replicate is 1, its image's 0"),
+        ("controls-generated", {"kappa": 1.0}, "kappa 1.0 of a control"),
+        ("generated", {"twin_of": "0" * 64}, f"twin_of is {'0' * 64} in generated"),
+        ("generated", {"seed": 2**53}, f"seed {2**53} is not in 0..2^53 - 1"),
+        ("generated", {"is_reference": True}, "is_reference in generated"),
+        ("real", {"replicate": 1}, "replicate 1 in real"),
+        ("real", {"seed": 1}, "a real image has a seed"),
+        ("positives-generated", {"object_absent": True}, "the detector does not see the class"),
+        ("positives-generated", {"source": "real"}, "is real, in split generated"),
+    ],
+)
+def test_a_row_that_cant_be_in_its_part_is_named(tmp_path, part, change, said):
+    rows = every_part()
+    rows[part][1] = replace(rows[part][1], **change)
+    write(tmp_path / "d", rows=rows)
+    found = failures(tmp_path / "d")
+    assert list(found) == ["rows"] and said in found["rows"], found
+
+
+def test_an_image_has_one_control(tmp_path):
+    rows = every_part()
+    write(tmp_path / "a", rows=rows | {"controls-generated": rows["controls-generated"][1:]})
+    assert failures(tmp_path / "a") == {"rows": "generated/0.png has no control"}
+    again = control(rows["generated"][0], image_sha256=positive(0).image_sha256)
+    again = replace(again, image=positive(0).image)
+    write(tmp_path / "b", rows=rows | {"controls-generated": [*rows["controls-generated"], again]})
+    assert failures(tmp_path / "b") == {"rows": f"controls: 2 are twins of image {again.twin_of}"}
 
 
 def test_an_answer_outside_imagenet_is_none_of_the_class(tmp_path):

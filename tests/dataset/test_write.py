@@ -8,13 +8,13 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from huggingface_hub import DatasetCardData
 from PIL import Image
 
-from makers.rows import columns, row, write
+from makers.rows import columns, every_part, row, write
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError
 from spurbench.dataset import card, quality
@@ -101,7 +101,7 @@ def test_the_manifest_lists_every_file_with_its_hash(tmp_path):
 
 def test_the_card_describes_every_column_and_file(tmp_path):
     write(tmp_path / "d")
-    front, body = card.split_front_matter((tmp_path / "d" / "README.md").read_text())
+    _, body = card.split_front_matter((tmp_path / "d" / "README.md").read_text())
     loaded = load(tmp_path / "d", cache=tmp_path / "c")["real"]
     described = re.findall(r"^\| `(\w+)` \| [\w ]+ \| \S", body, re.MULTILINE)
     assert described == list(loaded.features)
@@ -111,8 +111,6 @@ def test_the_card_describes_every_column_and_file(tmp_path):
     assert manifest.content in body and "a" * 64 in body  # the panel's weights
     rate = read_recipe("mini").finetune.learning_rate
     assert f'"learning_rate": {rate}' in body  # the whole recipe
-    splits = {s["name"]: s["num_examples"] for s in front["dataset_info"][0]["splits"]}
-    assert splits == {"real": 3, "generated": 4}
 
 
 def test_the_documentation_names_every_column():
@@ -120,12 +118,63 @@ def test_the_documentation_names_every_column():
     assert [name for name in COLUMNS if f"`{name}`" not in page] == []
 
 
-def test_the_loader_refuses_shards_with_fewer_rows_than_the_card_says(tmp_path):
-    write(tmp_path / "d")
-    shard = tmp_path / "d" / "data" / "real-00000-of-00001.parquet"
-    pq.write_table(pq.read_table(shard).slice(0, 2), shard)
-    with pytest.raises(Exception, match=r"num_examples=3"):
-        load(tmp_path / "d", cache=tmp_path / "c")
+def test_the_front_matter_has_what_the_hub_asks_for_and_is_short(tmp_path):
+    licences = {"images": "CC BY 2.0\nof their authors", "weights": "OpenRAIL"}
+    write(tmp_path / "d", licences=licences)
+    text = (tmp_path / "d" / "README.md").read_text()
+    front, body = card.split_front_matter(text)
+    assert text[: -len(body)].count("\n") < 60
+    assert front["license"] == "other" and front["license_name"]
+    assert (tmp_path / "d" / front["license_link"]).read_text() == (
+        "Real images: CC BY 2.0 of their authors\n"
+        "Base model weights, whose terms extend to what they generate: OpenRAIL\n"
+    )
+    assert front["size_categories"] == ["n<1K"]
+    assert front["source_datasets"] == ["original", "extended|other-photographs"]
+    card_data = DatasetCardData(**front)
+    assert (card_data.task_categories, card_data.language) == (["image-classification"], ["en"])
+
+
+def test_the_card_explains_what_a_dataset_has_and_nothing_else(tmp_path):
+    write(tmp_path / "full", rows=every_part(), replicates=3)
+    given = {"name": "<b>mine</b>", "fingerprint": "c" * 64}
+    write(tmp_path / "given", rows=every_part(), positive_images=given)
+    write(tmp_path / "bare")
+    bodies = {
+        name: " ".join(
+            card.split_front_matter((tmp_path / name / "README.md").read_text())[1].split()
+        )
+        for name in ("full", "given", "bare")
+    }
+    said = {
+        "**What counts.**": {"full", "given", "bare"},
+        "**Positives** are": {"full", "given"},
+        'from "a photo of a CLASS" and kept where the detector sees the object.': {"full"},
+        "class: &lt;b&gt;mine&lt;/b&gt;, given to the build.": {"given"},
+        "**Controls** are": {"full", "given"},
+        "Each class has 3 generators": {"full"},
+        "below 2^53": {"full", "given", "bare"},
+    }
+    found = {words: {name for name, body in bodies.items() if words in body} for words in said}
+    assert found == said
+
+
+def test_images_that_the_recipe_brings_are_no_other_dataset(tmp_path):
+    write(tmp_path / "d", real_images={"name": "real", "fingerprint": "b" * 64})
+    front, _ = card.split_front_matter((tmp_path / "d" / "README.md").read_text())
+    assert front["source_datasets"] == ["original"]
+
+
+@pytest.mark.parametrize(
+    ("images", "word"), [(999, "n<1K"), (1000, "1K<n<10K"), (99_999, "10K<n<100K"), (10**6, "n>1M")]
+)
+def test_the_size_category_counts_no_image_twice(images, word):
+    parts = {
+        "real": card.Part(images - 1, 0, {}, 0),
+        "generated": card.Part(1, 0, {}, 0),
+        "curated-real": card.Part(images - 1, 0, {}, 0),
+    }
+    assert card._size_category(parts) == word
 
 
 def test_the_changelog_is_on_the_card_and_survives_filling_in_quality(tmp_path):
@@ -216,6 +265,38 @@ def test_quality_fills_null_columns_in_place(tmp_path):
             assert old == replace(new, quality=old.quality)
     assert quality.fill_quality(tmp_path / "d", [], CPU) == {"entropy": 0}
     assert len(load(tmp_path / "d", cache=tmp_path / "c")["real"]) == 3
+
+
+def test_positives_and_controls_come_back_and_stay_without_quality(tmp_path):
+    rows = every_part()
+    write(tmp_path / "d", rows=rows)
+    assert {part: held for part, held in read_rows(tmp_path / "d").items() if held} == rows
+    assert quality.fill_quality(tmp_path / "d", ["entropy", "piqe"], CPU) == {
+        "entropy": 7,
+        "piqe": 7,
+    }
+    after = read_rows(tmp_path / "d")
+    for part in ("positives-generated", "controls-generated"):
+        assert [row.quality for row in after[part]] == [{"entropy": None, "piqe": None}] * len(
+            rows[part]
+        )
+
+
+def test_every_part_counts_in_the_content(tmp_path):
+    rows = every_part()
+    contents = []
+    for without in (None, "positives-generated", "controls-generated"):
+        write(tmp_path / "d", rows={part: rows[part] for part in rows if part != without})
+        contents.append(Manifest.read(tmp_path / "d").content)
+    assert len(set(contents)) == 3
+
+
+def test_a_dataset_of_an_older_spurbench_is_to_be_built_again(tmp_path):
+    write(tmp_path / "d")
+    path = tmp_path / "d" / MANIFEST
+    path.write_text(path.read_text().replace("spurbench.dataset/2", "spurbench.dataset/1"))
+    with pytest.raises(SpurbenchError, match=r"d was built by an older spurbench; build it again$"):
+        Manifest.read(tmp_path / "d")
 
 
 def test_a_metric_can_be_added_later(tmp_path):

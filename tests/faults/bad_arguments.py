@@ -179,6 +179,7 @@ def _outputs(world: World) -> Iterator[Case]:
         ("compare", str(world.result(0)), str(world.result(1)), "--output"),
         ("diff", str(world.dataset), str(world.successor), "--json"),
         ("select", "--data", str(world.photographs), "--panel", str(world.model), "--output"),
+        ("export", str(world.dataset), "--format", "webdataset", "--output"),
         ("mini", "preview"),
         ("mini", "positives", "--images", "1"),
     ]

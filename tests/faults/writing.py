@@ -49,6 +49,7 @@ class Command:
         before: called in its process.
         hub: whether it needs a hub; what it publishes is there then.
         momentary: published files whose every run's content is another, by how long things took.
+        once: it refuses to write again what it has finished.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Command:
     before: Callable[[], None] | None = None
     hub: bool = False
     momentary: frozenset[str] = frozenset()
+    once: bool = False
 
 
 def commands(world: World) -> list[Command]:
@@ -76,6 +78,7 @@ def commands(world: World) -> list[Command]:
     select = ("select", "--data", str(world.photographs), "--panel", str(world.model))
     compare = ("compare", str(world.result(0)), str(world.result(1)), "--output", "comparison")
     quality = ("quality", "data", "--metric", "brightness")
+    export = ("export", str(world.dataset), "--output", "exported")
     copy = (("build", *rebuild[1:]),)
     return [
         Command("build", rebuild, ("data",), 20, 6, whole=True),
@@ -120,6 +123,18 @@ def commands(world: World) -> list[Command]:
             (("mini", "preview", "sheet.png"),),
         ),
         Command("quality", quality, ("data",), 10, 4, copy, True, _brightness),
+        *(
+            Command(
+                f"export {to}",
+                (*export, "--format", to),
+                ("exported",),
+                6,
+                3,
+                whole=True,
+                once=True,
+            )
+            for to in ("imagefolder", "webdataset")
+        ),
         Command("push", ("push", str(world.dataset), "--repo-id", "o/toy"), (), 12, 0, hub=True),
     ]
 
@@ -206,9 +221,10 @@ class Trial:
             if torn := self._torn(folder, hub):
                 attempt.faults["torn"] = torn
             ending = run(command.arguments, folder, seconds=120, before=self._before(hub))
-            if ending.status:
+            differing = self._differing(self._state(folder, hub))
+            if ending.status and (differing or not command.once):
                 attempt.faults["not again"] = f"{ending.status}: {ending.err[-600:]}"
-            elif differing := self._differing(self._state(folder, hub)):
+            elif differing:
                 attempt.faults["other content"] = differing
             left = sorted(_paths(folder.parent) - self.undisturbed.paths)
             if left and failure == "kill" and not ending.status:

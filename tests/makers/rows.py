@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -42,12 +43,13 @@ def columns(split: str, i: int, **changes) -> dict:
         "component": 2,
         "source": split,
         "prompt": "a photo of a sks flower" if made else None,
-        "seed": 2**62 + i if made else None,
+        "seed": 2**52 + i if made else None,
         "guidance_scale": 3.0 if made else None,
         "num_inference_steps": 25 if made else None,
         "kappa": 1.0 if made else None,
         "base_model": "base" if made else None,
         "is_reference": False,
+        "replicate": 0,
         "consistently_spurious": spurious,
         "object_absent": True,
         "object_score": 0.1,
@@ -64,12 +66,49 @@ def columns(split: str, i: int, **changes) -> dict:
         ],
         "file_name": f"{split}/{i}.png",
         "image_sha256": hashlib.sha256(data).hexdigest(),
+        "twin_of": None,
         **changes,
     }
 
 
 def row(split: str, i: int, **changes) -> Row:
     return Row.of(columns(split, i, **changes))
+
+
+def control(image: Row, **changes) -> Row:
+    """The twin of a generated image."""
+    data = picture(2000 + int(image.seed or 0) % 1000)
+    made = {
+        "image": data,
+        "image_sha256": hashlib.sha256(data).hexdigest(),
+        "twin_of": image.image_sha256,
+        "prompt": "a photo of a flower",
+        "kappa": None,
+    }
+    return replace(image, **{**made, **changes})
+
+
+def positive(i: int, split: str = "generated", **changes) -> Row:
+    """An image that shows the class."""
+    data = picture(3000 + i)
+    made = {
+        "image": data,
+        "image_sha256": hashlib.sha256(data).hexdigest(),
+        "object_absent": False,
+        "kappa": None,
+    }
+    return row(split, i, **{**made, **changes})
+
+
+def every_part() -> dict[str, list[Row]]:
+    """Rows of a dataset with all that a build can make."""
+    generated = [row("generated", i) for i in range(4)]
+    return {
+        "real": [row("real", i) for i in range(3)],
+        "generated": generated,
+        "positives-generated": [positive(i) for i in range(2)],
+        "controls-generated": [control(image) for image in generated],
+    }
 
 
 def provenance(**changes) -> Provenance:
@@ -84,6 +123,9 @@ def provenance(**changes) -> Provenance:
             "phi": {"name": "vit", "weights_sha256": "a" * 64},
             "object_detector": "oracle",
             "real_images": {"name": "photographs", "fingerprint": "b" * 64},
+            "positive_images": None,
+            "positives": {},
+            "replicates": 1,
             "damaged": [],
             "failed_classes": {},
             "versions": {"torch": "2"},

@@ -240,6 +240,8 @@ images = 4
 steps = 2
 guidance_scale = 5.5
 batch_size = 2
+[positives]
+images = 6
 [check]
 object_detector = "detector"
 object_threshold = 0.45

@@ -9,6 +9,7 @@ import torch
 
 from spurbench.classifiers.load import load_classifier
 from spurbench.core.errors import SpurbenchError
+from spurbench.core.identity import derive_seed
 from spurbench.core.resources import builders
 from spurbench.leaderboard.entries import EntryClassifier
 from spurbench.mini.distributions import SUBFAMILIES, biased
@@ -19,6 +20,30 @@ from spurbench.mini.training.classifiers import ClassifierSettings
 
 SHIPPED = board.BoardSettings.read(builders()["mini"] / "board.toml")
 CPU = torch.device("cpu")
+
+
+def test_an_untrained_network_is_as_it_was_initialised_and_says_so(tmp_path):
+    import timm
+    from safetensors.torch import load_file
+
+    tiny = ClassifierSettings(
+        "resnet10t", {"channels": (8, 8, 8, 8), "stem_width": 8}, steps=0, batch_size=4
+    )
+    settings = SHIPPED.model_copy(
+        update={
+            "scenes_per_class": 1,
+            "validation_per_class": 1,
+            "classifiers": {"fresh": board.BoardClassifier(data="biased", training=tiny)},
+        }
+    )
+    board.train_board(tmp_path / "c", tmp_path / "w", settings, 0, CPU)
+    torch.manual_seed(derive_seed(0, "classifier", "fresh"))
+    initial = timm.create_model("resnet10t", num_classes=1000, **tiny.model_args).state_dict()
+    saved = load_file(tmp_path / "c/fresh/model.safetensors")
+    assert all(torch.equal(saved[key].float(), initial[key].half().float()) for key in initial)
+    info = EntryClassifier.of(load_classifier(str(tmp_path / "c/fresh")).info)
+    assert info.training_data == "none (untrained)"
+    assert SHIPPED.classifiers["untrained"].training.steps == 0
 
 
 def test_balanced_scenes_differ_from_biased_ones_in_the_feature_only():
@@ -62,10 +87,10 @@ def test_training_is_resumed_and_makes_folders_that_eval_takes(tmp_path):
     assert json.loads((tmp_path / "c/one/config.json").read_text())["training"]["steps"] == 2
 
 
-def test_with_the_panel_there_are_at_least_eight_that_fit_the_world():
+def test_with_the_panel_there_are_at_least_twelve_that_fit_the_world():
     import timm
 
-    assert len(SHIPPED.classifiers) + 4 >= 8
+    assert len(SHIPPED.classifiers) + 4 >= 12
     for trained in SHIPPED.classifiers.values():
         settings = trained.training
         model = timm.create_model(settings.architecture, num_classes=1000, **settings.model_args)

@@ -34,6 +34,8 @@ TARGETS = (
     "spurbench/diffusion/objective.py",
     "spurbench/diffusion/sample.py",
     "spurbench/diffusion/finetune.py",
+    "spurbench/build/examine.py",
+    "spurbench/build/sampling.py",
     "spurbench/build/stages.py",
     "spurbench/build/stages/*.py",
     "spurbench/dataset/rows.py",

@@ -101,7 +101,7 @@ def train_board(
             _scenes(store, wanted.data, settings, seed, device),
             wanted.training,
             name=name,
-            training_data=f"mini, {wanted.data}",
+            training_data=f"mini, {wanted.data}" if wanted.training.steps else "none (untrained)",
             seed=seed,
             device=device,
         )

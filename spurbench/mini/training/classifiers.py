@@ -31,7 +31,7 @@ class ClassifierSettings:
 
     architecture: str
     model_args: Mapping[str, Any] = field(default_factory=dict)
-    steps: int = 700
+    steps: int = 700  # 0: as it is initialised
     batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -100,7 +100,7 @@ def train_classifier(
         model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, settings.steps, pct_start=0.1
+        optimizer, settings.learning_rate, max(1, settings.steps), pct_start=0.1
     )
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     multi_label = targets.ndim == 2

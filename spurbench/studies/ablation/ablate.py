@@ -85,7 +85,7 @@ def ablate(request: AblationRequest) -> Ablation:
             log.info("seed %d, row %d of %d: %s", seed, position, len(variations), variation.name)
             built = _build(request, recipes[variation.name], variation, seed)
             splits = read_rows(built.output)
-            features = _features(classifiers.phi, [r for rows in splits.values() for r in rows])
+            features = _features(classifiers.phi, [*splits["real"], *splits["generated"]])
             measured = {}
             for c in request.classes:
                 generated = [r for r in splits["generated"] if r.class_index == c.index]
@@ -182,10 +182,12 @@ def labels_of(classifiers: Sequence[Classifier]) -> list[str]:
 
 def _recipes(request: AblationRequest) -> dict[str, Recipe]:
     """By variation, all with the panel of the baseline."""
-    # No measure needs image quality, and its weights would be asked for at every build.
+    # No measure needs image quality, whose weights would be asked for at every build, nor controls
+    # and positives.
+    without = ("check.quality=[]", "controls.enabled=false", "positives.images=0")
     recipes = {
         variation.name: read_recipe(
-            request.recipe, (*request.overrides, *variation.overrides, "check.quality=[]")
+            request.recipe, (*request.overrides, *variation.overrides, *without)
         )
         for variation in request.plan.variations
     }

@@ -1,0 +1,235 @@
+"""Controls, positives and replicates: what is drawn from what."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from makers.toy import noise_images, save_noise_images, toy_recipe
+from spurbench.build import sampling
+from spurbench.build.build import build
+from spurbench.build.request import BuildRequest, Built
+from spurbench.core.errors import SpurbenchError
+from spurbench.core.identity import noise_seed
+from spurbench.dataset.manifest import Manifest, PositiveCounts, read_rows
+from spurbench.dataset.rows import Row
+from spurbench.dataset.verify import verify
+from spurbench.diffusion.base import load_base
+from spurbench.diffusion.sample import sample
+from spurbench.images.decode import decode_rgb
+
+WNID = "n01833805"
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> Path:
+    return toy_recipe(tmp_path_factory.mktemp("toy") / "recipe")
+
+
+def run(recipe: Path, folder: Path, *overrides: str, **changes) -> Built:
+    """A build of the hummingbirds, in a folder and with a store of its own."""
+    options = {"output": folder / "out", "work": folder / "work", "device": "cpu", **changes}
+    asked = BuildRequest.of(str(recipe), classes="hummingbird", overrides=overrides, **options)
+    built = build(asked)
+    assert not built.failed
+    return built
+
+
+def drawn_again(recipe: Path, prompt: str, rows: list[Row]) -> list[bytes]:
+    """What a base that was never fine-tuned makes of the seeds of rows, as the recipe samples."""
+    base = load_base(str(recipe / "base"), revision=None, device=torch.device("cpu"))
+    seeds = [row.seed for row in rows]
+    options = {"resolution": 32, "steps": 2, "guidance_scale": 5.5, "batch_size": 2}
+    return [image.tobytes() for image in sample(base, prompt, seeds, **options)]
+
+
+def pixels(rows: list[Row]) -> list[bytes]:
+    return [decode_rgb(row.image).tobytes() for row in rows]
+
+
+@pytest.fixture(scope="module")
+def once(recipe, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("once")
+    run(recipe, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def twice(recipe, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("twice")
+    run(recipe, folder, replicates=2)
+    return folder
+
+
+@pytest.mark.parametrize("folder", ["once", "twice"])
+def test_a_control_is_what_the_untouched_base_makes_of_its_images_noise(folder, recipe, request):
+    rows = read_rows(request.getfixturevalue(folder) / "out")
+    images, controls = rows["generated"], rows["controls-generated"]
+    assert len(controls) == len(images) == {"once": 4, "twice": 8}[folder]
+    generic = "a photo of a flower"
+    assert pixels(controls) == drawn_again(recipe, generic, images)
+    assert set(pixels(images)).isdisjoint(drawn_again(recipe, images[0].prompt, images))
+    for image, control in zip(images, controls, strict=True):
+        assert control.twin_of == image.image_sha256 and image.twin_of is None
+        same = ("seed", "replicate", "guidance_scale", "num_inference_steps", "file_name")
+        assert all(getattr(control, name) == getattr(image, name) for name in same)
+        assert (control.prompt, control.kappa, control.is_reference) == (generic, None, False)
+        assert (control.source, control.base_model) == ("generated", "base")
+        assert [a.classifier for a in control.panel] == [a.classifier for a in image.panel]
+        assert control.object_score is not None
+
+
+def test_seeds_are_exact_in_a_float(twice):
+    seeds = [row.seed for rows in read_rows(twice / "out").values() for row in rows if row.prompt]
+    assert len(seeds) >= 16 and all(int(float(seed)) == seed < 2**53 for seed in seeds)
+    drawn = [noise_seed(0, "sample", i) for i in range(200)]
+    assert len(set(drawn)) == 200 and 2**51 < np.median(drawn) < 3 * 2**51
+
+
+def test_the_first_replicate_is_the_only_one_of_a_build_of_one(once, twice):
+    one, two = (read_rows(folder / "out") for folder in (once, twice))
+    for part, rows in one.items():
+        assert rows == [row for row in two[part] if row.replicate == 0], part
+    assert {row.replicate for row in two["real"]} == {0}
+
+
+def test_replicates_differ_in_weights_and_images_and_share_what_they_start_from(twice):
+    rows = read_rows(twice / "out")["generated"]
+    assert [row.replicate for row in rows] == [0] * 4 + [1] * 4
+    assert len({row.seed for row in rows}) == len({row.image_sha256 for row in rows}) == 8
+    assert len({row.file_name for row in rows}) == 8
+    work = twice / "work"
+    weights = {f.read_bytes() for f in work.rglob("finetune-*/unet.safetensors")}
+    assert len(weights) == 2
+    assert len(list(work.glob("prior/*/prior-*"))) == 1
+    assert Manifest.read(twice / "out").provenance.replicates == 2
+    assert {check.status for check in verify(twice / "out")} == {"ok"}
+
+
+def test_a_second_replicate_takes_the_first_ones_stages_from_the_store(
+    recipe, tmp_path, monkeypatch
+):
+    run(recipe, tmp_path)
+    built = run(recipe, tmp_path, replicates=2, output=tmp_path / "more")
+    reused = {label: reused for (_, label), (_, reused) in built.seconds.items()}
+    first = ("fine-tune", "sample", "check", "controls", "check controls")
+    assert {label for label, stored in reused.items() if not stored} == {
+        f"{label}, replicate 1" for label in first
+    }
+    assert all(reused[label] for label in first)
+
+
+def test_positives_are_kept_where_the_detector_sees_the_class(recipe, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    run(recipe, tmp_path, "check.object_threshold=0.000001")
+    everything = read_rows(tmp_path / "out")["positives-generated"]
+    assert len(everything) == 6
+    assert {row.prompt for row in everything} == {"a photo of a hummingbird"}
+    assert pixels(everything) == drawn_again(recipe, everything[0].prompt, everything)
+    assert "6 of 6 positives kept" in caplog.text
+    threshold = sorted(row.object_score for row in everything)[4]
+    shown = [row for row in everything if row.object_score >= threshold]
+    built = run(
+        recipe,
+        tmp_path,
+        f"check.object_threshold={threshold!r}",
+        output=tmp_path / "strict",
+    )
+    kept = read_rows(tmp_path / "strict")["positives-generated"]
+    assert kept == shown and len(kept) == 2
+    assert built.positives == {"hummingbird": PositiveCounts(asked=6, kept=2)}
+    held = Manifest.read(tmp_path / "strict").provenance
+    assert held.positives == built.positives and held.positive_images is None
+    said = [r for r in caplog.records if "2 of 6 positives kept" in r.message]
+    assert [r.levelname for r in said] == ["WARNING"]  # too few to say much
+    assert all(reused for (_, label), (_, reused) in built.seconds.items() if label == "positives")
+
+
+def test_without_a_detector_all_positives_are_kept_and_that_is_said(recipe, tmp_path, caplog):
+    built = run(recipe, tmp_path, "check.object_detector=none")
+    assert built.positives["hummingbird"] == PositiveCounts(asked=6, kept=6)
+    assert "no detector looks for it; all its positives are kept" in caplog.text
+
+
+def test_positives_that_are_given_are_taken_as_they_are(recipe, tmp_path):
+    given = tmp_path / "photographs"
+    save_noise_images(given / WNID, 6, seed=9)
+    save_noise_images(given / "n01882714", 2, seed=10)  # of a class that is not built
+    (given / WNID / "5.png").write_bytes(b"junk")
+    built = run(recipe, tmp_path, "check.object_threshold=0.999", positives=given)
+    rows = read_rows(tmp_path / "out")
+    assert not rows["positives-generated"]
+    assert pixels(rows["positives-real"]) == [image.tobytes() for image in noise_images(5, 9)]
+    assert {(r.source, r.prompt, r.seed, r.object_absent) for r in rows["positives-real"]} == {
+        ("real", None, None, True)
+    }
+    assert not [label for _, label in built.seconds if label == "positives"]
+    held = Manifest.read(tmp_path / "out").provenance
+    assert held.positives == {"hummingbird": PositiveCounts(asked=5, kept=5)}
+    assert (held.positive_images.name, held.damaged[0].path) == ("photographs", f"{WNID}/5.png")
+    assert {check.status for check in verify(tmp_path / "out")} == {"ok"}
+
+
+def test_positives_of_other_classes_are_refused_before_any_work(recipe, tmp_path):
+    save_noise_images(tmp_path / "given" / "n01882714", 2, seed=10)
+    with pytest.raises(SpurbenchError, match="given holds no folder of a class that is to be"):
+        run(recipe, tmp_path, positives=tmp_path / "given")
+    with pytest.raises(SpurbenchError, match=r"no folder at .*none"):
+        run(recipe, tmp_path, positives=tmp_path / "none")
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_class_without_given_positives_is_built_and_named(recipe, tmp_path, caplog, monkeypatch):
+    save_noise_images(tmp_path / "given" / WNID, 1, seed=10)
+
+    def without(folder, only):
+        found = open_positives(folder, only=only)
+        return replace(found, records=())
+
+    open_positives = build.__globals__["open_positives"]
+    monkeypatch.setitem(build.__globals__, "open_positives", without)
+    built = run(recipe, tmp_path, positives=tmp_path / "given")
+    assert built.positives == {"hummingbird": PositiveCounts(asked=0, kept=0)}
+    assert "hummingbird: 0 of 0 positives kept" in caplog.text
+
+
+def test_controls_and_positives_can_be_left_out(recipe, tmp_path):
+    built = run(recipe, tmp_path, "controls.enabled=false", "positives.images=0")
+    assert [label for _, label in built.seconds][3:] == ["sample", "check"]
+    assert {part for part, rows in read_rows(tmp_path / "out").items() if rows} == {
+        "real",
+        "generated",
+    }
+    assert Manifest.read(tmp_path / "out").provenance.positives == {}
+
+
+@pytest.mark.parametrize("count", [0, -1, 101])
+def test_an_impossible_number_of_replicates_is_refused(recipe, tmp_path, count):
+    with pytest.raises(SpurbenchError, match=f"--replicates {count} is not in 1..100"):
+        run(recipe, tmp_path, replicates=count)
+
+
+@pytest.mark.parametrize(
+    ("there", "again"), [(0, 0), (1, 0), (2, 2), (3, 2), (4, 4), (5, 5)], ids=str
+)
+def test_sampling_goes_on_with_whole_batches(tmp_path, monkeypatch, there, again):
+    """Two of five images at a time: each is sampled in the company that it would have had."""
+    asked = []
+
+    def sample(base, prompt, seeds, batch_size):
+        asked.append(seeds)
+        return [Image.new("RGB", (8, 8), (seed, 0, 0)) for seed in seeds]
+
+    monkeypatch.setattr(sampling, "sample", sample)
+    for position in range(there):
+        Image.new("RGB", (8, 8), (position, 0, 0)).save(tmp_path / f"{position:04d}.png")
+    sampling._sample_into(tmp_path, None, "a photo", list(range(5)), batch_size=2)
+    assert asked == [list(range(5))[again:]]
+    files = sorted(tmp_path.iterdir())
+    assert [Image.open(file).getpixel((0, 0))[0] for file in files] == list(range(5))
