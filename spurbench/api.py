@@ -109,7 +109,7 @@ def open_positives(folder: StrPath) -> ImageSet:
 
 def evaluate(
     model: str | nn.Module,
-    data: StrPath | ImageSet,
+    data: StrPath | ImageSet | None = None,
     *,
     positives: StrPath | ImageSet | None = None,
     transform: Transform | None = None,
@@ -126,7 +126,8 @@ def evaluate(
     Args:
         model: a SPEC or a network, see :func:`load_classifier`; or what that returned, which then
             runs where it is.
-        data: see :func:`open_images`; or what that returned.
+        data: see :func:`open_images`; or what that returned. None: what is at hand, as ``spurbench
+            eval`` finds it (``result.dataset`` says which).
         positives: see :func:`open_positives`; or what that returned. None takes the dataset's own,
             if it has some. With them comes recognition.
         transform: see :func:`load_classifier`.
@@ -145,12 +146,16 @@ def evaluate(
         The result; ``to_frame()`` has its classes, ``answers`` every image.
 
     Raises:
-        SpurbenchError: if a model or data can't be loaded or don't go together.
+        SpurbenchError: if a model or data can't be loaded or don't go together, or no data are
+            named, and none or several are at hand.
     """
     from spurbench.evaluation import evaluate as evaluation
     from spurbench.evaluation.members import Member
+    from spurbench.images.at_hand import one_at_hand
     from spurbench.images.records import ImageSet
 
+    if data is None:
+        data = one_at_hand().data
     request = evaluation.EvaluationRequest(
         images=_opened(data, config),
         positives=positives

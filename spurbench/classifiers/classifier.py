@@ -16,7 +16,7 @@ from spurbench.classifiers.info import (
     Preprocessing,
     SourceName,
 )
-from spurbench.classifiers.labels import wnids_of
+from spurbench.classifiers.labels import UnknownClassError, wnids_of
 from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.identity import weights_sha256
 from spurbench.core.imagenet import HEADS, head_wnids
@@ -112,12 +112,12 @@ class Classifier(nn.Module):
         """The head's column for each WordNet id, (len(wnids),) int64.
 
         Raises:
-            SpurbenchError: if the head has no such class.
+            UnknownClassError: if the head has no such class.
         """
         column = {wnid: i for i, wnid in enumerate(self.wnids)}
         missing = [wnid for wnid in wnids if wnid not in column]
         if missing:
-            raise SpurbenchError(
+            raise UnknownClassError(
                 f"{self.info.name} ({self.info.head} head) has no class {', '.join(missing)}"
             )
         return torch.tensor([column[wnid] for wnid in wnids], dtype=torch.int64)

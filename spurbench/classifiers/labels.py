@@ -14,6 +14,10 @@ from spurbench.core.imagenet import imagenet_lemmas, imagenet_names, imagenet_wn
 log = logging.getLogger(__name__)
 
 
+class UnknownClassError(SpurbenchError):
+    """A classifier's outputs lack a class that it is asked about."""
+
+
 def wnids_of(labels: Sequence[str | int], classifier: str) -> tuple[str, ...]:
     """The WordNet id that each label stands for.
 

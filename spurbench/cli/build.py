@@ -118,6 +118,11 @@ def build(
         f"Recipe {recipe.name}: {recipe.description} Classes: {len(classes)}, "
         f"images each: {replicates * recipe.sample.images}, device: {request.device}."
     )
+    if recipe_name == "mini" and wanted == "all":
+        say(
+            f"These are all classes of the embedded recipe mini, {len(classes)}; "
+            "--recipe sd15 has the 100 of Spurious ImageNet."
+        )
     if dry_run:
         from spurbench.build.plan import plan
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,14 @@ import click
 
 from spurbench.cli.options import device_option
 from spurbench.cli.tables import contrast_tables, show
-from spurbench.cli.terminal import say
+from spurbench.cli.terminal import say, say_json
 from spurbench.core.errors import SpurbenchError
 
 if TYPE_CHECKING:
+    from spurbench.evaluation.evaluate import Failed
     from spurbench.evaluation.results import Result
+
+log = logging.getLogger(__name__)
 
 
 @click.command(name="eval")
@@ -31,7 +35,11 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="TOML file with a list `classifiers` of such SPECs.",
 )
-@click.option("--data", required=True, help="Spurious ImageNet folder, built dataset or hub id.")
+@click.option(
+    "--data",
+    help="Spurious ImageNet folder, folder in ImageNet's layout, built dataset or hub id. "
+    "[default: SPURBENCH_DATA, what fetch got, or the newest datasets in out]",
+)
 @click.option(
     "--split",
     type=click.Choice(["real", "generated", "all"]),
@@ -85,13 +93,19 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     help="Threads that decode while the classifier runs. [default: one a core, 8 at most]",
 )
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="Only the first images of each class, by sha256: a quick look, which is stored as one.",
+)
 @click.option("--force", is_flag=True, help="Measure again even if an unchanged result is stored.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as a JSON list, no more.")
 @device_option
 def evaluate(
     specs: tuple[str, ...],
     panel_file: Path | None,
-    data: str,
-    split: str,
+    data: str | None,
+    split: Any,
     config: Any,
     protocol: Any,
     checkpoint: Path | None,
@@ -100,53 +114,85 @@ def evaluate(
     output: Path,
     batch_size: int | None,
     workers: int | None,
+    limit: int | None,
     force: bool,
+    as_json: bool,
     device: str,
 ) -> None:
     """Measure classifiers' spurious accuracy, real and generated.
 
-    Several classifiers share the decoding of the images; one that fails does not stop the others.
+    Without --data it is measured on what is at hand. Several classifiers share the decoding of the
+    images; one that fails does not stop the others.
     """
     from spurbench.evaluation.display import results_sheets
     from spurbench.evaluation.evaluate import EvaluationRequest, Failed, evaluate_each
     from spurbench.evaluation.members import members
+    from spurbench.images.at_hand import AtHand, at_hand
     from spurbench.images.sources import open_images, open_positives
 
+    note = log.info if as_json else say
     asked = members(specs, panel_file, checkpoint)
-    request = EvaluationRequest(
-        images=open_images(data, split, config=config, decode=False),  # type: ignore[arg-type]
-        positives=open_positives(positives, decode=False) if positives else None,
-        preprocess=preprocess,
-        protocol=protocol,
-        batch_size=batch_size,
-        workers=workers,
-    )
-    failed: dict[str, list[str]] = {}
+    shown = open_positives(positives, decode=False) if positives else None
     results: list[Result] = []
-    for outcome in evaluate_each(asked, request, output, device=device, force=force):
-        if isinstance(outcome, Failed):
-            failed.setdefault(outcome.reason, []).append(outcome.asked)
-            continue
-        result = outcome.result
-        if not results:
-            for damaged in result.damaged:
-                say(f"left out, damaged: {damaged.path} ({damaged.reason})", error=True)
-        results.append(result)
-        if len(asked) == 1:
-            show(result)
-        again = " (stored result of the same measurement; --force repeats it)"
-        say(f"{outcome.path}{again if outcome.stored else ''}")
-    if len(asked) > 1 and results:
-        show(*results_sheets(results))
-    if len(asked) == 1 and failed:
-        raise SpurbenchError(*failed)
-    if failed:
-        for reason, affected in failed.items():
-            say(f"failed: {', '.join(affected)}: {reason}", error=True)
-        raise SpurbenchError(
-            f"{len(asked) - len(results)} of {len(asked)} classifiers failed; "
-            "the others' results are kept, the same command measures only what is missing"
+    failed: list[Failed] = []
+    known: set[str] = set()
+    for place in [AtHand(data)] if data is not None else at_hand(split, config):
+        if place.why:
+            log.info("measuring on %s: %s", place.data, place.why)
+        images = open_images(place.data, split, config=config, decode=False)
+        request = EvaluationRequest(
+            images=images if limit is None else images.first(limit),
+            positives=shown if shown is None or limit is None else shown.first(limit),
+            preprocess=preprocess,
+            protocol=protocol,
+            batch_size=batch_size,
+            workers=workers,
         )
+        here: list[Result] = []
+        outcomes = evaluate_each(asked, request, output, device=device, force=force)
+        for member, outcome in zip(asked, outcomes, strict=True):
+            if isinstance(outcome, Failed):
+                failed.append(outcome)
+                continue
+            if not here:
+                for damaged in outcome.result.damaged:
+                    say(f"left out, damaged: {damaged.path} ({damaged.reason})", error=True)
+            here.append(outcome.result)
+            known.add(member.asked)
+            if len(asked) == 1 and not as_json:
+                show(outcome.result)
+            again = " (stored result of the same measurement; --force repeats it)"
+            note(f"{outcome.path}{again if outcome.stored else ''}")
+        if len(asked) > 1 and here and not as_json:
+            show(*results_sheets(here))
+        results += here
+    if as_json:
+        say_json([result.model_dump(mode="json", by_alias=True) for result in results])
+    _end(len(asked), failed, known)
+
+
+def _end(asked: int, failed: list[Failed], known: set[str]) -> None:
+    """Say what could not be measured, if anything that should have been.
+
+    Of several datasets at hand, a classifier is measured on those whose classes it has.
+    """
+    affected: dict[str, list[str]] = {}
+    for failure in failed:
+        if failure.lacks_class and failure.asked in known:
+            log.info("left out: %s", failure.reason)
+        else:
+            affected.setdefault(failure.reason, []).append(failure.asked)
+    if not affected:
+        return
+    if asked == 1:
+        raise SpurbenchError(next(iter(affected)))
+    for reason, classifiers in affected.items():
+        say(f"failed: {', '.join(dict.fromkeys(classifiers))}: {reason}", error=True)
+    count = len({classifier for classifiers in affected.values() for classifier in classifiers})
+    raise SpurbenchError(
+        f"{count} of {asked} classifiers failed; "
+        "the others' results are kept, the same command measures only what is missing"
+    )
 
 
 @click.command()

@@ -15,6 +15,7 @@ from spurbench.cli.build import build, classes
 from spurbench.cli.dataset import diff, export, push, quality, verify
 from spurbench.cli.doctor import doctor
 from spurbench.cli.evaluate import compare, evaluate, select
+from spurbench.cli.fetch import fetch
 from spurbench.cli.leaderboard import leaderboard
 from spurbench.cli.mini import mini
 from spurbench.core.errors import SpurbenchError, reason
@@ -80,15 +81,16 @@ def _can_print() -> bool:
     "--quiet",
     "-q",
     is_flag=True,
-    help="No progress, notes or libraries' warnings: results and what is wrong.",
+    help="No progress, notes or warnings, ours or libraries': results and errors.",
 )
 def main(debug: bool, quiet: bool) -> None:
     """Generate images of spurious features and measure which classifiers they fool.
 
     \b
-    spurbench build --classes all                     make a dataset (embedded recipe, offline)
-    spurbench eval --model resnet50 --data DATASET    measure a classifier on it
-    spurbench leaderboard RESULTS                     rank classifiers
+    spurbench fetch spurious-imagenet    get the photographs
+    spurbench build --classes all        make a dataset (embedded recipe, offline)
+    spurbench eval --model resnet50      measure a classifier on what is at hand, or on --data
+    spurbench leaderboard RESULTS        rank classifiers
     """
     terminal.set_up(debug=debug, quiet=quiet)
 
@@ -96,6 +98,7 @@ def main(debug: bool, quiet: bool) -> None:
 for command in (
     build,
     classes,
+    fetch,
     evaluate,
     compare,
     leaderboard,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import sys
@@ -19,6 +20,11 @@ def say(line: str, *, error: bool = False) -> None:
     click.echo(printable(line), err=error)
 
 
+def say_json(value: Any) -> None:
+    """Print a JSON document; whatever it holds from outside is escaped."""
+    click.echo(json.dumps(value, indent=2))
+
+
 class _OneLine(logging.Formatter):
     """A message is one line; a traceback, with ``--debug``, follows as it is."""
 
@@ -27,7 +33,7 @@ class _OneLine(logging.Formatter):
 
 
 def set_up(*, debug: bool, quiet: bool) -> None:
-    """Say what is asked for: ``debug`` everything, ``quiet`` neither notes nor bars nor warnings.
+    """Say what is asked for: ``debug`` everything, ``quiet`` results and errors alone.
 
     Other libraries' warnings about the future are for their users, us; ``debug`` shows them.
     """
@@ -35,11 +41,14 @@ def set_up(*, debug: bool, quiet: bool) -> None:
     handler.setFormatter(_OneLine())
     logger = logging.getLogger("spurbench")
     logger.handlers = [handler]
-    logger.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
+    logger.setLevel(logging.DEBUG if debug else logging.ERROR if quiet else logging.INFO)
     if not debug and not sys.warnoptions:
-        for category in (Warning,) if quiet else (DeprecationWarning, FutureWarning):
+        for category in (DeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", category)
     if quiet:
+        # Filters don't do, nor levels of single loggers: libraries set their own when imported.
+        warnings.showwarning = lambda *_, **__: None
+        logging.getLogger().setLevel(logging.ERROR)
         silence_libraries()
         _silence_bars()
 

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spurbench.classifiers.labels import UnknownClassError
 from spurbench.core.environment import choose_device
 from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.identity import file_sha256
@@ -39,10 +40,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class Failed:
-    """Which classifier could not be measured, as it was asked for, and why."""
+    """Which classifier could not be measured, and why.
+
+    Attributes:
+        asked: the classifier, as it was asked for.
+        reason: in one line.
+        lacks_class: whether that is because it has no output for one of the images' classes.
+    """
 
     asked: str
     reason: str
+    lacks_class: bool = False
 
 
 def evaluate(
@@ -169,7 +177,8 @@ def evaluate_each(
             except Exception as error:  # one classifier's failure must not cost the others
                 log.debug("%s failed", member.asked, exc_info=True)
                 kind = "" if isinstance(error, SpurbenchError) else f"{type(error).__name__}: "
-                yield Failed(member.asked, kind + reason(error))
+                lacks_class = isinstance(error, UnknownClassError)
+                yield Failed(member.asked, kind + reason(error), lacks_class)
             else:
                 yield measured
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -174,6 +174,35 @@ class ImageSet:
             name=label(name), version=version, kind=kind, fingerprint=images_fingerprint(records)
         )
         return cls(tuple(records), tuple(damaged), info)
+
+    def first(self, count: int) -> ImageSet:
+        """The first images of each class and source, in the order of their sha256.
+
+        Twins go with their images. What is left has a name and a fingerprint of its own: it is
+        never taken for the whole.
+
+        Args:
+            count: of each.
+        """
+        kept: dict[tuple[str, int], list[ImageRecord]] = {}
+        for record in sorted(self.records, key=lambda record: record.sha256):
+            group = kept.setdefault((record.source, record.class_index), [])
+            if len(group) < count:
+                group.append(record)
+        chosen = {id(record) for group in kept.values() for record in group}
+        records = [record for record in self.records if id(record) in chosen]
+        hashes = {record.sha256 for record in records}
+        twins = [t for t in self.controls.records if t.twin_of in hashes] if self.controls else []
+        name = f"{self.info.name} (first {count} of each class)"
+        return replace(
+            self._only(records, name),
+            positives=self.positives.first(count) if self.positives else None,
+            controls=self.controls._only(twins, name) if self.controls and twins else None,
+        )
+
+    def _only(self, records: Sequence[ImageRecord], name: str) -> ImageSet:
+        update = {"name": name, "fingerprint": images_fingerprint(records)}
+        return replace(self, records=tuple(records), info=self.info.model_copy(update=update))
 
 
 def images_fingerprint(images: Iterable[ImageRecord]) -> str:

@@ -30,8 +30,9 @@ def open_images(
 
     Args:
         data: a folder in the official Spurious ImageNet layout (or one that holds it as
-            ``images``), a dataset that ``spurbench build`` made, or a hub dataset id. A
-            ``classes.toml`` in a folder, as recipes have it, names its features.
+            ``images``), a folder as :func:`open_positives` takes it, a dataset that ``spurbench
+            build`` made, or a hub dataset id. A ``classes.toml`` in a folder, as recipes have it,
+            names its features.
         split: which images; a folder of photographs is all ``real``.
         config: of a dataset: all its images, or those that fool its whole panel and show no object.
         decode: decode every image once now, so that damaged ones are known and left out; False
@@ -77,13 +78,7 @@ def open_positives(
     """
     if not _path(str(folder)).is_dir():
         raise SpurbenchError(f"no folder at {folder}; --positives takes one in ImageNet's layout")
-    index_of = {wnid: i for i, wnid in enumerate(imagenet_wnids())}
-    classes = {}
-    for entry in _folders(folder):
-        if entry.name in index_of:
-            classes[entry] = index_of[entry.name]
-        elif _is_number(entry.name) and int(entry.name) < len(index_of):
-            classes[entry] = int(entry.name)
+    classes = _plain_classes(folder)
     if not classes:
         raise SpurbenchError(
             f"{folder} holds no class folders; positives need ImageNet's layout, folders named by "
@@ -96,28 +91,49 @@ def open_positives(
     return _collect(folder, classes, decode, source="positive")
 
 
+def _plain_classes(root: Path) -> dict[Path, int]:
+    """The class folders in ImageNet's layout, named by WordNet id or class index."""
+    index_of = {wnid: i for i, wnid in enumerate(imagenet_wnids())}
+    classes = {}
+    for entry in _folders(root):
+        if entry.name in index_of:
+            classes[entry] = index_of[entry.name]
+        elif _is_number(entry.name) and int(entry.name) < len(index_of):
+            classes[entry] = int(entry.name)
+    return classes
+
+
 def _open_folder(path: Path, split: str, decode: bool) -> ImageSet:
     if split == "generated":
         raise SpurbenchError(f"{path} is a folder of photographs: it has split real, not generated")
     for root in (path, path / "images"):
         classes = {
-            entry: index for entry in _folders(root) if (index := _class_of(entry.name)) is not None
+            entry: pair[0] for entry in _folders(root) if (pair := class_and_component(entry.name))
         }
         if classes:
             name = path.name if root == path else f"{path.name}/images"
             return _collect(root, classes, decode, name=name)
+    if classes := _plain_classes(path):
+        # What these are meant to show instead of their classes is the user's word.
+        return _collect(path, classes, decode)
     found = [entry.name for entry in _listed(path)[:3]]
     shown = f"found {', '.join(found)}" if found else "it is empty"
-    raise SpurbenchError(f"{path} is not in the Spurious ImageNet layout ({LAYOUT}): {shown}")
+    raise SpurbenchError(
+        f"{path} is not in the Spurious ImageNet layout ({LAYOUT}), nor in ImageNet's (folders "
+        f"named by WordNet id, n01833805, or class index): {shown}"
+    )
 
 
-def _class_of(folder: str) -> int | None:
-    """The class index in a folder's name, its third part; None for another kind of folder."""
+def class_and_component(folder: str) -> tuple[int, int] | None:
+    """The class index and the component in the name of a folder in the official layout.
+
+    They are the third part and the last; None for another kind of folder.
+    """
     parts = folder.split("_")
     if len(parts) < 4 or not _is_number(parts[2]) or not _is_number(parts[-1]):
         return None
     index = int(parts[2])
-    return index if index < len(imagenet_wnids()) else None
+    return (index, int(parts[-1])) if index < len(imagenet_wnids()) else None
 
 
 def _folders(root: Path) -> Iterator[Path]:

@@ -67,6 +67,8 @@ def _arguments(world: World) -> Iterator[Case]:
     measure = world.evaluation(world.photographs)
     build = ("build", "--recipe", str(world.recipe))
     dry = (*build, "--dry-run")
+    # An address of nobody: what is right with these must not reach the authors' server.
+    fetch = ("fetch", "spurious-imagenet", "--to", "f", "--from", "x:")
     board = ("leaderboard", "rank", str(world.results))
     forged = "x\nError: forged"
     undecodable = os.fsdecode(b"\xff\xfe")
@@ -106,6 +108,13 @@ def _arguments(world: World) -> Iterator[Case]:
         *(("eval", "--model", x, "--data", here) for x in ("torchvision:list_models", "[/b]")),
         *(world.evaluation(x) for x in ("", "/", ".", "/dev/zero", "a/b", "a/b/c", "../..")),
         *(world.evaluation(x) for x in (forged, undecodable, "x" * 5000, "[/b]", "~")),
+        *((*measure, "--limit", x) for x in ("0", "-1", "abc")),
+        (*world.evaluation("/proc"),),
+        *(("fetch", x) for x in ("", "nonsense", forged, undecodable)),
+        *((*fetch, "--from", x) for x in ("", "x", "file:///etc/passwd", "http://[", forged)),
+        *((*fetch, "--from", x) for x in (undecodable, "http://é\n/", "ftp://x/y", "http:///x")),
+        *((*fetch, "--to", x) for x in ("/", "/dev/null", "/dev/null/x", "/proc/x", here, "")),
+        *((*fetch, "--sha256", x) for x in ("", "abc", "G" * 64, "0" * 63)),
         *((*measure, "--batch-size", x) for x in ("0", "-1", "abc")),
         *((*measure, "--workers", x) for x in ("-1", "abc")),
         (*measure, "--split", "generated"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from makers.measured import CLASSES, save_dataset
 from makers.toy import save_noise_images
 from spurbench.core.errors import SpurbenchError
 from spurbench.images.decode import DamagedImageError, decode_rgb
@@ -164,3 +165,18 @@ def test_positives_go_by_wordnet_id_or_index(tmp_path):
     assert sorted(r.class_index for r in images.records) == [94, 94, 105]
     with pytest.raises(SpurbenchError, match="n01833805"):
         open_positives(tmp_path / "105")
+
+
+def test_the_first_of_each_class_bring_their_own_positives_and_twins(tmp_path):
+    whole = save_dataset(tmp_path / "d", images=4, positives=3, controls=True)
+    some = whole.first(2)
+    assert len(some.positives.records) == 2 * len(CLASSES)
+    generated = {r.sha256 for r in some.records if r.source == "generated"}
+    assert {twin.twin_of for twin in some.controls.records} == generated
+    for part, of in (
+        (some, whole),
+        (some.positives, whole.positives),
+        (some.controls, whole.controls),
+    ):
+        assert part.info.fingerprint != of.info.fingerprint
+        assert part.info.name.endswith("(first 2 of each class)")
