@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     "specs",
     multiple=True,
     metavar="SPEC[=CHECKPOINT]",
-    help="timm name, torchvision:ARCH.WEIGHTS, robustbench:NAME, hf-hub:OWNER/NAME, mini:NAME "
-    "(embedded panel), or a folder in timm's hub format; repeatable.",
+    help="timm name, torchvision:ARCH.WEIGHTS, transformers:OWNER/NAME, open_clip:ARCH.TAG, "
+    "onnx:FILE, robustbench:NAME, hf-hub:OWNER/NAME (timm's format), mini:NAME (embedded panel), "
+    "or a folder in timm's or transformers' format; repeatable.",
 )
 @click.option(
     "--panel",
@@ -56,7 +57,14 @@ if TYPE_CHECKING:
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path),
-    help="Local weights of a timm or torchvision architecture (safetensors, or torch weights).",
+    help="Local weights of an architecture of timm, torchvision or open_clip (safetensors, or "
+    "torch weights).",
+)
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="What the model's outputs stand for: a label a line (WordNet ids, names or indices of "
+    "ImageNet-1k), or JSON.",
 )
 @click.option(
     "--positives",
@@ -95,6 +103,7 @@ def evaluate(
     config: Any,
     protocol: Any,
     checkpoint: Path | None,
+    labels: Path | None,
     positives: Path | None,
     preprocess: Any,
     output: Path,
@@ -112,7 +121,7 @@ def evaluate(
     from spurbench.evaluation.members import members
     from spurbench.images.sources import open_images, open_positives
 
-    asked = members(specs, panel_file, checkpoint)
+    asked = members(specs, panel_file, checkpoint, labels)
     request = EvaluationRequest(
         images=open_images(data, split, config=config, decode=False),  # type: ignore[arg-type]
         positives=open_positives(positives, decode=False) if positives else None,
