@@ -6,6 +6,7 @@ Nothing heavy is imported before a function is called that needs it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from spurbench.classifiers.classifier import Classifier
     from spurbench.classifiers.info import Mode
     from spurbench.evaluation.compare import Comparison
+    from spurbench.evaluation.members import Member
     from spurbench.evaluation.results import Protocol, Result
     from spurbench.images.records import Config, ImageSet
     from spurbench.leaderboard.boards import Board
@@ -47,8 +49,8 @@ def load_classifier(
         checkpoint: local weights of the architecture that a SPEC names.
         transform: of a network: from an RGB image to its input (3, height, width). None resizes to
             what a timm network says of itself, else to 224 pixels with ImageNet's normalisation.
-        labels: of a network, for a head that is not ImageNet's: WordNet ids, names or indices of
-            ImageNet-1k, an output each.
+        labels: for a head that is not ImageNet's: WordNet ids, names or indices of ImageNet-1k, an
+            output each.
         name: of a network, in results; not that of published weights. None takes its class's name.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
@@ -56,13 +58,10 @@ def load_classifier(
         SpurbenchError: if it can't be loaded, or an argument does not go with it.
     """
     from spurbench.core.environment import choose_device
-    from spurbench.evaluation.members import Member
 
     if isinstance(model, str):
-        _refuse_for_spec(transform=transform, labels=labels, name=name)
-        if checkpoint is None:
-            return Member.parse(model).load(choose_device(device))
-        return Member(model, model, Path(checkpoint)).load(choose_device(device))
+        _refuse_for_spec(transform=transform, name=name)
+        return _member(model, checkpoint, labels).load(choose_device(device))
     from spurbench.classifiers.module import from_module
 
     if checkpoint is not None:
@@ -150,7 +149,6 @@ def evaluate(
             named, and none or several are at hand.
     """
     from spurbench.evaluation import evaluate as evaluation
-    from spurbench.evaluation.members import Member
     from spurbench.images.at_hand import one_at_hand
     from spurbench.images.records import ImageSet
 
@@ -165,9 +163,9 @@ def evaluate(
         protocol=protocol,
     )
     if isinstance(model, str) and output is not None:
-        _refuse_for_spec(transform=transform, labels=labels, name=name)
+        _refuse_for_spec(transform=transform, name=name)
         return evaluation.evaluate_member(
-            Member.parse(model), request, Path(output), device=device
+            _member(model, None, labels), request, Path(output), device=device
         ).result
     from spurbench.classifiers.classifier import Classifier
 
@@ -305,6 +303,17 @@ def _opened(data: StrPath | ImageSet, config: Config) -> ImageSet:
     if config not in ("default", data.config):
         raise SpurbenchError(f"config {config} goes with data that is yet to be opened")
     return data
+
+
+def _member(spec: str, checkpoint: StrPath | None, labels: Sequence[str | int] | None) -> Member:
+    from spurbench.evaluation.members import Member
+
+    asked = (
+        Member.parse(spec)
+        if checkpoint is None
+        else Member(spec, spec, checkpoint=Path(checkpoint))
+    )
+    return replace(asked, labels=None if labels is None else tuple(labels))
 
 
 def _refuse_for_spec(**arguments: Any) -> None:

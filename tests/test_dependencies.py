@@ -13,7 +13,12 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 #: extra -> the packages for whose import users need it
-EXTRAS = {"robustbench": {"robustbench", "pyautoattack"}, "quality": {"pyiqa"}}
+EXTRAS = {
+    "robustbench": {"robustbench", "pyautoattack"},
+    "quality": {"pyiqa"},
+    "onnx": {"onnx", "onnxruntime"},
+    "open_clip": {"open-clip-torch"},
+}
 
 UNSEEN = {"accelerate": "diffusers loads weights with it, without a second copy in memory"}
 

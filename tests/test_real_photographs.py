@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
 from click.testing import CliRunner
 
+from makers.networks import save_onnx
+from spurbench import api
+from spurbench.classifiers.checkpoints import fit_state_dict, read_state_dict
 from spurbench.cli.main import main
 from spurbench.evaluation.results import Result
+from spurbench.images.records import ImageSet
 
 # Spurious accuracy (top-1), top-5 and mean probability, worked out by independent code.
 FIGURES = {0: (0.400, 0.700, 0.1848), 1: (0.370, 0.713, 0.1302), 2: (0.360, 0.700, 0.1315)}
@@ -66,3 +73,44 @@ def test_select_lists_the_real_photographs_that_fool_all_three(photographs, resu
     ]
     assert {choice["image_sha256"] for choice in choices} == set.intersection(*fooled) != set()
     assert all(len(choice["answers"]) == 3 for choice in choices)
+
+
+def answers_by_three_ways(lite: int, images: ImageSet, folder: Path) -> list[Result]:
+    """What a classifier answers through timm, as an ONNX file, and as a network through the API."""
+    architecture = f"tf_efficientnet_lite{lite}"
+    network = timm.create_model(architecture)
+    fit_state_dict(network, read_state_dict(checkpoint(lite)), architecture)
+    said = network.pretrained_cfg
+    size = said["input_size"][1:]
+    file = save_onnx(network, folder / f"{architecture}.onnx", size=size)
+    words = ("input_size", "mean", "std", "interpolation", "crop_pct")
+    beside = {word: said[word] for word in words}
+    file.with_name(f"{file.name}.json").write_text(json.dumps(beside))
+    models = (f"{architecture}={checkpoint(lite)}", f"onnx:{file}", network)
+    return [api.evaluate(model, images, name=None, device="cpu") for model in models]
+
+
+def assert_equal_answers(results: list[Result]) -> None:
+    first, *others = (result.answers for result in results)
+    for other in others:
+        assert list(other["image_sha256"]) == list(first["image_sha256"])
+        assert list(other["prediction"]) == list(first["prediction"])
+        assert list(other["rank"]) == list(first["rank"])
+        np.testing.assert_allclose(other["probability"], first["probability"], rtol=0, atol=1e-5)
+    assert len({str(result.preprocessing) for result in results}) == 1
+
+
+def test_timm_onnx_and_the_api_give_equal_answers(photographs, tmp_path):
+    images = api.open_images(photographs)
+    few = tuple(record for record in images.records if record.class_index in (94, 105, 565))
+    results = answers_by_three_ways(0, replace(images, records=few), tmp_path)
+    assert results[0].summary.n == 9
+    assert_equal_answers(results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lite", FIGURES)
+def test_timm_onnx_and_the_api_give_equal_answers_on_all_photographs(lite, photographs, tmp_path):
+    results = answers_by_three_ways(lite, api.open_images(photographs), tmp_path)
+    assert all(result.summary.n == 300 for result in results)
+    assert_equal_answers(results)

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 # Where training scripts put the weights in what they save, and what they wrap the model in.
 _NESTS = ("state_dict", "model", "model_state_dict")
-_PREFIXES = ("module.model.", "module.", "model.", "_orig_mod.")
+_PREFIXES = ("module.model.", "module.", "model.", "_orig_mod.", "timm_model.")
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from spurbench.classifiers.info import (
 from spurbench.classifiers.labels import UnknownClassError, wnids_of
 from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.identity import weights_sha256
-from spurbench.core.imagenet import HEADS, head_wnids
+from spurbench.core.imagenet import HEADS, head_wnids, imagenet_names, imagenet_wnids
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Loaded:
         interpolation: None with a ``transform``.
         transform: makes the network's input, (3, height, width), of an RGB image, in place of
             resize, crop and normalisation.
+        weights_sha256: what the weights are known by, where that is not the network's state dict.
+        parameters: how many it has, where that is not what the network holds.
     """
 
     network: nn.Module
@@ -45,6 +47,8 @@ class Loaded:
     training_data: str | None = None
     labels: Sequence[str | int] | None = None
     transform: Callable[[Image.Image], Tensor] | None = None
+    weights_sha256: str | None = None
+    parameters: int | None = None
 
 
 class Classifier(nn.Module):
@@ -105,7 +109,9 @@ class Classifier(nn.Module):
     def _head(self) -> nn.Linear:
         linear = [m for m in self.network.modules() if isinstance(m, nn.Linear)]
         if not linear:
-            raise SpurbenchError(f"{self.info.name} does not end in a linear layer")
+            raise SpurbenchError(
+                f"{self.info.name} does not end in a linear layer that can be looked into"
+            )
         return linear[-1]
 
     def columns(self, wnids: Sequence[str]) -> Tensor:
@@ -117,8 +123,11 @@ class Classifier(nn.Module):
         column = {wnid: i for i, wnid in enumerate(self.wnids)}
         missing = [wnid for wnid in wnids if wnid not in column]
         if missing:
+            named = dict(zip(imagenet_wnids(), imagenet_names(), strict=True))
+            listed = ", ".join(f"{w} ({named[w]})" if w in named else w for w in missing)
             raise UnknownClassError(
-                f"{self.info.name} ({self.info.head} head) has no class {', '.join(missing)}"
+                f"{self.info.name} ({self.info.head} head) has no class {listed}; measure it on "
+                "data of its own classes"
             )
         return torch.tensor([column[wnid] for wnid in wnids], dtype=torch.int64)
 
@@ -173,9 +182,9 @@ def assemble(
         name=loaded.name,
         source=source,
         architecture=loaded.architecture,
-        parameters=sum(p.numel() for p in network.parameters()),
+        parameters=loaded.parameters or sum(p.numel() for p in network.parameters()),
         head=head,
-        weights_sha256=weights_sha256(network.state_dict()),
+        weights_sha256=loaded.weights_sha256 or weights_sha256(network.state_dict()),
         checkpoint=checkpoint,
         training_data=loaded.training_data,
     )
@@ -206,7 +215,7 @@ def _label_space(loaded: Loaded, count: int) -> tuple[str, tuple[str, ...]]:
             known = ", ".join(f"{width} ({name})" for width, name in HEADS.items())
             raise SpurbenchError(
                 f"{loaded.name} has a head of {count} outputs and no labels; Spurious ImageNet's "
-                f"classes can be found in heads of {known} outputs, or by labels"
+                f"classes can be found in heads of {known} outputs, or by labels (--labels FILE)"
             )
         return HEADS[count], head_wnids(HEADS[count])
     if len(loaded.labels) != count:

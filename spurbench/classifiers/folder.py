@@ -11,13 +11,14 @@ from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AliasChoices, AliasPath, ConfigDict, Field
 
+from spurbench.classifiers import foreign
 from spurbench.classifiers.info import Interpolation
-from spurbench.classifiers.sources import Source
+from spurbench.classifiers.names import name_of
+from spurbench.classifiers.sources import OwnWeights, Source
 from spurbench.core.documents import Document, read_json, validated
 from spurbench.core.errors import SpurbenchError, reason
-from spurbench.core.imagenet import HEADS
 from spurbench.core.resources import builders
 
 if TYPE_CHECKING:
@@ -58,7 +59,13 @@ class Config(Document):
     num_classes: int = Field(ge=1, le=1_000_000)
     model_args: dict[str, Any] = Field(default={}, description="settings of the architecture")
     pretrained_cfg: DataConfig
-    label_names: tuple[str, ...] | None = None
+    label_names: tuple[str | int, ...] | None = Field(
+        default=None,
+        # Where timm's own writing and reading of it have put them over the years.
+        validation_alias=AliasChoices(
+            "label_names", "labels", AliasPath("pretrained_cfg", "label_names")
+        ),
+    )
     training_data: str | None = None
 
 
@@ -125,7 +132,7 @@ def loaded(folder: TimmFolder, name: str) -> Loaded:
     return replace(
         timm.loaded(folder.network, name, folder.architecture, folder.data),
         training_data=config.training_data,
-        labels=None if config.num_classes in HEADS else config.label_names,
+        labels=config.label_names,
     )
 
 
@@ -137,16 +144,21 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def _load(path: str, checkpoint: Path | None) -> Loaded:
+def _load(path: str, own: OwnWeights | None) -> Loaded:
     folder = Path(path)
-    return loaded(read_folder(folder / CONFIG, folder / WEIGHTS), folder.resolve().name)
+    return loaded(read_folder(folder / CONFIG, folder / WEIGHTS), name_of(folder))
+
+
+def _files(path: str) -> list[Path]:
+    return [Path(path) / CONFIG, Path(path) / WEIGHTS]
 
 
 def _check(path: str) -> None:
-    for file in (CONFIG, WEIGHTS):
-        if not is_file(Path(path) / file):
+    foreign.refuse(Path(path))
+    for file in _files(path):
+        if not is_file(file):
             raise SpurbenchError(
-                f"no {file} in {path}; a classifier's folder holds {CONFIG} and {WEIGHTS}"
+                f"no {file.name} in {path}; a classifier's folder holds {CONFIG} and {WEIGHTS}"
             )
     _read_config(Path(path) / CONFIG)
 
@@ -162,8 +174,12 @@ def _check_embedded(name: str) -> None:
         raise SpurbenchError(f"the embedded panel has no {name!r}; it has {', '.join(_panel())}")
 
 
-def _load_embedded(name: str, checkpoint: Path | None) -> Loaded:
+def _load_embedded(name: str, own: OwnWeights | None) -> Loaded:
     return _load(str(_panel()[name]), None)
+
+
+def _files_embedded(name: str) -> list[Path]:
+    return _files(str(_panel()[name]))
 
 
 def _settings(architecture: str, wanted: Mapping[str, Any], where: Path) -> dict[str, Any]:
@@ -234,5 +250,5 @@ def _is_plain(value: Any, depth: int = 4) -> bool:
     return False
 
 
-SOURCE = Source("folder", _load, _check)
-EMBEDDED = Source("mini", _load_embedded, _check_embedded)
+SOURCE = Source("folder", _load, _check, _files)
+EMBEDDED = Source("mini", _load_embedded, _check_embedded, _files_embedded)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spurbench.classifiers.folder import CONFIG, WEIGHTS, loaded, read_folder
-from spurbench.classifiers.sources import Source
+from spurbench.classifiers.sources import OwnWeights, Source
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError
 
@@ -20,7 +19,7 @@ def _check(name: str) -> None:
         raise SpurbenchError(f"hf-hub:{name} is not hf-hub:OWNER/NAME, with @REVISION at will")
 
 
-def _load(name: str, checkpoint: Path | None) -> Loaded:
+def _load(name: str, own: OwnWeights | None) -> Loaded:
     repository, _, revision = name.partition("@")
     hub.use_cache_if_unreachable()
     config, weights = (

@@ -12,7 +12,18 @@ Mode = Literal["whole", "model"]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
-SourceName = Literal["timm", "torchvision", "robustbench", "hf-hub", "folder", "mini", "module"]
+SourceName = Literal[
+    "timm",
+    "torchvision",
+    "robustbench",
+    "hf-hub",
+    "transformers",
+    "open_clip",
+    "onnx",
+    "folder",
+    "mini",
+    "module",
+]
 
 
 class ClassifierInfo(Document):
@@ -26,7 +37,10 @@ class ClassifierInfo(Document):
     architecture: str
     parameters: int
     head: str = Field(description="label space, e.g. imagenet-1k")
-    weights_sha256: str = Field(description="over the loaded state dict, not over a file")
+    weights_sha256: str = Field(
+        description="over the loaded state dict, not over a file; open_clip: with the prompts; "
+        "onnx: over the files"
+    )
     checkpoint: str | None = Field(default=None, description="file name given with --checkpoint")
     training_data: str | None = Field(
         default=None, description="what a local classifier's config.json says of it"

@@ -1,4 +1,4 @@
-"""One loader for the classifiers of timm, torchvision, robustbench, the hub and local folders.
+"""One loader for classifiers from everywhere: libraries, the hub, local folders and files.
 
 What can be known without them is checked before torch and its kin are imported.
 """
@@ -6,11 +6,22 @@ What can be known without them is checked before torch and its kin are imported.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spurbench.classifiers import folder, hub, robustbench, timm, torchvision
-from spurbench.classifiers.sources import Source, registry
+from spurbench.classifiers import (
+    folder,
+    hub,
+    onnx,
+    open_clip,
+    robustbench,
+    timm,
+    torchvision,
+    transformers,
+)
+from spurbench.classifiers.sources import OwnWeights, Source, registry
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.hub import HubFile
 
@@ -23,21 +34,36 @@ Checkpoint = Path | HubFile
 """Weights to load: a local file, or one on the hub."""
 
 SOURCES = registry(
-    timm.SOURCE, torchvision.SOURCE, robustbench.SOURCE, hub.SOURCE, folder.SOURCE, folder.EMBEDDED
+    timm.SOURCE,
+    torchvision.SOURCE,
+    transformers.SOURCE,
+    open_clip.SOURCE,
+    onnx.SOURCE,
+    robustbench.SOURCE,
+    hub.SOURCE,
+    folder.SOURCE,
+    folder.EMBEDDED,
 )
 
 
 def load_classifier(
-    spec: str, *, checkpoint: Checkpoint | None = None, device: str | torch.device = "cpu"
+    spec: str,
+    *,
+    checkpoint: Checkpoint | None = None,
+    labels: Sequence[str | int] | None = None,
+    device: str | torch.device = "cpu",
 ) -> Classifier:
     """Load a classifier.
 
     Args:
         spec: a timm name, ``torchvision:ARCH.WEIGHTS``, ``robustbench:NAME``,
-            ``hf-hub:OWNER/NAME``, ``mini:NAME`` (the embedded panel) or a folder in timm's hub
-            format (``config.json`` and ``model.safetensors``).
-        checkpoint: weights for a timm or torchvision architecture; with a local file nothing is
-            fetched.
+            ``hf-hub:OWNER/NAME`` (timm's format), ``transformers:OWNER/NAME``,
+            ``open_clip:ARCH.TAG``, ``onnx:FILE``, ``mini:NAME`` (the embedded panel) or a folder
+            in timm's or transformers' format (``config.json`` and ``model.safetensors``).
+        checkpoint: weights for an architecture of timm, torchvision or open_clip; with a local file
+            nothing is fetched.
+        labels: of its outputs, in place of what the classifier itself says of them; see
+            :func:`spurbench.classifiers.labels.wnids_of`.
         device: where it runs.
 
     Raises:
@@ -48,8 +74,9 @@ def load_classifier(
     from spurbench.classifiers.classifier import assemble
 
     file = checkpoint.fetch() if isinstance(checkpoint, HubFile) else checkpoint
+    loaded = source.load(name, OwnWeights(file, len(labels) if labels else None) if file else None)
     return assemble(
-        source.load(name, file),
+        replace(loaded, labels=labels) if labels else loaded,
         spec=spec,
         source=source.name,
         checkpoint=checkpoint.name if checkpoint else None,
@@ -67,19 +94,28 @@ def check_spec(spec: str, checkpoint: Checkpoint | None = None) -> tuple[Source,
         SpurbenchError: if there is no such source, folder or local checkpoint, the source takes no
             checkpoint, or the name can't be one of its own.
     """
-    source, name = _find(spec)
+    source, name = find_source(spec)
     source.check(name)
     if checkpoint is not None and not source.takes_checkpoint:
-        raise SpurbenchError("--checkpoint goes with a timm or torchvision architecture")
+        raise SpurbenchError(
+            "--checkpoint goes with an architecture of timm, torchvision or open_clip"
+        )
     if isinstance(checkpoint, Path) and not folder.is_file(checkpoint):
         raise SpurbenchError(f"no checkpoint at {checkpoint}")
     return source, name
 
 
-def _find(spec: str) -> tuple[Source, str]:
+def find_source(spec: str) -> tuple[Source, str]:
+    """The source of a classifier, and its name there, unchecked.
+
+    Raises:
+        SpurbenchError: if there is no such source.
+    """
     prefix, separator, name = spec.partition(":")
     if separator and prefix in SOURCES:
         return SOURCES[prefix], name
+    if transformers.describes(Path(spec)):
+        return transformers.SOURCE, spec
     if folder.is_file(Path(spec) / folder.CONFIG):
         return folder.SOURCE, spec
     if "/" in spec or "\\" in spec or spec in (".", ".."):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from spurbench.classifiers import timm
 from spurbench.classifiers.classifier import Classifier, Loaded, assemble
 from spurbench.classifiers.folder import DataConfig
+from spurbench.classifiers.names import is_published
 from spurbench.core.documents import validated
 from spurbench.core.errors import SpurbenchError, reason
 
@@ -51,7 +52,7 @@ def from_module(
     """
     if not name.strip():
         raise SpurbenchError("a network needs a name; say name='...'")
-    if _is_published(name):
+    if is_published(name):
         raise SpurbenchError(
             f"{name!r} is the name of published weights; give the network a name of its own, or "
             "measure those by their SPEC"
@@ -71,18 +72,6 @@ def from_module(
             given["input_size"] = (input_size, input_size)
         loaded = timm.loaded(own, name, type(network).__name__, _data(own, name, given))
     return assemble(replace(loaded, labels=labels), spec=f"module:{name}", source="module")
-
-
-def _is_published(name: str) -> bool:
-    from timm.models import list_pretrained
-    from torchvision.models import get_model_weights, list_models
-
-    architecture, tagged, tag = name.partition(".")
-    if not tagged:
-        return False
-    return name in list_pretrained(f"{architecture}.*") or (
-        architecture in list_models() and tag in get_model_weights(architecture).__members__
-    )
 
 
 def _data(network: nn.Module, name: str, given: Mapping[str, Any]) -> dict[str, Any]:

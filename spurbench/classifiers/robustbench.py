@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spurbench.classifiers.sources import Source
+from spurbench.classifiers.sources import OwnWeights, Source
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError
 
@@ -24,7 +24,7 @@ def _check(name: str) -> None:
         )
 
 
-def _load(name: str, checkpoint: Path | None) -> Loaded:
+def _load(name: str, own: OwnWeights | None) -> Loaded:
     import torch
 
     from spurbench.classifiers.classifier import Loaded

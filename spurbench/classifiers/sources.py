@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class OwnWeights:
+    """Local weights for an architecture.
+
+    Attributes:
+        file: where they lie.
+        outputs: of the head; None: as many as the architecture's own.
+    """
+
+    file: Path
+    outputs: int | None = None
+
+
+@dataclass(frozen=True)
 class Source:
     """A place that classifiers come from.
 
@@ -22,12 +35,14 @@ class Source:
         load: loads the classifier that is named after the colon, with local weights if they are
             given.
         check: raises a ``SpurbenchError`` for a name that can't be right, without loading anything.
+        files: the local files that a classifier is read from; None if it is fetched.
         takes_checkpoint: whether local weights can be given.
     """
 
     name: SourceName
-    load: Callable[[str, Path | None], Loaded]
+    load: Callable[[str, OwnWeights | None], Loaded]
     check: Callable[[str], None] = lambda name: None
+    files: Callable[[str], Sequence[Path] | None] = lambda name: None
     takes_checkpoint: bool = False
 
 

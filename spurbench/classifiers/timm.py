@@ -6,10 +6,9 @@ import difflib
 import logging
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spurbench.classifiers.sources import Source
+from spurbench.classifiers.sources import OwnWeights, Source
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def _load(name: str, checkpoint: Path | None) -> Loaded:
+def _load(name: str, own: OwnWeights | None) -> Loaded:
     import timm
 
     from spurbench.classifiers.checkpoints import fit_state_dict, read_state_dict
@@ -32,12 +31,13 @@ def _load(name: str, checkpoint: Path | None) -> Loaded:
         hint = f"nearest: {', '.join(near)}" if near else "timm.list_models() lists the names"
         raise SpurbenchError(f"timm has no model {name!r}; {hint}")
     # A tag that is given with local weights says which preprocessing goes with them.
-    full = architecture if checkpoint is not None and not tag else full_name(architecture, tag)
+    full = architecture if own is not None and not tag else full_name(architecture, tag)
     if full != name:
         log.warning("%s is read as %s", name, full)
-    if checkpoint is not None:
-        network = timm.create_model(full, pretrained=False)
-        fit_state_dict(network, read_state_dict(checkpoint), str(checkpoint))
+    if own is not None:
+        head = {} if own.outputs is None else {"num_classes": own.outputs}
+        network = timm.create_model(full, pretrained=False, **head)
+        fit_state_dict(network, read_state_dict(own.file), str(own.file))
         # Whatever they are, they are not the published ones, so they don't go by their name.
         return loaded(network, architecture, architecture, network.pretrained_cfg)
     if not timm.models.is_model_pretrained(full):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import difflib
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spurbench.classifiers.sources import Source
+from spurbench.classifiers.sources import OwnWeights, Source
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def _load(name: str, checkpoint: Path | None) -> Loaded:
+def _load(name: str, own: OwnWeights | None) -> Loaded:
     from torchvision import models
 
     from spurbench.classifiers.checkpoints import fit_state_dict, read_state_dict
@@ -36,9 +35,10 @@ def _load(name: str, checkpoint: Path | None) -> Loaded:
         raise SpurbenchError(
             f"torchvision's {architecture} has no weights {wanted!r}; it has {', '.join(tags)}"
         )
-    if checkpoint is not None:
-        network = models.get_model(architecture, weights=None)
-        fit_state_dict(network, read_state_dict(checkpoint), str(checkpoint))
+    if own is not None:
+        head = {} if own.outputs is None else {"num_classes": own.outputs}
+        network = models.get_model(architecture, weights=None, **head)
+        fit_state_dict(network, read_state_dict(own.file), str(own.file))
         # Whatever they are, they are not the published ones, so they don't go by their name.
         full = architecture
     else:

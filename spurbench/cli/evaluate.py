@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
     "specs",
     multiple=True,
     metavar="SPEC[=CHECKPOINT]",
-    help="timm name, torchvision:ARCH.WEIGHTS, robustbench:NAME, hf-hub:OWNER/NAME, mini:NAME "
-    "(embedded panel), or a folder in timm's hub format; repeatable.",
+    help="timm name, torchvision:ARCH.WEIGHTS, transformers:OWNER/NAME, open_clip:ARCH.TAG, "
+    "onnx:FILE, robustbench:NAME, hf-hub:OWNER/NAME (timm's format), mini:NAME (embedded panel), "
+    "or a folder in timm's or transformers' format; repeatable.",
 )
 @click.option(
     "--panel",
@@ -64,7 +65,14 @@ log = logging.getLogger(__name__)
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path),
-    help="Local weights of a timm or torchvision architecture (safetensors, or torch weights).",
+    help="Local weights of an architecture of timm, torchvision or open_clip (safetensors, or "
+    "torch weights).",
+)
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="What the model's outputs stand for: a label a line (WordNet ids, names or indices of "
+    "ImageNet-1k), or JSON.",
 )
 @click.option(
     "--positives",
@@ -109,6 +117,7 @@ def evaluate(
     config: Any,
     protocol: Any,
     checkpoint: Path | None,
+    labels: Path | None,
     positives: Path | None,
     preprocess: Any,
     output: Path,
@@ -131,7 +140,7 @@ def evaluate(
     from spurbench.images.sources import open_images, open_positives
 
     note = log.info if as_json else say
-    asked = members(specs, panel_file, checkpoint)
+    asked = members(specs, panel_file, checkpoint, labels)
     shown = open_positives(positives, decode=False) if positives else None
     results: list[Result] = []
     failed: list[Failed] = []

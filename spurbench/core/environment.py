@@ -19,6 +19,8 @@ PACKAGES = (
     "diffusers",
     "transformers",
     "timm",
+    "open_clip_torch",
+    "onnxruntime",
     "datasets",
     "numpy",
     "pillow",

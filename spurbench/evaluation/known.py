@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from spurbench.classifiers.folder import CONFIG, WEIGHTS
 from spurbench.classifiers.info import ClassifierInfo, Mode, Preprocessing
+from spurbench.classifiers.load import find_source
 from spurbench.core import atomic
 from spurbench.core.documents import Document, read_bytes
 from spurbench.core.environment import package_versions
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.hub import HubFile
 from spurbench.core.identity import file_sha256, fingerprint
-from spurbench.core.resources import builders
 from spurbench.evaluation.members import Member
 
 if TYPE_CHECKING:
@@ -62,6 +61,7 @@ def key(member: Member) -> str | None:
             "spec": member.spec,
             "files": [[file.name, file_sha256(file)] for file in files],
             "checkpoint": member.checkpoint is not None,
+            "labels": member.labels,
             "packages": package_versions(),
             "code": [file_sha256(file) for file in code],
         }
@@ -94,8 +94,6 @@ def _files(member: Member) -> list[Path] | None:
         return None
     if member.checkpoint is not None:
         return [member.checkpoint]
-    folder = Path(member.spec)
-    if member.spec.startswith("mini:"):
-        folder = builders()["mini"] / "assets" / "panel" / member.spec.removeprefix("mini:")
-    files = [folder / CONFIG, folder / WEIGHTS]
-    return files if all(file.is_file() for file in files) else None
+    source, name = find_source(member.spec)
+    files = source.files(name)
+    return [*files] if files and all(file.is_file() for file in files) else None

@@ -33,7 +33,7 @@ WRONG = [
     ("resnet18=" + "x" * 5000, "no checkpoint at"),
     ("resnet18=a\0b", "no checkpoint at"),
     ("torchvision:resnet18=none.pth", "no checkpoint at none.pth"),
-    ("mini:vit=none.pth", "goes with a timm or torchvision"),
+    ("mini:vit=none.pth", "goes with an architecture of timm, torchvision or open_clip"),
     ("mini:vti", "the embedded panel has no 'vti'"),
     ("touchvision:resnet18", "did you mean torchvision:resnet18"),
     ("zzz:resnet18", "no source 'zzz'; there are timm, torchvision"),
