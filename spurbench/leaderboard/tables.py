@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from spurbench.core import atomic, markdown
 from spurbench.evaluation.results import Interval
 from spurbench.images.records import SPLITS, Split
 from spurbench.leaderboard.boards import Board, Row
+from spurbench.leaderboard.entries import file_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -288,14 +288,12 @@ def _record(board: Board, row: Row) -> dict[str, str | float | None]:
 
 def file_stems(boards: Sequence[Board]) -> list[str]:
     """File names: ``NAME-VERSION``; the images' key stands in for a version or tells two apart."""
-    stems = [file_name(f"{board.name}-{board.version or board.identity}") for board in boards]
+    stems = [
+        file_name("-".join((board.name, board.version or board.identity, *board.variant)))
+        for board in boards
+    ]
     counts = Counter(stem.lower() for stem in stems)
     return [
         f"{stem}-{board.identity}" if counts[stem.lower()] > 1 else stem
         for board, stem in zip(boards, stems, strict=True)
     ]
-
-
-def file_name(text: str) -> str:
-    """A harmless file name that resembles a text."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip(".-")

@@ -197,7 +197,7 @@ def test_data_without_a_version_is_known_by_its_images_alone():
         ]
     )
     assert [[row.label for row in board.rows] for board in made] == [["a", "b"], ["c"]]
-    assert [board.title for board in made] == ["images f1", "images f2"]
+    assert [board.title for board in made] == ["images (f1)", "images (f2)"]
 
 
 def test_real_and_generated_results_of_one_classifier_are_joined():
@@ -348,7 +348,7 @@ def test_folders_are_searched_and_other_json_is_passed_over(tmp_path):
     found = read([tmp_path, tmp_path / "b.json"])
     assert sorted(r.classifier.name for r in found) == ["a", "b"]
     assert found == read([tmp_path / "b.json", tmp_path / "deep"])
-    with pytest.raises(SpurbenchError, match=r"dataset\.json is not a spurbench\.result/1"):
+    with pytest.raises(SpurbenchError, match=r"dataset\.json is not a spurbench\.result/2"):
         read([tmp_path / "dataset.json"])
 
 
@@ -358,12 +358,12 @@ def test_folders_are_searched_and_other_json_is_passed_over(tmp_path):
         (b'{"schema": "spurbench.res', r"broken\.json is damaged"),
         (b"\xff\xfe{}", r"broken\.json is damaged"),
         (
-            b'{"schema": "spurbench.result/1", "summary": {}}',
+            b'{"schema": "spurbench.result/2", "summary": {}}',
             r"broken\.json is not a spurb.*summary",
         ),
         (
-            b'{"schema": "spurbench.result/2"}',
-            r"broken\.json is not a spurbench\.result/1 .*schema",
+            b'{"schema": "spurbench.result/1"}',
+            r"broken\.json is not a spurbench\.result/2 .*schema",
         ),
     ],
 )
