@@ -6,6 +6,7 @@ the leaderboard again without the images, on few enough lines to be read in a pu
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import re
@@ -189,7 +190,14 @@ def read_all(paths: list[Path]) -> dict[Path, Entry]:
             files[path.resolve()] = None
         else:
             raise SpurbenchError(f"no file or folder of results at {path}")
-    return {file: read(file) for file in files}
+    # The collector would walk all that is read already, again and again, and find nothing.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return {file: read(file) for file in files}
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def gather(results: Sequence[Path | Result]) -> list[Entry]:
