@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,35 +26,43 @@ class _WithDefault(click.Group):
         return super().parse_args(context, arguments)
 
 
-@click.group(cls=_WithDefault, default="rank")
+@click.group(cls=_WithDefault, default="show")
 def leaderboard() -> None:
     """Rank classifiers; lower is better.
 
     \b
-    spurbench leaderboard RESULTS... [--output DIR]    tables (short for leaderboard rank)
+    spurbench leaderboard RESULTS... [--output DIR]    tables (short for leaderboard show)
     spurbench leaderboard build RESULTS... --data DATASET    publish entries and a page
     """
 
 
-@leaderboard.command()
+@leaderboard.command(name="show")
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     help="Write README.md, and a page and a CSV per board, here. [default: print only]",
 )
-def rank(results: tuple[Path, ...], output: Path | None) -> None:
-    """Rank classifiers from result JSONs (files or folders); lower is better."""
+@click.option("--limit", type=click.IntRange(min=1), help="Classifiers of a board, the best ones.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: every column, shares in [0, 1].")
+def show_boards(
+    results: tuple[Path, ...], output: Path | None, limit: int | None, as_json: bool
+) -> None:
+    """Rank classifiers from results and entries (files or folders); lower is better."""
     from spurbench.leaderboard import boards, tables
 
     made = boards.boards(boards.read(results))
-    show(*(tables.to_table(board) for board in made))
-    for board in made:
-        if board.untested:
-            say(f"{board.title}: no tie groups: {board.untested}", error=True)
+    if as_json:
+        documents = [tables.to_document(board, limit) for board in made]
+        click.echo(json.dumps(documents, indent=2, allow_nan=False))
+    else:
+        show(*(tables.to_table(board, limit) for board in made))
+        for board in made:
+            if board.untested:
+                say(f"{board.title}: no tie groups: {board.untested}", error=True)
     if output is not None:
         for path in tables.write(made, output):
-            say(str(path))
+            say(str(path), error=as_json)
 
 
 @leaderboard.command(name="build")
