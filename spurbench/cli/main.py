@@ -15,7 +15,7 @@ from spurbench.cli.build import build, classes
 from spurbench.cli.dataset import diff, export, push, quality, verify
 from spurbench.cli.doctor import doctor
 from spurbench.cli.evaluate import compare, evaluate, select
-from spurbench.cli.leaderboard import leaderboard
+from spurbench.cli.leaderboard import leaderboard, submit
 from spurbench.cli.mini import mini
 from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.text import printable
@@ -89,6 +89,7 @@ def main(debug: bool, quiet: bool) -> None:
     spurbench build --classes all                     make a dataset (embedded recipe, offline)
     spurbench eval --model resnet50 --data DATASET    measure a classifier on it
     spurbench leaderboard RESULTS                     rank classifiers
+    spurbench submit RESULT                           propose one for the leaderboard
     """
     terminal.set_up(debug=debug, quiet=quiet)
 
@@ -99,6 +100,7 @@ for command in (
     evaluate,
     compare,
     leaderboard,
+    submit,
     select,
     ablate,
     verify,

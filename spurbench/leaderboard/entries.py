@@ -37,6 +37,8 @@ SCHEMA: Literal["spurbench.entry/2"] = "spurbench.entry/2"
 
 DIGITS = 6
 """Significant digits of published numbers: more would be noise, and longer to read."""
+LOCAL = {"folder", "module", "onnx", "open_clip"}
+"""Sources whose weights are files of one's own."""
 WIDTH = 100
 """Columns of a published JSON: what fits is on one line."""
 
@@ -53,6 +55,13 @@ class EntryClassifier(Document):
     head: str
     weights_sha256: str
     checkpoint: str | None = None
+
+    @property
+    def spec(self) -> str | None:
+        """By which anyone can load the same weights; None where they have no public name."""
+        if self.checkpoint is not None or self.source in LOCAL:
+            return None
+        return self.name if self.source == "timm" else f"{self.source}:{self.name}"
 
     @classmethod
     def of(cls, info: ClassifierInfo) -> EntryClassifier:
@@ -142,10 +151,15 @@ class Entry(Document):
             created=result.created,
         )
 
-    def write(self, path: Path) -> None:
-        """Write the JSON atomically, laid out to be read and compared line by line."""
+    @property
+    def text(self) -> str:
+        """Its JSON, laid out to be read and compared line by line."""
         value = self.model_dump(mode="json", by_alias=True, exclude_none=True)
-        atomic.write_text(path, f"{_layout(value, 0)}\n")
+        return f"{_layout(value, 0)}\n"
+
+    def write(self, path: Path) -> None:
+        """Write its JSON atomically."""
+        atomic.write_text(path, self.text)
 
 
 def read(path: Path) -> Entry:

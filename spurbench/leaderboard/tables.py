@@ -11,11 +11,11 @@ from typing import Any
 
 from spurbench.classifiers.info import Preprocessing
 from spurbench.core import atomic, markdown
-from spurbench.leaderboard.fitted import Column, FittedTable
 from spurbench.evaluation.results import Interval, SignedInterval, Summary
 from spurbench.images.records import SPLITS, Split
 from spurbench.leaderboard.boards import Board, Row
 from spurbench.leaderboard.entries import file_name
+from spurbench.leaderboard.fitted import Column, FittedTable
 
 SUMMARY_COLUMNS = {
     "n": "n",
