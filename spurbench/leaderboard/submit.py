@@ -46,7 +46,6 @@ def write_model_card(path: Path, output: Path, dataset: str) -> list[dict[str, A
         SpurbenchError: if there is no such result, or ``dataset`` can't be on the Hub.
     """
     import yaml
-    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -57,23 +56,22 @@ def write_model_card(path: Path, output: Path, dataset: str) -> list[dict[str, A
         dataset = ""
     if dataset.count("/") != 1:
         raise SpurbenchError("the Hub's evaluation results name a dataset on it: OWNER/NAME")
+    # As huggingface_hub's eval_result_entries_to_yaml does, which its older versions lack.
     written = [
-        EvalResultEntry(
-            dataset_id=dataset,
-            task_id=f"{split}_{measure}",
-            value=value,
-            date=result.created,
-            notes=", ".join([*note, *_how(result)]),
-        )
+        {
+            "dataset": {"id": dataset, "task_id": f"{split}_{measure}"},
+            "value": value,
+            "date": result.created,
+            "notes": ", ".join([note, *_how(result)]),
+        }
         for split, part in result.splits.items()
         for measure, value, note in _measures(part.summary)
     ]
-    documents = eval_result_entries_to_yaml(written)
-    atomic.write_text(output, yaml.safe_dump(documents, sort_keys=False, allow_unicode=True))
-    return documents
+    atomic.write_text(output, yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
+    return written
 
 
-def _measures(summary: Summary) -> list[tuple[str, float, list[str]]]:
+def _measures(summary: Summary) -> list[tuple[str, float, str]]:
     own = summary.spurious_accuracy_interval
     found = [("spurious_accuracy", summary.spurious_accuracy, own.low, own.high)]
     if shown := summary.recognition:
@@ -85,7 +83,7 @@ def _measures(summary: Summary) -> list[tuple[str, float, list[str]]]:
     if effect := summary.effect:
         found.append(("feature_effect", effect.effect, effect.interval.low, effect.interval.high))
     return [
-        (name, round(100 * value, 2), [f"95 % interval {100 * low:.1f} to {100 * high:.1f}"])
+        (name, round(100 * value, 2), f"95 % interval {100 * low:.1f} to {100 * high:.1f}")
         for name, value, low, high in found
     ]
 
