@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from spurbench.cli.options import device_option
 from spurbench.cli.tables import show
 from spurbench.cli.terminal import say
+from spurbench.core.errors import SpurbenchError
 
 
 class _WithDefault(click.Group):
@@ -25,35 +28,44 @@ class _WithDefault(click.Group):
         return super().parse_args(context, arguments)
 
 
-@click.group(cls=_WithDefault, default="rank")
+@click.group(cls=_WithDefault, default="show")
 def leaderboard() -> None:
     """Rank classifiers; lower is better.
 
     \b
-    spurbench leaderboard RESULTS... [--output DIR]    tables (short for leaderboard rank)
+    spurbench leaderboard RESULTS... [--output DIR]    tables (short for leaderboard show)
     spurbench leaderboard build RESULTS... --data DATASET    publish entries and a page
+    spurbench leaderboard check ENTRY...               what reviewers ask of an entry
     """
 
 
-@leaderboard.command()
+@leaderboard.command(name="show")
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     help="Write README.md, and a page and a CSV per board, here. [default: print only]",
 )
-def rank(results: tuple[Path, ...], output: Path | None) -> None:
-    """Rank classifiers from result JSONs (files or folders); lower is better."""
+@click.option("--limit", type=click.IntRange(min=1), help="Classifiers of a board, the best ones.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: every column, shares in [0, 1].")
+def show_boards(
+    results: tuple[Path, ...], output: Path | None, limit: int | None, as_json: bool
+) -> None:
+    """Rank classifiers from results and entries (files or folders); lower is better."""
     from spurbench.leaderboard import boards, tables
 
     made = boards.boards(boards.read(results))
-    show(*(tables.to_table(board) for board in made))
-    for board in made:
-        if board.untested:
-            say(f"{board.title}: no tie groups: {board.untested}", error=True)
+    if as_json:
+        documents = [tables.to_document(board, limit) for board in made]
+        click.echo(json.dumps(documents, indent=2, allow_nan=False))
+    else:
+        show(*(tables.to_table(board, limit) for board in made))
+        for board in made:
+            if board.untested:
+                say(f"{board.title}: no tie groups: {board.untested}", error=True)
     if output is not None:
         for path in tables.write(made, output):
-            say(str(path))
+            say(str(path), error=as_json)
 
 
 @leaderboard.command(name="build")
@@ -88,3 +100,106 @@ def build_leaderboard(
 
     for path in run_build(results, data, output, samples=samples):
         say(str(path))
+
+
+@leaderboard.command(name="check")
+@click.argument(
+    "files", metavar="ENTRY...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "--recompute",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Measure N images of each entry anew, drawn at random (0: all), and compare.",
+)
+@click.option("--data", help="The dataset, as in eval. [default: what datasets.toml says]")
+@click.option(
+    "--positives",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="As in eval, where they are not the dataset's own.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of the draw.")
+@device_option
+def check_entries(
+    files: tuple[Path, ...],
+    recompute: int | None,
+    data: str | None,
+    positives: Path | None,
+    seed: int,
+    device: str,
+) -> None:
+    """Check entries as reviewers do; the first fault of each is one line."""
+    from spurbench.leaderboard import check, known
+
+    faulty = 0
+    for file in files:
+        try:
+            entry = check.check(file)
+            asked = ""
+            if recompute is not None:
+                images = data or known.require(entry, file.resolve().parents[1]).data
+                if images is None:
+                    raise SpurbenchError(
+                        f"{known.FILE} does not say where {entry.folder} is; --data"
+                    )
+                found = check.recompute(
+                    entry,
+                    images,
+                    positives=positives,
+                    images=recompute or None,
+                    seed=seed,
+                    device=device,
+                )
+                asked = (
+                    f"; {found.asked} of {found.of} answers measured anew are the same "
+                    f"(probabilities to {found.difference:.4f})"
+                )
+            say(f"{file}: sound{asked}")
+        except SpurbenchError as error:
+            faulty += 1
+            text = str(error)
+            say(text if str(file) in text else f"{file}: {text}", error=True)
+    if faulty:
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.argument("result", type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    "output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("leaderboards"),
+    show_default=True,
+    help="Folder of entries, in a checkout of the leaderboard's repository.",
+)
+@click.option(
+    "--model-card",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.yaml",
+    help="Write evaluation results for the model's page on the Hub instead; needs --dataset.",
+)
+@click.option("--dataset", metavar="OWNER/NAME", help="Where the Hub has the images.")
+def submit(result: Path, output: Path, model_card: Path | None, dataset: str | None) -> None:
+    """Write the entry of a RESULT, and say how to propose it for the leaderboard."""
+    from spurbench.leaderboard import submit as submitting
+
+    if (model_card is None) != (dataset is None):
+        raise click.UsageError("--model-card and --dataset go together")
+    if model_card is not None and dataset is not None:
+        written = submitting.write_model_card(result, model_card, dataset)
+        say(f"{model_card}: {len(written)} evaluation results")
+        say("Put it into .eval_results/ of the model's repository on the Hub.")
+        return
+    file, entry = submitting.submit(result, output)
+    say(str(file))
+    if entry.classifier.spec is None:
+        say(
+            f"The weights have no public name ({entry.classifier.source}): nobody can measure them "
+            "anew, and reviewers take such an entry as an exception only.",
+            error=True,
+        )
+    say(f"1. spurbench leaderboard check {file}    what reviewers will ask of it")
+    say(f"2. git switch -c {file.stem} && git add {file} && git commit -m 'Enter {file.stem}'")
+    say("3. Push, and open a pull request. It is checked there, and a sample of its answers is")
+    say("   measured anew from the public weights; leaderboards/CONTRIBUTING.md has the rules.")

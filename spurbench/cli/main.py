@@ -16,7 +16,7 @@ from spurbench.cli.dataset import diff, export, push, quality, verify
 from spurbench.cli.doctor import doctor
 from spurbench.cli.evaluate import compare, evaluate, select
 from spurbench.cli.fetch import fetch
-from spurbench.cli.leaderboard import leaderboard
+from spurbench.cli.leaderboard import leaderboard, submit
 from spurbench.cli.mini import mini
 from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.text import printable
@@ -91,6 +91,7 @@ def main(debug: bool, quiet: bool) -> None:
     spurbench build --classes all        make a dataset (embedded recipe, offline)
     spurbench eval --model resnet50      measure a classifier on what is at hand, or on --data
     spurbench leaderboard RESULTS        rank classifiers
+    spurbench submit RESULT              propose a result for the leaderboard
     """
     terminal.set_up(debug=debug, quiet=quiet)
 
@@ -102,6 +103,7 @@ for command in (
     evaluate,
     compare,
     leaderboard,
+    submit,
     select,
     ablate,
     verify,

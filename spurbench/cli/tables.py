@@ -152,6 +152,6 @@ def show(*renderables: Any) -> None:
     plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
     console = Plain(**plain)
     if not console.is_terminal:
-        console = Plain(width=200, **plain)
+        console = Plain(width=1000, **plain)
     for renderable in renderables:
         console.print(renderable)

@@ -93,8 +93,8 @@ def measure(
     frames = [ask(images, request.counts)]
     _require_every_split(images, frames[0])
     if shown is not None:
-        cropped = _cropped(whole) if request.protocol == "neuhaus" else whole
-        frames.append(ask(shown, lambda _: True, cropped, "positive"))
+        like = cropped(whole) if request.protocol == "neuhaus" else whole
+        frames.append(ask(shown, lambda _: True, like, "positive"))
         request.require_positives(frames[-1]["class_index"])
     if controls is not None:
         own = frames[0][frames[0]["counted"]]
@@ -138,7 +138,7 @@ def _beside(split: Split) -> list[Source]:
     return [split, "positive", "control"] if split == "generated" else [split, "positive"]
 
 
-def _cropped(whole: Preprocessing) -> Preprocessing:
+def cropped(whole: Preprocessing) -> Preprocessing:
     """Of positives in the protocol of Spurious ImageNet: a border of an eighth is cut away."""
     enlarged = tuple(int(256 / 224 * side) for side in whole.resize)
     return whole.model_copy(update={"resize": enlarged})

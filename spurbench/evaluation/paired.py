@@ -63,12 +63,13 @@ def sign_flip(differences: NDArray[np.integer]) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values adjusted for their number (Holm 1979): reject those below the family-wise rate."""
-    from statsmodels.stats.multitest import multipletests
-
-    if not p_values:
-        return []
-    adjusted: list[float] = multipletests(p_values, method="holm")[1].tolist()
-    return adjusted
+    # statsmodels' runs the garbage collector each time, which takes seconds among many objects.
+    values = np.asarray(p_values, np.float64)
+    order = np.argsort(values)
+    steps = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(steps, 1)
+    return adjusted.tolist()
 
 
 def pairwise(fooled: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -80,10 +81,17 @@ def pairwise(fooled: NDArray[np.bool_]) -> NDArray[np.float64]:
     Returns:
         (K, K), symmetric, 1 on the diagonal.
     """
+    from scipy.stats import binom
+
     first, second = np.triu_indices(len(fooled), k=1)
-    raw = [mcnemar(fooled[i], fooled[j]) for i, j in zip(first, second, strict=True)]
+    # All pairs at once, as mcnemar() says it: 300 classifiers are 44,850 pairs.
+    images = fooled.astype(np.float64)
+    both = (images @ images.T)[first, second]
+    sums = images.sum(axis=1)
+    only_first, only_second = sums[first] - both, sums[second] - both
+    tails = binom.cdf(np.minimum(only_first, only_second), only_first + only_second, 0.5)
     adjusted = np.ones((len(fooled), len(fooled)))
-    adjusted[first, second] = adjusted[second, first] = holm(raw)
+    adjusted[first, second] = adjusted[second, first] = holm(np.minimum(1, 2 * tails).tolist())
     return adjusted
 
 

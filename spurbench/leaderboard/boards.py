@@ -1,6 +1,7 @@
-"""Entries to leaderboards: ranks and ties, as Markdown, CSV and a table for the terminal.
+"""Entries to boards: who is ranked, in which order, and who is tied.
 
-A lower spurious accuracy is better. Only entries on the same images share a table.
+A lower spurious accuracy is better. Only entries on the same images, asked in the same way, share a
+board.
 """
 
 from __future__ import annotations
@@ -10,18 +11,33 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from spurbench.classifiers.info import Preprocessing, display_name
 from spurbench.core.errors import SpurbenchError
+from spurbench.core.identity import fingerprint
 from spurbench.evaluation import paired
-from spurbench.evaluation.results import Result, SplitResult
-from spurbench.images.records import SPLITS, Split
+from spurbench.evaluation.results import Protocol, Result, SplitResult
+from spurbench.images.records import SPLITS, Config, Role, Split
 from spurbench.leaderboard import entries
-from spurbench.leaderboard.entries import ClassAnswers, Entry, EntryClassifier
+from spurbench.leaderboard.answers import Answers
+from spurbench.leaderboard.entries import Entry, EntryClassifier, file_name
 
 log = logging.getLogger(__name__)
+
+Kind = Literal["classifiers", "yes/no"]
+"""``yes/no``: image-text models, whose spurious accuracy is a share of yes."""
+
+PARTS: Mapping[Role, str] = {
+    "phi": "phi: chose and made the images",
+    "panel": "panel: chose the images",
+}
+"""Why a classifier that had a part in making the images is not ranked by them."""
+
+NO_BETTER = "recognises no more than chance"
+UNKNOWN_RECOGNITION = "not measured on positives"
 
 
 @dataclass(frozen=True)
@@ -31,18 +47,32 @@ class Row:
     Attributes:
         label: the classifier's name, with its checkpoint where it was given one; unique on its
             board together with the preprocessing.
-        answers: to each image, of the splits where they are known.
-        rank: 1 is best, equal values share a rank; None if the split that ranks was not measured.
+        role: its part in making the dataset, if it had one.
+        answers: to each image, of the sources where they are known.
+        created: when it was measured (the latest of its entries), UTC, ISO 8601.
+        files: where its entries are published, ``FOLDER/NAME.json``.
+        rank: 1 is best, equal values share a rank; None if it is not ranked.
+        unranked: why not; None if it is.
         tied: first and last rank of its tie group; None if that is not known.
     """
 
     label: str
     classifier: EntryClassifier
+    role: Role | None
     preprocessing: Preprocessing
     splits: Mapping[Split, SplitResult]
-    answers: Mapping[Split, Sequence[ClassAnswers]]
+    answers: Answers
+    created: str
+    files: tuple[str, ...]
     rank: int | None = None
+    unranked: str | None = None
     tied: tuple[int, int] | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name for links: the same whatever else is on the board."""
+        identity = [self.classifier.weights_sha256, self.preprocessing.model_dump(mode="json")]
+        return f"{file_name(self.classifier.name)}-{fingerprint(identity)[:8]}"
 
     @property
     def gap(self) -> float | None:
@@ -63,33 +93,72 @@ class Board:
     Attributes:
         name: of the dataset.
         version: of the dataset, where it has one.
+        config: of the dataset.
+        protocol: how images were shown.
+        kind: what was asked.
         fingerprints: identity of the images, by the splits measured together, such as
             ``real+generated``.
         ranked_by: ``generated``, or ``real`` where no row has generated images.
-        rows: best first; those without the split that ranks come last.
+        rows: best first; those that are not ranked come last.
         p_values: of the paired tests between ranked rows, in their order, adjusted; empty where
             there are no tests.
         untested: why there are none.
+        namesake: whether another board is of other images under the same name.
     """
 
     name: str
     version: str | None
+    config: Config
+    protocol: Protocol
+    kind: Kind
     fingerprints: Mapping[str, str]
     ranked_by: Split
     rows: tuple[Row, ...]
     p_values: tuple[tuple[float, ...], ...] = ()
     untested: str | None = None
+    namesake: bool = False
 
     @property
     def title(self) -> str:
-        """Name and version, or the images' key where there is no version."""
-        return f"{self.name} {self.version or self.identity}"
+        """Name and version, what else sets it apart, and the images' key where that is needed."""
+        version = f" {self.version}" if self.version else ""
+        key = f" ({self.identity})" if self.namesake else ""
+        return f"{self.name}{version}{key}{''.join(f', {word}' for word in self.variant)}"
+
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """What is not as usual: config, protocol, kind."""
+        usual = {"default", "spurbench", "classifiers"}
+        return tuple(word for word in (self.config, self.protocol, self.kind) if word not in usual)
 
     @property
     def identity(self) -> str:
         """A short key of the images."""
         widest = max(self.fingerprints, key=len)
         return self.fingerprints[widest][:12]
+
+    @property
+    def generators(self) -> int:
+        """How many independently made each class's images of the split that ranks; 0: none."""
+        return min(
+            (
+                row.splits[self.ranked_by].summary.generators
+                for row in self.rows
+                if self.ranked_by in row.splits
+            ),
+            default=0,
+        )
+
+    @property
+    def covers(self) -> str:
+        """What an interval covers, in a sentence."""
+        if self.generators > 1:
+            return (
+                f"Intervals are over {self.generators} independent generators of each class's "
+                "images, and over images."
+            )
+        made = "one generator made each class's" if self.generators else "over images alone"
+        return f"Intervals hold for this set of images only ({made})."
 
 
 def read(results: Sequence[Path | Result]) -> list[Entry]:
@@ -110,7 +179,7 @@ def read(results: Sequence[Path | Result]) -> list[Entry]:
 
 
 def boards(results: Sequence[Entry]) -> list[Board]:
-    """Sort entries into boards, one per dataset version, by name and version.
+    """Sort entries into boards, one per dataset version, config, protocol and kind.
 
     Results of one classifier on the splits of one dataset are joined into a row. Where results that
     claim the same name and version were measured on different images, each set of images gets a
@@ -119,12 +188,13 @@ def boards(results: Sequence[Entry]) -> list[Board]:
     Raises:
         SpurbenchError: if two results of one classifier on the same images disagree.
     """
-    datasets: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
     for result in results:
         info = result.dataset
-        datasets[(info.name, info.version) if info.version else (info.fingerprint,)].append(result)
+        dataset = (info.name, info.version) if info.version else (info.fingerprint,)
+        groups[*dataset, result.config, result.protocol, _kind(result)].append(result)
     made = []
-    for group in datasets.values():
+    for group in groups.values():
         parts = [group] if _same_images(group) else _by_fingerprint(group)
         made += [_board(part) for part in parts]
         if len(parts) > 1:
@@ -134,7 +204,13 @@ def boards(results: Sequence[Entry]) -> list[Board]:
                 made[-1].title,
                 len(parts),
             )
-    return sorted(made, key=lambda board: (board.name, _version_key(board.version)))
+    titles = Counter(board.title for board in made)
+    made = [replace(board, namesake=titles[board.title] > 1) for board in made]
+    return sorted(made, key=lambda board: (board.name, _version_key(board.version), board.title))
+
+
+def _kind(result: Entry) -> Kind:
+    return "yes/no" if result.classifier.source == "vlm" else "classifiers"
 
 
 def _version_key(version: str | None) -> tuple[tuple[int, str], ...]:
@@ -184,6 +260,9 @@ def _board(results: Sequence[Entry]) -> Board:
     board = Board(
         name=min(result.dataset.name for result in results),
         version=results[0].dataset.version,
+        config=results[0].config,
+        protocol=results[0].protocol,
+        kind=_kind(results[0]),
         fingerprints={_split_set(r): r.dataset.fingerprint for r in results},
         ranked_by=ranked_by,
         rows=_ranked(rows, ranked_by),
@@ -195,7 +274,7 @@ def _join(results: Sequence[Entry]) -> Row:
     """One row from the results of one classifier: its splits, each known once."""
     first = results[0]
     splits: dict[Split, SplitResult] = {}
-    answers: dict[Split, Sequence[ClassAnswers]] = {}
+    answers: Answers = {}
     created: dict[Split, str] = {}
     for result in results:
         for split, measured in result.splits.items():
@@ -205,9 +284,18 @@ def _join(results: Sequence[Entry]) -> Row:
                     f"split {split} (made {created[split]} and {result.created}); keep one"
                 )
             created.setdefault(split, result.created)
-        answers |= result.answers
+        answers = {**answers, **result.answers}
     info = first.classifier
-    return Row(display_name(info.name, info.checkpoint), info, first.preprocessing, splits, answers)
+    return Row(
+        label=display_name(info.name, info.checkpoint),
+        classifier=info,
+        role=next((result.role for result in results if result.role), None),
+        preprocessing=first.preprocessing,
+        splits=splits,
+        answers=answers,
+        created=max(result.created for result in results),
+        files=tuple(sorted({f"{result.folder}/{result.file_name}" for result in results})),
+    )
 
 
 def _with_unique_labels(rows: Sequence[Row]) -> list[Row]:
@@ -222,32 +310,66 @@ def _with_unique_labels(rows: Sequence[Row]) -> list[Row]:
 
 
 def _ranked(rows: Sequence[Row], split: Split) -> tuple[Row, ...]:
+    positives = any(_recognition(row, split) for row in rows)
     # Rounded, so that equal shares added up in another order share a rank.
     values = {
         id(row): round(row.splits[split].summary.spurious_accuracy, 9)
         for row in rows
         if split in row.splits
     }
-    ordered = sorted(rows, key=lambda row: (values.get(id(row), 2.0), row.label.lower(), row.label))
+    reasons = {id(row): _unranked(row, split, positives) for row in rows}
+    ranked = [values[id(row)] for row in rows if reasons[id(row)] is None]
+    ordered = sorted(
+        rows,
+        key=lambda row: (
+            reasons[id(row)] is not None,
+            values.get(id(row), 2.0),
+            row.label.lower(),
+            row.label,
+        ),
+    )
     return tuple(
-        replace(row, rank=1 + sum(value < values[id(row)] for value in values.values()))
-        if id(row) in values
-        else row
+        replace(row, unranked=reasons[id(row)])
+        if reasons[id(row)] is not None
+        else replace(row, rank=1 + sum(value < values[id(row)] for value in ranked))
         for row in ordered
     )
+
+
+def _recognition(row: Row, split: Split) -> bool:
+    return split in row.splits and row.splits[split].summary.recognition is not None
+
+
+def _unranked(row: Row, split: Split, positives: bool) -> str | None:
+    """Why a row has no rank.
+
+    Args:
+        row: of the board.
+        split: that ranks.
+        positives: whether any row of the board was measured on positives.
+    """
+    if row.role is not None:
+        return PARTS[row.role]
+    if split not in row.splits:
+        return f"not measured on {split} images"
+    if positives and not _recognition(row, split):
+        return UNKNOWN_RECOGNITION
+    return NO_BETTER if row.splits[split].summary.recognises is False else None
 
 
 def _with_ties(board: Board) -> Board:
     """The board with its tie groups, if every ranked row's answers to the same images are known."""
     ranked = [row for row in board.rows if row.rank is not None]
+    if not ranked:
+        return replace(board, untested="no classifier is ranked")
     unknown = [row.label for row in ranked if board.ranked_by not in row.answers]
     if unknown:
         reason = f"the answers to each image are not known of {', '.join(unknown)}"
         return replace(board, untested=reason)
     answers = [row.answers[board.ranked_by] for row in ranked]
-    if len({tuple((a.index, a.images) for a in own) for own in answers}) > 1:
+    if len({tuple((a.index, a.images, *a.left_out) for a in own) for own in answers}) > 1:
         return replace(board, untested="the answers are not to the same images")
-    fooled = np.stack([np.concatenate([a.fooled for a in own]) for own in answers])
+    fooled = np.stack([np.concatenate([a.fooled[a.counted] for a in own]) for own in answers])
     p_values = paired.pairwise(fooled)
     leaders = paired.tie_groups(p_values)
     ranks: dict[int, list[int]] = defaultdict(list)

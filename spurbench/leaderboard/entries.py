@@ -6,35 +6,39 @@ the leaderboard again without the images, on few enough lines to be read in a pu
 
 from __future__ import annotations
 
-import hashlib
+import gc
 import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from spurbench.classifiers.info import ClassifierInfo, Preprocessing
 from spurbench.core import atomic
-from spurbench.core.documents import Document, Share, describe
+from spurbench.core.documents import Document, describe
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import fingerprint
 from spurbench.evaluation.results import SCHEMA as RESULT_SCHEMA
-from spurbench.evaluation.results import Result, Settings, SplitResult
-from spurbench.images.records import DatasetInfo, Split
+from spurbench.evaluation.results import Protocol, Result, Settings, SplitResult
+from spurbench.images.records import Config, DatasetInfo, Role, Source, Split
+from spurbench.leaderboard import answers as answering
+from spurbench.leaderboard.answers import ClassAnswers
+from spurbench.leaderboard.consistency import contradiction
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
 
-SCHEMA: Literal["spurbench.entry/1"] = "spurbench.entry/1"
+SCHEMA: Literal["spurbench.entry/2"] = "spurbench.entry/2"
 
-PROBABILITY_DIGITS = 4
+DIGITS = 6
+"""Significant digits of published numbers: more would be noise, and longer to read."""
+LOCAL = {"folder", "module", "onnx", "open_clip"}
+"""Sources whose weights are files of one's own."""
 WIDTH = 100
 """Columns of a published JSON: what fits is on one line."""
 
@@ -52,6 +56,13 @@ class EntryClassifier(Document):
     weights_sha256: str
     checkpoint: str | None = None
 
+    @property
+    def spec(self) -> str | None:
+        """By which anyone can load the same weights; None where they have no public name."""
+        if self.checkpoint is not None or self.source in LOCAL:
+            return None
+        return self.name if self.source == "timm" else f"{self.source}:{self.name}"
+
     @classmethod
     def of(cls, info: ClassifierInfo) -> EntryClassifier:
         """The classifier of a result, with what its names tell of where it comes from."""
@@ -64,41 +75,21 @@ class EntryClassifier(Document):
         )
 
 
-class ClassAnswers(Document):
-    """The answers to the images of one class of one split, in the order of the images' sha256."""
-
-    index: int
-    images: str = Field(description="sha256 over the images' sha256, sorted, one per line")
-    predictions: list[Annotated[int, Field(ge=-1, le=999)]] = Field(
-        description="ImageNet-1k class; -1: none of them"
-    )
-    probabilities: list[Share] = Field(description="softmax probability of the class, rounded")
-
-    @model_validator(mode="after")
-    def _are_of_as_many_images(self) -> ClassAnswers:
-        if len(self.predictions) != len(self.probabilities):
-            raise ValueError(
-                f"class {self.index} has {len(self.predictions)} predictions but "
-                f"{len(self.probabilities)} probabilities"
-            )
-        return self
-
-    @property
-    def fooled(self) -> NDArray[np.bool_]:
-        """(n,), whether each image is called the class."""
-        return np.array(self.predictions) == self.index
-
-
 class Entry(Document):
     """One classifier on the images of one dataset version."""
 
-    schema_version: Literal["spurbench.entry/1"] = Field(default=SCHEMA, alias="schema")
+    schema_version: Literal["spurbench.entry/2"] = Field(default=SCHEMA, alias="schema")
     classifier: EntryClassifier
+    role: Role | None = Field(default=None, description="its part in making the dataset")
     dataset: DatasetInfo
+    config: Config
+    protocol: Protocol
     preprocessing: Preprocessing
-    splits: dict[Split, SplitResult]
-    answers: dict[Split, list[ClassAnswers]] = Field(
-        description="by split; empty where the answers to each image are not known"
+    positives: DatasetInfo | None = None
+    controls: DatasetInfo | None = None
+    splits: dict[Split, SplitResult] = Field(min_length=1)
+    answers: dict[Source, list[ClassAnswers]] = Field(
+        description="by source; empty where the answers to each image are not known"
     )
     damaged: int = Field(ge=0, description="images that could not be read and are in no number")
     settings: Settings
@@ -107,24 +98,17 @@ class Entry(Document):
 
     @model_validator(mode="after")
     def _numbers_follow_from_the_answers(self) -> Entry:
-        if self.answers and self.answers.keys() != self.splits.keys():
-            raise ValueError("answers and splits are not of the same splits")
-        for split, answers in self.answers.items():
-            classes = self.splits[split].classes
-            if [c.index for c in classes] != [a.index for a in answers]:
-                raise ValueError(f"answers and splits.{split} are not of the same classes")
-            for c, a in zip(classes, answers, strict=True):
-                # A share of n images to the last digit; a rounded mean to half a unit.
-                if (
-                    c.n != len(a.predictions)
-                    or abs(c.spurious_accuracy - a.fooled.mean()) > 1e-9
-                    or abs(c.mean_probability - np.mean(a.probabilities)) > 10**-PROBABILITY_DIGITS
-                ):
-                    raise ValueError(f"splits.{split}, {c.name}: numbers differ from the answers")
-            shares = [c.spurious_accuracy for c in classes]
-            if abs(self.splits[split].summary.spurious_accuracy - np.mean(shares)) > 1e-9:
-                raise ValueError(f"splits.{split}.summary is not the mean of its classes")
+        found = contradiction(self.splits, self.answers) if self.answers else None
+        if found:
+            raise ValueError(found)
         return self
+
+    @property
+    def folder(self) -> str:
+        """Where it is published: the name of its dataset and version."""
+        return file_name(
+            f"{self.dataset.name}-{self.dataset.version or self.dataset.fingerprint[:12]}"
+        )
 
     @property
     def file_name(self) -> str:
@@ -132,10 +116,12 @@ class Entry(Document):
         identity = {
             "weights": self.classifier.weights_sha256,
             "images": self.dataset.fingerprint,
+            "config": self.config,
+            "protocol": self.protocol,
             "preprocessing": self.preprocessing.model_dump(mode="json"),
         }
-        label = f"{self.classifier.source}-{self.classifier.name}"
-        return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', label)}_{fingerprint(identity)[:8]}.json"
+        label = file_name(f"{self.classifier.source}-{self.classifier.name}")
+        return f"{label}_{fingerprint(identity)[:8]}.json"
 
     @classmethod
     def of(cls, result: Result, answers: pd.DataFrame | None) -> Entry:
@@ -144,24 +130,36 @@ class Entry(Document):
         Raises:
             ValidationError: if they contradict each other.
         """
+        splits = {
+            split: SplitResult.model_validate(_rounded(part.model_dump()))
+            for split, part in result.splits.items()
+        }
         return cls(
             classifier=EntryClassifier.of(result.classifier),
+            role=result.role,
             dataset=result.dataset,
+            config=result.config,
+            protocol=result.protocol,
             preprocessing=result.preprocessing,
-            splits=result.splits,
-            answers={}
-            if answers is None
-            else {split: _class_answers(answers, split) for split in result.splits},
+            positives=result.positives,
+            controls=result.controls,
+            splits=splits,
+            answers={} if answers is None else answering.of_frame(answers, list(splits)),
             damaged=len(result.damaged),
             settings=result.settings,
             environment=result.environment,
             created=result.created,
         )
 
-    def write(self, path: Path) -> None:
-        """Write the JSON atomically, laid out to be read and compared line by line."""
+    @property
+    def text(self) -> str:
+        """Its JSON, laid out to be read and compared line by line."""
         value = self.model_dump(mode="json", by_alias=True, exclude_none=True)
-        atomic.write_text(path, f"{_layout(value, 0)}\n")
+        return f"{_layout(value, 0)}\n"
+
+    def write(self, path: Path) -> None:
+        """Write its JSON atomically."""
+        atomic.write_text(path, self.text)
 
 
 def read(path: Path) -> Entry:
@@ -173,15 +171,14 @@ def read(path: Path) -> Entry:
     Raises:
         SpurbenchError: if the file is neither, is damaged, or contradicts itself.
     """
+    content = path.read_bytes()
+    schema = _schema(path, content)
     try:
-        text = path.read_text(encoding="utf-8")
-        kind = json.loads(text).get("schema")
-    except (ValueError, AttributeError):
-        kind = None
-    try:
-        if kind == SCHEMA:
-            return Entry.model_validate_json(text)
-        return _of_result(Result.read(path))
+        if _family(schema) != _family(SCHEMA):
+            return _of_result(Result.read(path))
+        if schema != SCHEMA:
+            raise SpurbenchError(f"{path} is of {schema}, and only {SCHEMA} is read; measure again")
+        return Entry.model_validate_json(content)
     except ValidationError as error:
         raise SpurbenchError(f"{path} is not a sound {SCHEMA}: {describe(error)}") from None
 
@@ -207,7 +204,14 @@ def read_all(paths: list[Path]) -> dict[Path, Entry]:
             files[path.resolve()] = None
         else:
             raise SpurbenchError(f"no file or folder of results at {path}")
-    return {file: read(file) for file in files}
+    # The collector would walk all that is read already, again and again, and find nothing.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return {file: read(file) for file in files}
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def gather(results: Sequence[Path | Result]) -> list[Entry]:
@@ -232,55 +236,78 @@ def _of_result(result: Result) -> Entry:
     return Entry.of(result, answers)
 
 
-def images_digest(sha256: list[str]) -> str:
-    """Identity of a class's images, whatever their order."""
-    return hashlib.sha256("\n".join(sorted(sha256)).encode()).hexdigest()
-
-
 def _claiming(folder: Path) -> Iterator[Path]:
     """JSON files that say they are a result or an entry, of whatever version."""
-    families = tuple(schema.rpartition("/")[0] for schema in (RESULT_SCHEMA, SCHEMA))
+    families = {_family(schema) for schema in (RESULT_SCHEMA, SCHEMA)}
     for file in sorted(folder.rglob("*.json")):
-        try:
-            content = json.loads(file.read_bytes())
-        except ValueError as error:
-            raise SpurbenchError(
-                f"{file} is damaged, not JSON ({error}); delete it or measure again"
-            ) from None
-        if isinstance(content, dict) and str(content.get("schema")).rpartition("/")[0] in families:
+        if _family(_schema(file, file.read_bytes())) in families:
             yield file
 
 
-def _class_answers(frame: pd.DataFrame, split: Split) -> list[ClassAnswers]:
-    # Ties of the hash are the same image, to which the answer is the same.
-    rows = frame[frame["source"] == split].sort_values(["class_index", "image_sha256"])
-    return [
-        ClassAnswers(
-            index=index,
-            images=images_digest(own["image_sha256"].tolist()),
-            predictions=own["prediction"].tolist(),
-            probabilities=own["probability"].round(PROBABILITY_DIGITS).tolist(),
-        )
-        for index in rows["class_index"].unique().tolist()
-        for own in [rows[rows["class_index"] == index]]
-    ]
+def _schema(path: Path, content: bytes) -> str | None:
+    """What a JSON says that it is.
+
+    Raises:
+        SpurbenchError: if it is not JSON, as far as that has to be read.
+    """
+    # Ours say it first; a board's files are long, and are parsed when they are read.
+    first = re.match(rb'\s*\{\s*"schema"\s*:\s*"([^"\\]*)"', content)
+    if first:
+        return first[1].decode(errors="replace")
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise SpurbenchError(
+            f"{path} is damaged, not JSON ({error}); delete it or measure again"
+        ) from None
+    return str(document.get("schema")) if isinstance(document, dict) else None
+
+
+def _family(schema: str | None) -> str | None:
+    return schema and schema.rpartition("/")[0]
+
+
+def file_name(text: str) -> str:
+    """A harmless file name that resembles a text."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip(".-")
+
+
+def _rounded(value: Any) -> Any:
+    """A document in which every number has as many digits as are published."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def _layout(value: Any, indent: int) -> str:
-    """JSON in which an array of numbers, and whatever else fits, is on one line."""
-    flat = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    """JSON whose lines hold as much as fits; a list of numbers, or a long string, is one line."""
     items = value.values() if isinstance(value, dict) else value
     nested = isinstance(value, dict | list) and any(isinstance(i, dict | list) for i in items)
+    flat = json.dumps(value, ensure_ascii=False, allow_nan=False)
     numbers = isinstance(value, list) and not nested
     if not isinstance(value, dict | list) or numbers or indent + len(flat) <= WIDTH:
         return flat
-    inner = " " * (indent + 2)
-    if isinstance(value, dict):
-        lines = [
-            f"{inner}{json.dumps(key, ensure_ascii=False)}: {_layout(item, indent + 2)}"
-            for key, item in value.items()
-        ]
+    inner = indent + 2
+    if isinstance(value, list):
+        parts = [_layout(item, inner) for item in value]
     else:
-        lines = [f"{inner}{_layout(item, indent + 2)}" for item in value]
+        parts = _filled(
+            [f"{json.dumps(k, ensure_ascii=False)}: {_layout(v, inner)}" for k, v in value.items()],
+            WIDTH - inner - 1,
+        )
     opening, closing = "{}" if isinstance(value, dict) else "[]"
-    return f"{opening}\n" + ",\n".join(lines) + f"\n{' ' * indent}{closing}"
+    body = ",\n".join(f"{' ' * inner}{part}" for part in parts)
+    return f"{opening}\n{body}\n{' ' * indent}{closing}"
+
+
+def _filled(parts: Sequence[str], width: int) -> list[str]:
+    """Parts of one line joined as long as they fit."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and "\n" not in lines[-1] + part and len(lines[-1]) + 2 + len(part) <= width:
+            lines[-1] += f", {part}"
+        else:
+            lines.append(part)
+    return lines

@@ -25,8 +25,9 @@ from spurbench.images.decode import decode_rgb
 from spurbench.images.records import SPLITS, ImageRecord
 from spurbench.images.sources import open_images
 from spurbench.leaderboard import entries, reported, tables
+from spurbench.leaderboard.answers import ClassAnswers, images_digest
 from spurbench.leaderboard.boards import Board, Row, boards
-from spurbench.leaderboard.entries import ClassAnswers, Entry
+from spurbench.leaderboard.entries import Entry
 from spurbench.leaderboard.reported import ReportedTable
 
 log = logging.getLogger(__name__)
@@ -157,9 +158,7 @@ def render(made: Sequence[Board], samples: Samples, scores: Sequence[ReportedTab
 
 
 def _path(entry: Entry) -> Path:
-    dataset = entry.dataset
-    name = tables.file_name(f"{dataset.name}-{dataset.version or dataset.fingerprint[:12]}")
-    return Path(name) / entry.file_name
+    return Path(entry.folder) / entry.file_name
 
 
 def _samples(data: str, made: Sequence[Board], count: int) -> dict[str, Sequence[str]]:
@@ -176,7 +175,7 @@ def _samples(data: str, made: Sequence[Board], count: int) -> dict[str, Sequence
         groups[record.source, record.class_index].append(record)
     found: dict[str, Sequence[str]] = {}
     for records in groups.values():
-        digest = entries.images_digest([record.sha256 for record in records])
+        digest = images_digest([record.sha256 for record in records])
         if digest in known:
             first = sorted(records, key=lambda record: record.sha256)[:count]
             found[digest] = [_data_uri(record.read()) for record in first]
@@ -301,8 +300,8 @@ def _answers(board: Board, samples: Samples) -> dict[str, Any]:
             for i, picture in enumerate(samples[digest]):
                 given: list[tuple[int, float] | None] = [None] * len(board.rows)
                 for position, answers in by_class[index].items():
-                    given[position] = (answers.predictions[i], answers.probabilities[i])
-                    answered.add(answers.predictions[i])
+                    given[position] = (int(answers.predictions[i]), float(answers.probabilities[i]))
+                    answered.add(int(answers.predictions[i]))
                 shown[index].append({"split": split, "image": picture, "answers": given})
     return {
         "samples": shown,

@@ -4,46 +4,63 @@ from __future__ import annotations
 
 import csv
 import io
-import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from spurbench.classifiers.info import Preprocessing
 from spurbench.core import atomic, markdown
-from spurbench.evaluation.results import Interval
+from spurbench.evaluation.results import Interval, SignedInterval, Summary
 from spurbench.images.records import SPLITS, Split
 from spurbench.leaderboard.boards import Board, Row
+from spurbench.leaderboard.entries import file_name
+from spurbench.leaderboard.fitted import Column, FittedTable
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-SUMMARY_COLUMNS = (
-    "n",
-    "classes",
-    "spurious_accuracy",
-    "spurious_accuracy_low",
-    "spurious_accuracy_high",
-    "top5",
-    "mean_probability",
-    "worst_class",
-    "worst_class_spurious_accuracy",
-    "auroc",
-    "average_precision",
-)
-"""Columns of the CSV for each split, after ``real_`` and ``generated_``."""
-
+SUMMARY_COLUMNS = {
+    "n": "n",
+    "classes": "classes",
+    "generators": "generators",
+    "spurious_accuracy": "spurious_accuracy",
+    "spurious_accuracy_low": "spurious_accuracy_interval.low",
+    "spurious_accuracy_high": "spurious_accuracy_interval.high",
+    "recognition": "recognition.accuracy",
+    "recognition_low": "recognition.interval.low",
+    "recognition_high": "recognition.interval.high",
+    "chance": "chance",
+    "auroc": "recognition.auroc",
+    "auroc_low": "recognition.auroc_interval.low",
+    "auroc_high": "recognition.auroc_interval.high",
+    "average_precision": "recognition.average_precision",
+    "effect": "effect.effect",
+    "effect_low": "effect.interval.low",
+    "effect_high": "effect.interval.high",
+    "effect_p_value": "effect.p_value",
+    "effect_pairs": "effect.pairs",
+    "with_references": "with_references.share",
+    "object_seen": "object_seen.share",
+    "top5": "top5",
+    "mean_probability": "mean_probability",
+    "worst_class": "worst_class",
+    "worst_class_spurious_accuracy": "worst_class_spurious_accuracy",
+    "worst_class_n": "worst_class_n",
+}
+"""Columns of the CSV for each split, after ``real_`` and ``generated_``: where each is found."""
 
 LEGEND = """\
-Shares are in percent, of images that show the spurious feature and not the class: how many the
-classifier calls the class, averaged over the classes. **Lower is better.** In brackets: the 95 %
-bootstrap interval over images. *Tied*: the ranks of a group whose members a paired test can't tell
-from its first (McNemar's exact test on the same images, Holm-corrected over all pairs, 5 %); the
-order within a group may be chance. *Gap*: generated minus real, in percentage points, over the
-classes that both have. *Mean p*: mean softmax probability of the class. *Preprocessing*: whole (the
-whole image is resized) or the classifier's own, the resized size, the crop where it differs, and
-the interpolation.
+Shares are in percent, in brackets: 95 % intervals. *Real*, *generated*: spurious accuracy, how many
+of the images that show the spurious feature and not the class the classifier calls the class,
+averaged over the classes. **Lower is better**, of a classifier that recognises the classes:
+*recognition* is how many of the images that do show the class it calls so, *AUROC* how surely
+p(class) tells these from the spurious ones (0.5: not at all). *Effect*: spurious accuracy minus
+that on the same images without the feature, in percentage points: what the feature adds. *Tied*:
+the ranks of a group whose members a paired test can't tell from its first (McNemar's exact test on
+the same images, Holm-corrected over all pairs, 5 %); the order within a group may be chance. *Gap*:
+generated minus real, in percentage points, over the classes that both have. *Mean p*: mean softmax
+probability of the class. *Worst class*: its spurious accuracy and images. *Preprocessing*: whole
+(the whole image is resized) or the classifier's own, the resized size, the crop where it differs,
+and the interpolation. Classifiers that made or chose the images, and those that recognise no more
+than chance, are not ranked.
 """
 
 
@@ -69,30 +86,72 @@ def csv_text(records: Iterable[Mapping[str, str | float | None]]) -> str:
     return buffer.getvalue()
 
 
-def to_table(board: Board) -> Table:
-    """The board for the terminal, without the columns that nobody has values in."""
-    from rich.table import Table
-    from rich.text import Text
+def to_table(board: Board, limit: int | None = None) -> FittedTable:
+    """The board for the terminal, without the columns that nobody has values in.
 
-    rows = [_cells(board, row) for row in board.rows]
-    table = Table(
-        title=Text(f"{markdown.plain(board.title)} (lower is better)"), title_justify="left"
-    )
-    shown = []
-    for position, (heading, alignment) in enumerate(_columns(board)):
-        # Lines are short here, and the classifier's name mostly tells its architecture.
-        if heading != "architecture" and any(row[position] != "–" for row in rows):
-            table.add_column(heading, justify=alignment)
-            shown.append(position)
+    Args:
+        board: to show.
+        limit: rows, the best; None shows all.
+    """
+    rows = board.rows[:limit]
+    reasons: dict[str, list[str]] = defaultdict(list)
     for row in rows:
-        # Text, not str: names from outside may hold what rich would take for markup.
-        table.add_row(*(Text(markdown.plain(row[position])) for position in shown))
-    return table
+        if row.unranked:
+            reasons[row.unranked].append(row.label)
+    notes = [f"Not ranked ({reason}): {', '.join(labels)}" for reason, labels in reasons.items()]
+    if len(rows) < len(board.rows):
+        notes.append(f"{len(rows)} of {len(board.rows)} classifiers.")
+    lines = [_cells(board, row) for row in rows]
+    columns = [
+        Column(
+            heading,
+            [line[heading] for line in lines],
+            alignment,
+            0 if heading == board.ranked_by else IMPORTANCE[heading],
+            name=heading == "classifier",
+        )
+        for heading, alignment in _columns(board)
+        if heading in IMPORTANCE
+    ]
+    return FittedTable(
+        title=f"{board.title} (lower is better)",
+        columns=[column for column in columns if {*column.cells} != {"–"}],
+        notes=[*notes, board.covers],
+    )
+
+
+def to_document(board: Board, limit: int | None = None) -> dict[str, Any]:
+    """The board as JSON: what it is, and the rows of its CSV.
+
+    Args:
+        board: to write.
+        limit: see :func:`to_table`.
+    """
+    return {
+        "title": board.title,
+        "name": board.name,
+        "version": board.version,
+        "config": board.config,
+        "protocol": board.protocol,
+        "kind": board.kind,
+        "images": dict(board.fingerprints),
+        "ranked_by": board.ranked_by,
+        "generators": board.generators,
+        "covers": board.covers,
+        "untested": board.untested,
+        "classifiers": len(board.rows),
+        "rows": [_record(board, row) for row in board.rows[:limit]],
+    }
 
 
 def percent(share: float, interval: Interval) -> str:
     """A share and its interval, in percent."""
-    return f"{100 * share:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    return f"{100 * share:.1f} {_brackets(interval)}"
+
+
+def _brackets(interval: Interval | SignedInterval, digits: str = ".1f", scale: int = 100) -> str:
+    """An interval, in percent unless its ``scale`` is another."""
+    return f"[{scale * interval.low:{digits}}, {scale * interval.high:{digits}}]"
 
 
 def ranks(tied: tuple[int, int] | None) -> str:
@@ -143,11 +202,18 @@ def _section(board: Board) -> str:
         f"{splits.replace('+', ' and ')} `{fingerprint[:12]}`"
         for splits, fingerprint in sorted(board.fingerprints.items())
     )
-    header, alignments = zip(*_columns(board), strict=True)
-    rows = [[markdown.escape(cell) for cell in _cells(board, row)] for row in board.rows]
+    lines = [_cells(board, row) for row in board.rows]
+    columns = [
+        (heading, alignment)
+        for heading, alignment in _columns(board)
+        if heading not in SPARSE or any(line[heading] != "–" for line in lines)
+    ]
+    header, alignments = zip(*columns, strict=True)
+    rows = [[markdown.escape(line[heading]) for heading in header] for line in lines]
     return (
-        f"Ranked by the {board.ranked_by} images; mean p, worst class and scores are theirs too. "
-        f"Images: {images}.{_untested(board)}\n\n{markdown.table(header, alignments, rows)}"
+        f"Ranked by the {board.ranked_by} images; what is not of real and generated ones apart is "
+        f"theirs too. {board.covers} Images: {images}.{_untested(board)}\n\n"
+        f"{markdown.table(header, alignments, rows)}"
     )
 
 
@@ -178,59 +244,87 @@ def _class_section(board: Board) -> str:
     return f"## By class, {board.ranked_by} images\n\nIn brackets: Wilson intervals.\n\n{table}"
 
 
+IMPORTANCE = {
+    "#": 0,
+    "tied": 4,
+    "classifier": 0,
+    "generated": 5,
+    "real": 5,
+    "recognition": 1,
+    "effect": 2,
+    "AUROC": 3,
+    "worst class": 6,
+    "measured": 7,
+    "gap": 8,
+    "preprocessing": 9,
+    "mean p": 10,
+    "n": 11,
+}
+"""Of the columns on the terminal; see :class:`spurbench.leaderboard.fitted.Column`."""
+
+SPARSE = {"recognition", "AUROC", "effect", "gap", "not ranked"}
+"""Columns that are not there where nobody has a value."""
+
+
 def _columns(board: Board) -> list[tuple[str, markdown.Alignment]]:
     ties: list[tuple[str, markdown.Alignment]] = [("tied", "right")] if board.p_values else []
-    columns: list[tuple[str, markdown.Alignment]] = [
+    return [
         ("#", "right"),
         *ties,
         ("classifier", "left"),
         ("architecture", "left"),
+        ("recognition", "right"),
+        ("AUROC", "right"),
         ("real", "right"),
         ("generated", "right"),
+        ("effect", "right"),
         ("gap", "right"),
         ("mean p", "right"),
         ("worst class", "left"),
-        ("n real", "right"),
-        ("n generated", "right"),
+        ("n", "right"),
         ("preprocessing", "left"),
-    ]
-    if _has_scores(board):
-        columns += [("AUROC", "right"), ("AP", "right")]
-    return columns
-
-
-def _cells(board: Board, row: Row) -> list[str]:
-    """A row as text for people, in the order of :func:`_columns`."""
-    if board.ranked_by in row.splits:
-        ranking = row.splits[board.ranked_by].summary
-        worst = f"{ranking.worst_class} ({100 * ranking.worst_class_spurious_accuracy:.1f})"
-        mean_probability = f"{ranking.mean_probability:.3f}"
-        shown = ranking.recognition
-        both = (shown.auroc, shown.average_precision) if shown else (None, None)
-        scores = [_score(value) for value in both]
-    else:
-        worst, mean_probability, scores = "–", "–", ["–", "–"]
-    return [
-        "–" if row.rank is None else str(row.rank),
-        *([ranks(row.tied)] if board.p_values else []),
-        row.label,
-        row.classifier.architecture,
-        *(_share(row, split) for split in SPLITS),
-        "–" if row.gap is None else f"{100 * row.gap:+.1f}",
-        mean_probability,
-        worst,
-        *(str(row.splits[s].summary.n) if s in row.splits else "–" for s in SPLITS),
-        describe(row.preprocessing),
-        *(scores if _has_scores(board) else []),
+        ("measured", "left"),
+        ("not ranked", "left"),
     ]
 
 
-def _has_scores(board: Board) -> bool:
-    return any(
-        row.splits[board.ranked_by].summary.recognition is not None
-        for row in board.rows
-        if board.ranked_by in row.splits
-    )
+def _cells(board: Board, row: Row) -> dict[str, str]:
+    """A row as text for people, by heading."""
+    # What did not measure the split that ranks says what it can of the other.
+    part = row.splits.get(board.ranked_by) or next(iter(row.splits.values()))
+    return {
+        "#": "–" if row.rank is None else str(row.rank),
+        "tied": ranks(row.tied),
+        "classifier": row.label,
+        "architecture": row.classifier.architecture,
+        **in_words(part.summary),
+        "real": _share(row, "real"),
+        "generated": _share(row, "generated"),
+        "gap": "–" if row.gap is None else f"{100 * row.gap:+.1f}",
+        "n": " / ".join(str(row.splits[s].summary.n) for s in SPLITS if s in row.splits),
+        "preprocessing": describe(row.preprocessing),
+        "measured": row.created[:10],
+        "not ranked": row.unranked or "–",
+    }
+
+
+def in_words(summary: Summary) -> dict[str, str]:
+    """A split's numbers as text for people, by heading; what was not measured is a dash."""
+    shown, effect = summary.recognition, summary.effect
+    worst = f"{100 * summary.worst_class_spurious_accuracy:.1f}, n {summary.worst_class_n}"
+    return {
+        "spurious accuracy": percent(summary.spurious_accuracy, summary.spurious_accuracy_interval),
+        "recognition": percent(shown.accuracy, shown.interval) if shown else "–",
+        "AUROC": f"{shown.auroc:.3f} {_brackets(shown.auroc_interval, '.3f', 1)}" if shown else "–",
+        "effect": f"{100 * effect.effect:+.1f} {_brackets(effect.interval, '+.1f')}"
+        if effect
+        else "–",
+        "mean p": f"{summary.mean_probability:.3f}",
+        # Of classes that are never answered none is the worst.
+        "worst class": f"{summary.worst_class} ({worst})"
+        if summary.worst_class_spurious_accuracy
+        else "–",
+    }
 
 
 def _share(row: Row, split: Split) -> str:
@@ -238,10 +332,6 @@ def _share(row: Row, split: Split) -> str:
         return "–"
     summary = row.splits[split].summary
     return percent(summary.spurious_accuracy, summary.spurious_accuracy_interval)
-
-
-def _score(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 def describe(preprocessing: Preprocessing) -> str:
@@ -263,6 +353,7 @@ def _record(board: Board, row: Row) -> dict[str, str | float | None]:
         "rank": row.rank,
         "tied_first": row.tied[0] if row.tied else None,
         "tied_last": row.tied[1] if row.tied else None,
+        "unranked": row.unranked,
         "classifier": row.label,
         "source": info.source,
         "architecture": info.architecture,
@@ -274,28 +365,35 @@ def _record(board: Board, row: Row) -> dict[str, str | float | None]:
         "preprocessing": describe(row.preprocessing),
         "dataset": board.name,
         "dataset_version": board.version,
+        "config": board.config,
+        "protocol": board.protocol,
+        "role": row.role,
+        "created": row.created,
         "gap": row.gap,
     }
     for split in SPLITS:
-        values = row.splits[split].summary.model_dump() if split in row.splits else {}
-        interval = values.pop("spurious_accuracy_interval", {})
-        shown = values.pop("recognition", None) or {}
-        values |= {score: shown.get(score) for score in ("auroc", "average_precision")}
-        values |= {f"spurious_accuracy_{end}": value for end, value in interval.items()}
-        record |= {f"{split}_{column}": values.get(column) for column in SUMMARY_COLUMNS}
+        summary = row.splits[split].summary if split in row.splits else None
+        record |= {
+            f"{split}_{column}": _at(summary, path) for column, path in SUMMARY_COLUMNS.items()
+        }
     return record
+
+
+def _at(document: Any, path: str) -> Any:
+    """What a document holds at a dotted path; None where a part of it is not there."""
+    for key in path.split("."):
+        document = None if document is None else getattr(document, key)
+    return document
 
 
 def file_stems(boards: Sequence[Board]) -> list[str]:
     """File names: ``NAME-VERSION``; the images' key stands in for a version or tells two apart."""
-    stems = [file_name(f"{board.name}-{board.version or board.identity}") for board in boards]
+    stems = [
+        file_name("-".join((board.name, board.version or board.identity, *board.variant)))
+        for board in boards
+    ]
     counts = Counter(stem.lower() for stem in stems)
     return [
         f"{stem}-{board.identity}" if counts[stem.lower()] > 1 else stem
         for board, stem in zip(boards, stems, strict=True)
     ]
-
-
-def file_name(text: str) -> str:
-    """A harmless file name that resembles a text."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip(".-")

@@ -42,12 +42,12 @@ def test_leaderboard_ranks_unless_its_first_word_is_a_command(tmp_path, monkeypa
     (tmp_path / "build").mkdir()
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path)
-    for arguments in (["out"], ["./build"], ["--output", "board", "out"], ["rank", "out"]):
+    for arguments in (["out"], ["./build"], ["--output", "board", "out"], ["show", "out"]):
         said = run("leaderboard", *arguments)
         assert said.exit_code == 1 and "no results in" in said.output, arguments
     assert "no results in leaderboards" in run("leaderboard", "build").output
     assert "build" in run("leaderboard", "--help").output
-    assert "Missing argument 'RESULTS...'" in run("leaderboard", "rank").output
+    assert "Missing argument 'RESULTS...'" in run("leaderboard", "show").output
     assert "No such option" in run("leaderboard", "--wrong", "out").output
 
 

@@ -197,7 +197,7 @@ def test_data_without_a_version_is_known_by_its_images_alone():
         ]
     )
     assert [[row.label for row in board.rows] for board in made] == [["a", "b"], ["c"]]
-    assert [board.title for board in made] == ["images f1", "images f2"]
+    assert [board.title for board in made] == ["images (f1)", "images (f2)"]
 
 
 def test_real_and_generated_results_of_one_classifier_are_joined():
@@ -243,6 +243,7 @@ def test_csv_is_numbers():
     assert frame.loc[0, "generated_spurious_accuracy_high"] == pytest.approx(0.77)
     assert frame.loc[0, "real_worst_class"] == "hummingbird"
     assert frame.loc[0, "real_auroc"] == 0.5
+    assert frame.loc[0, "created"] == "2024-02-13T00:00:00+00:00"
     assert frame.loc[1, "real_spurious_accuracy"] == 0.125
     assert frame.loc[1, ["gap", "generated_n", "real_auroc"]].isna().all()
     text = {
@@ -256,6 +257,7 @@ def test_csv_is_numbers():
         "preprocessing",
     }
     text |= {"dataset", "dataset_version", "real_worst_class", "generated_worst_class"}
+    text |= {"config", "protocol", "created", "unranked"}
     assert all(np.issubdtype(frame[c].dtype, np.number) for c in set(frame) - text)
 
 
@@ -270,16 +272,21 @@ def test_markdown_rows_say_percent_intervals_gap_and_worst_class():
         r"55.0 \[54.0, 57.0\]",
         "+25.0",
         "0.250",
-        "hummingbird (60.0)",
-        "150",
-        "150",
+        "hummingbird (60.0, n 75)",
+        "150 / 150",
         "whole: 224, bicubic",
+        "2024-02-13",
     ]
 
 
 def test_scores_have_columns_only_where_they_were_measured():
-    assert "AUROC" not in to_markdown(boards([both("a", 0.5, 0.5)]))
-    assert "| 0.875 | 0.875 |" in to_markdown(boards([both("a", 0.5, 0.5, auroc=0.875)]))
+    def header(made):
+        return next(line for line in to_markdown(made).splitlines() if line.startswith("| # |"))
+
+    assert "AUROC" not in header(boards([both("a", 0.5, 0.5)]))
+    made = boards([both("a", 0.5, 0.5, auroc=0.875)])
+    assert "| recognition | AUROC |" in header(made)
+    assert r"| 0.875 \[" in to_markdown(made)
 
 
 def test_text_from_outside_cannot_break_the_page(tmp_path):
@@ -303,7 +310,13 @@ def test_the_terminal_shows_names_as_they_are():
     assert "[red]a[/red]\N{REPLACEMENT CHARACTER}[31m" in text
     assert "50.0 [49.0, 52.0]" in text
     console.print(to_table(boards([result("a", real={94: 0.5})])[0]))
-    assert "n real" in (text := console.export_text()) and "generated" not in text
+    heading = console.export_text().splitlines()[1]
+    assert "real" in heading and "generated" not in heading
+
+
+def test_no_class_is_the_worst_where_all_are_never_answered():
+    table = to_markdown(boards([both("a", 0.0, 0.0)]))
+    assert "hummingbird" not in table.split("| #")[1]
 
 
 def test_write_makes_a_page_and_a_csv_per_board_and_an_index(tmp_path):
@@ -348,7 +361,7 @@ def test_folders_are_searched_and_other_json_is_passed_over(tmp_path):
     found = read([tmp_path, tmp_path / "b.json"])
     assert sorted(r.classifier.name for r in found) == ["a", "b"]
     assert found == read([tmp_path / "b.json", tmp_path / "deep"])
-    with pytest.raises(SpurbenchError, match=r"dataset\.json is not a spurbench\.result/1"):
+    with pytest.raises(SpurbenchError, match=r"dataset\.json is not a spurbench\.result/2"):
         read([tmp_path / "dataset.json"])
 
 
@@ -358,12 +371,12 @@ def test_folders_are_searched_and_other_json_is_passed_over(tmp_path):
         (b'{"schema": "spurbench.res', r"broken\.json is damaged"),
         (b"\xff\xfe{}", r"broken\.json is damaged"),
         (
-            b'{"schema": "spurbench.result/1", "summary": {}}',
+            b'{"schema": "spurbench.result/2", "summary": {}}',
             r"broken\.json is not a spurb.*summary",
         ),
         (
-            b'{"schema": "spurbench.result/2"}',
-            r"broken\.json is not a spurbench\.result/1 .*schema",
+            b'{"schema": "spurbench.result/1"}',
+            r"broken\.json is not a spurbench\.result/2 .*schema",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from spurbench.core.errors import SpurbenchError
 from spurbench.evaluation.metrics import wilson_interval
 from spurbench.evaluation.results import Result
 from spurbench.leaderboard import entries, lineage
+from spurbench.leaderboard.answers import images_digest
 from spurbench.leaderboard.entries import Entry
 from spurbench.recipe.load import read_recipe
 
@@ -30,17 +32,21 @@ def result(images, tmp_path):
 def test_an_entry_holds_what_its_result_and_parquet_say(result, tmp_path):
     entry = entries.read(result)
     source = Result.read(result)
-    assert entry.splits == source.splits
+    assert entry.splits.keys() == source.splits.keys()
+    for split, part in source.splits.items():
+        for mine, theirs in zip(entry.splits[split].classes, part.classes, strict=True):
+            assert mine.spurious_accuracy == theirs.spurious_accuracy
+            assert mine.mean_probability == pytest.approx(theirs.mean_probability, abs=1e-6)
     frame = pd.read_parquet(result.with_suffix(".parquet"))
     for split in ("real", "generated"):
         assert [a.index for a in entry.answers[split]] == sorted(CLASSES)
         for answers in entry.answers[split]:
             rows = frame[(frame["source"] == split) & (frame["class_index"] == answers.index)]
             rows = rows.sort_values("image_sha256")
-            assert answers.predictions == rows["prediction"].tolist()
-            assert set(answers.predictions) == {answers.index, OTHER}
+            assert answers.predictions.tolist() == rows["prediction"].tolist()
+            assert set(answers.predictions.tolist()) == {answers.index, OTHER}
             np.testing.assert_allclose(answers.probabilities, rows["probability"], atol=5e-5)
-            assert answers.images == entries.images_digest(rows["image_sha256"].tolist()[::-1])
+            assert answers.images == images_digest(rows["image_sha256"].tolist()[::-1])
     entry.write(tmp_path / "x" / "entry.json")
     assert entries.read(tmp_path / "x" / "entry.json") == entry
 
@@ -64,12 +70,13 @@ def test_an_entry_is_laid_out_to_be_reviewed(result, tmp_path):
     entry = entries.read(result)
     entry.write(tmp_path / "entry.json")
     text = (tmp_path / "entry.json").read_text()
-    assert json.loads(text)["schema"] == "spurbench.entry/1"
+    assert json.loads(text)["schema"] == "spurbench.entry/2"
     lines = text.splitlines()
     assert len(lines) < 250
-    # An array of answers is one line, whatever its length; anything else is short.
-    assert all(len(line) <= 100 for line in lines if not line.rstrip(",").endswith("]"))
-    assert sum('"predictions": [' in line for line in lines) == 2 * len(CLASSES)
+    # The answers to a class's images are one line, whatever its length; anything else is short.
+    answers = [line for line in lines if re.match(' *"(predictions|probabilities)": "', line)]
+    assert len(answers) == 4 * len(CLASSES)
+    assert all(len(line) <= 100 for line in lines if line not in answers)
     assert "null" not in text
 
 
@@ -112,25 +119,53 @@ def tamper(entry: dict, change: str) -> None:
         case "better mean":
             split["summary"]["spurious_accuracy"] = 0.1
         case "other answer":
-            answers[0]["predictions"][0] = 1 if answers[0]["predictions"][0] != 1 else 2
-            answers[0]["predictions"][:10] = [1] * 10
+            answers[0]["predictions"] = answers[0]["predictions"].replace("=", "1", 1)
         case "fewer answers":
-            answers[0]["predictions"].pop()
-            answers[0]["probabilities"].pop()
+            for key in ("predictions", "probabilities"):
+                answers[0][key] = answers[0][key].rpartition(" ")[0]
         case "uneven":
-            answers[0]["probabilities"].pop()
+            answers[0]["probabilities"] = answers[0]["probabilities"].rpartition(" ")[0]
+        case "two spaces":
+            answers[0]["probabilities"] = answers[0]["probabilities"].replace(" ", "  ", 1)
+        case "glued":
+            answers[0]["predictions"] = answers[0]["predictions"].replace("= ", "=", 1)
+        case "a sign":
+            answers[0]["predictions"] = "-" + answers[0]["predictions"]
+        case "no answers":
+            answers[0]["predictions"] = answers[0]["probabilities"] = ""
+        case "a list":
+            answers[0]["predictions"] = [1] * 20
+        case "left out":
+            answers[0]["left_out"] = [3]
+        case "left out beyond":
+            answers[0]["left_out"] = [20]
+        case "left out from the end":
+            answers[0]["left_out"] = [-1]
+        case "generators":
+            for a in answers:
+                a["generators"] = [10, 10]
+        case "generators that don't add up":
+            answers[0]["generators"] = [10, 9]
         case "no class":
             answers.pop()
         case "no split":
             entry["answers"].pop("real")
         case "no such class":
-            answers[0]["predictions"][0] = 1000
+            answers[0]["predictions"] = re.sub("7", "1000", answers[0]["predictions"], count=1)
         case "surer":
-            answers[0]["probabilities"] = [0.0] * len(answers[0]["probabilities"])
+            answers[0]["probabilities"] = re.sub("[0-9]+", "0", answers[0]["probabilities"])
+        case "too sure":
+            answers[0]["probabilities"] = re.sub(
+                "[0-9]+", "10001", answers[0]["probabilities"], count=1
+            )
+        case "classes twice":
+            answers.append(answers[-1])
+        case "no classes":
+            entry["answers"]["generated"] = []
         case "unknown key":
             entry["note"] = "x"
         case "newer":
-            entry["schema"] = "spurbench.entry/2"
+            entry["schema"] = "spurbench.entry/3"
 
 
 @pytest.mark.parametrize(
@@ -141,6 +176,19 @@ def tamper(entry: dict, change: str) -> None:
         "other answer",
         "fewer answers",
         "uneven",
+        "two spaces",
+        "glued",
+        "a sign",
+        "no answers",
+        "a list",
+        "left out",
+        "left out beyond",
+        "left out from the end",
+        "generators",
+        "generators that don't add up",
+        "too sure",
+        "classes twice",
+        "no classes",
         "no class",
         "no split",
         "no such class",
@@ -155,7 +203,7 @@ def test_an_entry_that_contradicts_itself_is_refused(result, tmp_path, change):
     content = json.loads(path.read_text())
     tamper(content, change)
     path.write_text(json.dumps(content))
-    with pytest.raises(SpurbenchError, match=r"entry\.json is not a") as caught:
+    with pytest.raises(SpurbenchError, match=r"entry\.json is (not a|of spurbench)") as caught:
         entries.read(path)
     assert "\n" not in str(caught.value)
 
