@@ -7,29 +7,36 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from makers.answers import answered, answers_frame
 from makers.measured import save_dataset, save_result
 from makers.site import EVIL, evil_site
 from spurbench.core import markdown
+from spurbench.core.documents import read_toml
 from spurbench.core.errors import SpurbenchError
+from spurbench.core.identity import file_sha256
+from spurbench.core.resources import templates
 from spurbench.evaluation.metrics import wilson_interval
-from spurbench.leaderboard import entries, reported
+from spurbench.images.records import DatasetInfo, ImageRecord, ImageSet
+from spurbench.leaderboard import entries, pictures, reported
 from spurbench.leaderboard import page as site
 from spurbench.leaderboard.boards import boards, read
+from spurbench.leaderboard.page_data import answers_data, heat_colours
 
 
 class Tags(HTMLParser):
-    """Start tags and their attributes; the text of JSON data blocks."""
+    """Start tags and their attributes; JSON data blocks by their ids."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
         self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.data: list[str] = []
+        self.data: dict[str, Any] = {}
         self.feed(page)
 
     def handle_starttag(self, tag, attributes):
@@ -37,7 +44,7 @@ class Tags(HTMLParser):
 
     def handle_data(self, data):
         if self.found and self.found[-1][1].get("type") == "application/json" and data.strip():
-            self.data.append(data)
+            self.data[self.found[-1][1]["id"]] = json.loads(data)
 
     def count(self, tag: str) -> int:
         return sum(name == tag for name, _ in self.found)
@@ -98,7 +105,8 @@ def test_ties_are_in_markdown_csv_and_page(results, tmp_path):
     table = (tmp_path / "README.md").read_text()
     assert "| 2 | 2–3 | middle |" in table and "| 4 | 4 | worst |" in table
     page = (tmp_path / "index.html").read_text()
-    assert page.count('<span class="group">2–3</span>') == 2
+    rows = Tags(page).data["board-0"]["rows"]
+    assert [row["tied"] for row in rows] == [[1, 1], [2, 3], [2, 3], [4, 4]]
 
 
 def test_without_answers_there_are_no_tie_groups_and_it_says_whose_lack(images, results, tmp_path):
@@ -130,36 +138,174 @@ def test_the_class_csv_has_wilson_intervals(results, tmp_path):
     assert len(frame) == 4 * 2 * 3
     row = frame[(frame["classifier"] == "close") & (frame["split"] == "generated")].iloc[0]
     assert (row["n"], row["spurious_accuracy"]) == (20, 0.55)
-    assert (row["low"], row["high"]) == pytest.approx(wilson_interval(11, 20))
+    assert (row["low"], row["high"]) == pytest.approx(wilson_interval(11, 20), abs=1e-6)
 
 
-def test_samples_are_the_measured_images_and_each_classifiers_answers(
-    images, results, data, tmp_path
-):
+def bits(packed: str, rows: int, images: int) -> np.ndarray:
+    flat = np.unpackbits(np.frombuffer(base64.b64decode(packed), np.uint8), bitorder="little")
+    return flat[: rows * images].reshape(rows, images).astype(bool)
+
+
+def test_images_are_those_measured_with_each_classifiers_answer(images, results, data, tmp_path):
     site.build([results], [data], tmp_path, samples=4)
-    (block,) = Tags((tmp_path / "index.html").read_text()).data
-    shown = json.loads(block)
+    blocks = Tags((tmp_path / "index.html").read_text()).data
+    board, answers = blocks["board-0"], blocks["answers-0"]
+    assert [c["index"] for c in board["classes"]] == [94, 105, 565]
     frame = pd.read_parquet(results / "01.parquet")  # middle, ranked second
-    assert set(shown["samples"]) == {"94", "105", "565"}
-    for index, samples in shown["samples"].items():
-        assert [s["split"] for s in samples] == ["generated"] * 4 + ["real"] * 4
-        for split in ("generated", "real"):
+    for split in ("generated", "real"):
+        assert answers["answered"][split] == [0, 1, 2, 3]
+        for position, c in enumerate(board["classes"]):
             records = [
-                r for r in images.records if (r.source, r.class_index) == (split, int(index))
+                r for r in images.records if (r.source, r.class_index) == (split, c["index"])
             ]
-            records = sorted(records, key=lambda r: r.sha256)[:4]
-            for record, sample in zip(
-                records, [s for s in samples if s["split"] == split], strict=True
-            ):
-                picture = Image.open(io.BytesIO(_decode(sample["image"]))).convert("RGB")
+            records = sorted(records, key=lambda r: r.sha256)
+            given = frame.set_index("image_sha256").loc[[r.sha256 for r in records], "prediction"]
+            called = bits(answers["bits"][split][str(position)], 4, 20)[1]
+            assert called.tolist() == (given == c["index"]).tolist()
+            assert board["called"][split][1][position] == called.sum()
+            shown = answers["pictures"][split][str(position)]
+            assert list(shown) == ["0", "1", "2", "3"]
+            for record, uri in zip(records, shown.values(), strict=False):
+                picture = Image.open(io.BytesIO(_decode(uri))).convert("RGB")
                 original = Image.open(io.BytesIO(record.read()))
                 difference = np.abs(np.asarray(picture, int) - np.asarray(original, int)).mean()
                 assert picture.size == original.size and difference < 25
-                row = frame[frame["image_sha256"] == record.sha256].iloc[0]
-                prediction, probability = sample["answers"][1]
-                assert prediction == row["prediction"]
-                assert probability == pytest.approx(row["probability"], abs=1e-4)
-                assert str(prediction) in shown["names"]
+
+
+def test_as_many_images_are_embedded_as_there_is_room_for(
+    results, data, tmp_path, monkeypatch, caplog
+):
+    site.build([results], [], tmp_path)
+    bare = (tmp_path / "index.html").stat().st_size
+    monkeypatch.setattr(site, "LIMIT", bare + 5000)
+    site.build([results], [data], tmp_path, samples=20)
+    page = tmp_path / "index.html"
+    assert bare + 3000 < page.stat().st_size <= bare + 5000
+    assert "has room for the first" in caplog.text
+    shown = Tags(page.read_text()).data["answers-0"]["pictures"]
+    counts = [len(own) for split in shown.values() for own in split.values()]
+    assert len(counts) == 6 and max(counts) - min(counts) <= 1  # every class alike
+
+
+def test_a_generated_image_stands_beside_its_own_twin(monkeypatch, tmp_path):
+    frame = answers_frame((94,), images=8)
+    (board,) = boards(read([answered("one", frame), answered("two", frame)]))
+    info = DatasetInfo(name="toy", version="1.0.0", kind="dataset", fingerprint="x")
+
+    def records(source: str) -> tuple[ImageRecord, ...]:
+        own = frame[frame["source"] == source].sample(frac=1, random_state=0)
+        return tuple(
+            ImageRecord(
+                path=row.path,
+                class_index=94,
+                source=row.source,
+                sha256=row.image_sha256,
+                read=lambda sha256=row.twin_of if source == "control" else row.image_sha256: (
+                    coloured(sha256)
+                ),
+                class_name="hummingbird",
+                twin_of=row.twin_of if source == "control" else None,
+            )
+            for row in own.itertuples()
+        )
+
+    controls = ImageSet(records("control"), (), info)
+    images = ImageSet(records("generated"), (), info, controls=controls)
+    monkeypatch.setattr(pictures, "open_images", lambda name, decode: images)
+    shown = pictures.choose(["toy"], [board], 8, 10**6)
+    answers = answers_data(board, shown)
+    # Twins here are of the colour of their images.
+    own, twins = (answers["pictures"][source][0] for source in ("generated", "control"))
+    assert len(set(own.values())) == 8 and own == twins
+    order = frame[frame["source"] == "generated"].sort_values("image_sha256")["image_sha256"]
+    given = frame[frame["source"] == "control"].set_index("twin_of").loc[order]
+    called = (given["prediction"] == 94).tolist()
+    assert bits(answers["bits"]["control"][0], 2, 8).tolist() == [called, called]
+    assert answers["left"]["control"][0] == np.flatnonzero(~given["counted"]).tolist()
+
+
+def coloured(sha256: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), tuple(bytes.fromhex(sha256[:6]))).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_row_says_all_that_was_measured(tmp_path):
+    measured = [
+        answered(name, answers_frame((94, 565), images=40, seed=i)) for i, name in enumerate("ab")
+    ]
+    site.build(measured, [], tmp_path)
+    block = Tags((tmp_path / "index.html").read_text()).data["board-0"]
+    (entry, *_) = read([tmp_path / "toy-1.0.0" / Path(block["rows"][0]["entries"][0]).name])
+    row, summary = block["rows"][0], entry.splits["generated"].summary
+    assert row["generated"]["value"] == pytest.approx(100 * summary.spurious_accuracy, abs=0.006)
+    assert row["recognition"]["value"] == pytest.approx(
+        100 * summary.recognition.accuracy, abs=0.006
+    )
+    assert row["auroc"]["low"] == pytest.approx(summary.recognition.auroc_interval.low, abs=6e-5)
+    assert row["effect"]["value"] == pytest.approx(100 * summary.effect.effect, abs=0.006)
+    assert row["effect"]["low"] == pytest.approx(100 * summary.effect.interval.low, abs=0.006)
+    assert row["chance"] == pytest.approx(100 * summary.chance, abs=0.006)
+    worst = max(entry.splits["generated"].classes, key=lambda c: c.spurious_accuracy)
+    assert row["worst"] == {
+        "class": [94, 565].index(worst.index),
+        "value": pytest.approx(100 * worst.spurious_accuracy, abs=0.006),
+        "n": worst.n,
+    }
+    assert row["date"] == "2024-02-13"
+    assert (tmp_path / row["entries"][0]).is_file()
+    for source, n in (("generated", "n"), ("positive", "recognition"), ("control", "effect")):
+        counts = [
+            c.n if n == "n" else c.recognition.n if n == "recognition" else c.effect.pairs
+            for c in entry.splits["generated"].classes
+        ]
+        assert [c["n"][source] for c in block["classes"]] == counts
+
+
+def test_names_in_addresses_outlive_new_entries(tmp_path):
+    frame = answers_frame((94, 565), images=20)
+    site.build([answered("one", frame)], [], tmp_path)
+    before = Tags((tmp_path / "index.html").read_text()).data["board-0"]
+    better = answers_frame((94, 565), images=20, called=(0.0, 0.0, 0.9, 0.0))
+    site.build([answered("two", better)], [], tmp_path)
+    after = Tags((tmp_path / "index.html").read_text()).data["board-0"]
+    assert after["id"] == before["id"]
+    assert [row["id"] for row in after["rows"]][1] == before["rows"][0]["id"]
+
+
+def test_who_had_a_part_stands_below_without_a_rank_and_with_the_reason(tmp_path):
+    frame = answers_frame((94, 565), images=20)
+    best = answers_frame((94, 565), images=20, called=(0.1, 0.1, 0.9, 0.0))
+    site.build([answered("one", frame), answered("chose", best, role="panel")], [], tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    rows = Tags(page).data["board-0"]["rows"]
+    assert [(row["label"], row["rank"]) for row in rows] == [("one", 1), ("chose", None)]
+    assert "panel" in rows[1]["unranked"]
+    assert "chose <small>not ranked: panel" in page  # without the script, too
+
+
+def test_p_values_keep_what_is_significant(results, tmp_path):
+    site.build([results], [], tmp_path)
+    (board,) = boards(read([results]))
+    packed = Tags((tmp_path / "index.html").read_text()).data["board-0"]["p_values"]
+    held = np.frombuffer(base64.b64decode(packed), "<u2")
+    for a in range(4):
+        for b in range(a):
+            p = board.p_values[a][b]
+            shown = held[a * (a - 1) // 2 + b] / 1000
+            assert shown == pytest.approx(p, abs=1e-3) and (shown < 0.05) == (p < 0.05)
+
+
+def test_the_library_is_as_published_and_its_licence_is_in_the_page(results, tmp_path):
+    folder = templates() / site.LIBRARY
+    said = read_toml(folder / "vendored.toml")
+    assert file_sha256(folder / Path(said["path"]).name) == said["sha256"]
+    site.build([results], [], tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    licence = (folder / "LICENSE").read_text()
+    assert said["licence"] == "MIT" and "Permission is hereby granted" in licence
+    assert licence in page and "sourceMappingURL" not in page
+    assert not re.search(r"\beval\(|new Function", page)
 
 
 def _decode(uri: str) -> bytes:
@@ -187,7 +333,9 @@ def test_a_new_result_joins_those_published_and_replaces_its_own(images, results
 def test_a_broken_entry_stops_the_build_before_anything_is_written(results, tmp_path):
     site.build([results], [], tmp_path)
     (entry, *_) = sorted((tmp_path / "spurbench-toy-1.0.0").iterdir())
-    entry.write_text(entry.read_text().replace('"index": 94', '"index": 95'))
+    content = json.loads(entry.read_text())
+    content["splits"]["real"]["classes"][0]["spurious_accuracy"] = 0.123
+    entry.write_text(json.dumps(content))
     before = (tmp_path / "index.html").read_bytes()
     with pytest.raises(SpurbenchError, match=entry.name):
         site.build([], [], tmp_path)
@@ -205,13 +353,14 @@ def test_text_from_outside_cannot_break_out_of_the_page(tmp_path):
     assert "<script>window" not in page and "<img" not in page
     tags = Tags(page)
     assert tags.count("img") == 0
-    assert tags.count("script") == 2  # the data and the page's own
+    assert tags.count("script") == len(tags.data) + 1  # the data and the page's own
     assert not [a for _, a in tags.found if any(key.startswith("on") for key in a)]
     assert "{{ 7 * 7 }}" in page  # shown, not rendered
     # It is there, as text, in all its places.
     harmless = markdown.plain(EVIL)
     texts = [v for _, a in tags.found for v in a.values() if v]
-    assert harmless in texts  # an option's or a row's data
+    assert f"{harmless} {harmless}" in texts  # the board's title
+    assert tags.data["board-0"]["rows"][0]["family"] == harmless
     for file in board.glob("*.md"):
         text = file.read_text()
         assert "<script" not in text and "<img" not in text
@@ -245,7 +394,7 @@ def test_heat_colours_are_legible():
         return float(np.dot([0.2126, 0.7152, 0.0722], linear))
 
     for scheme in ("light", "dark"):
-        for background, text in site._heat_colours(scheme):
+        for background, text in heat_colours(scheme):
             low, high = sorted((luminance(background), luminance(text)))
             assert (high + 0.05) / (low + 0.05) >= 4.5
 
@@ -261,8 +410,8 @@ def test_reported_scores_stand_apart_and_rank_nobody(results, tmp_path):
     for table in tmp_path.glob("*.csv"):
         assert "theirs" not in table.read_text()
     page = (tmp_path / "index.html").read_text()
-    ranking = page.partition('<table class="ranking">')[2].partition("</table>")[0]
-    assert "theirs" in page and "theirs" not in ranking
+    assert "theirs" in page
+    assert "theirs" not in [row["label"] for row in Tags(page).data["board-0"]["rows"]]
 
 
 @pytest.mark.parametrize(
