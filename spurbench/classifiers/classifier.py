@@ -18,7 +18,7 @@ from spurbench.classifiers.info import (
 )
 from spurbench.classifiers.labels import UnknownClassError, wnids_of
 from spurbench.core.errors import SpurbenchError, reason
-from spurbench.core.identity import weights_sha256
+from spurbench.core.identity import fingerprint, weights_sha256
 from spurbench.core.imagenet import HEADS, head_wnids, imagenet_names, imagenet_wnids
 
 
@@ -226,7 +226,7 @@ def _label_space(loaded: Loaded, count: int) -> tuple[str, tuple[str, ...]]:
     for head in HEADS.values():
         if wnids == head_wnids(head):
             return head, wnids
-    return f"own labels ({count})", wnids
+    return f"own labels ({count}, {fingerprint(wnids)[:8]})", wnids
 
 
 def transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:

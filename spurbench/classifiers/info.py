@@ -36,7 +36,9 @@ class ClassifierInfo(Document):
     source: SourceName = Field(description="module: given as a network through the Python API")
     architecture: str
     parameters: int
-    head: str = Field(description="label space, e.g. imagenet-1k")
+    head: str = Field(
+        description="label space: imagenet-1k, or one of its own with outputs and hash of labels"
+    )
     weights_sha256: str = Field(
         description="over the loaded state dict, not over a file; open_clip: with the prompts; "
         "onnx: over the files"

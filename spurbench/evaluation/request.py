@@ -116,6 +116,7 @@ class EvaluationRequest:
         key = {
             "classifier": identity.info.name,
             "weights": identity.info.weights_sha256,
+            "head": identity.info.head,
             "images": info.fingerprint,
             "classes": [[index, *names] for index, names in sorted(self.classes.items())],
             "positives": self.shown.info.fingerprint if self.shown else None,

@@ -17,6 +17,8 @@ from spurbench.core.errors import SpurbenchError
 from spurbench.core.imagenet import imagenet_lemmas, imagenet_wnids
 from spurbench.evaluation import known
 from spurbench.evaluation.members import Member, members
+from spurbench.evaluation.request import EvaluationRequest
+from spurbench.images.records import DatasetInfo, ImageSet
 
 TEN = (94, 105, 565, 2, 14, 42, 50, 58, 80, 81)
 
@@ -108,7 +110,8 @@ def test_labels_in_a_timm_folder_serve_a_head_of_any_size(key, ten):
         config[key] = labels
     write(ten / "config.json", config)
     classifier = load_classifier(str(ten))
-    assert (classifier.wnids, classifier.info.head) == (tuple(labels), "own labels (10)")
+    assert classifier.wnids == tuple(labels)
+    assert classifier.info.head.startswith("own labels (10, ")
 
 
 def test_labels_in_a_timm_folder_are_believed_of_a_thousand_too(tmp_path):
@@ -157,3 +160,7 @@ def test_labels_go_with_one_classifier(tmp_path):
 def test_other_labels_are_another_classifier_to_what_is_stored(ten):
     one, two = (Member(str(ten), str(ten), labels=labels) for labels in (TEN, TEN[::-1]))
     assert known.key(one) != known.key(two) and known.key(one) is not None
+    info = DatasetInfo(name="d", kind="folder", fingerprint="0" * 64)
+    request = EvaluationRequest(ImageSet((), (), info))
+    stems = [request.file_stem(known.Identity.of(m.load("cpu"))) for m in (one, two, one)]
+    assert stems[0] == stems[2] != stems[1]
