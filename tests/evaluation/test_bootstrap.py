@@ -80,6 +80,15 @@ def test_auroc_is_resampled_as_a_loop_over_sklearn_does():
     assert percentile_interval(found) == pytest.approx(expected, abs=0.012)
 
 
+def test_scores_stay_with_their_generator_wherever_its_images_are():
+    generator = np.random.default_rng(3).permutation(np.repeat([0, 1], 20))
+    clusters = [[np.flatnonzero(generator == g) for g in (0, 1)]]
+    spurious = np.where(generator == 0, 0.1, 0.9)  # below and above every positive
+    draws = Bootstrap(resamples=4000, seed=0).auroc(np.full(10, 0.5), spurious, clusters)
+    shares = [np.mean(np.isclose(draws, area)) for area in (0, 0.5, 1)]
+    assert shares == pytest.approx([1 / 4, 1 / 2, 1 / 4], abs=0.03)
+
+
 def test_as_many_positives_as_spurious_images_are_resampled_apart():
     """Drawn together, equally often, the same scores would hardly vary."""
     scores = np.random.default_rng(0).random(40)

@@ -234,6 +234,9 @@ def test_effects_are_compared_pair_by_pair(result, data, tmp_path):
     assert effect.p_value < 0.05
     assert found.splits["real"].effect is None
     assert all(c.effect.pairs == 4 for c in found.splits["generated"].classes)
+    counted = result.answers.query("counted and source in ['real', 'generated']")
+    every = spurbench.compare(result, other, images=100)
+    assert {i.image_sha256 for i in every.images} == set(counted["image_sha256"])
     neuhaus = spurbench.evaluate(spec, data, protocol="neuhaus")
     with pytest.raises(SpurbenchError, match="by protocol spurbench and neuhaus"):
         spurbench.compare(other, neuhaus)
