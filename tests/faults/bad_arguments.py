@@ -69,7 +69,7 @@ def _arguments(world: World) -> Iterator[Case]:
     dry = (*build, "--dry-run")
     # An address of nobody: what is right with these must not reach the authors' server.
     fetch = ("fetch", "spurious-imagenet", "--to", "f", "--from", "x:")
-    board = ("leaderboard", "rank", str(world.results))
+    board = ("leaderboard", "show", str(world.results))
     forged = "x\nError: forged"
     undecodable = os.fsdecode(b"\xff\xfe")
     lines: list[tuple[str, ...]] = [
@@ -174,7 +174,7 @@ def _outputs(world: World) -> Iterator[Case]:
     commands: list[tuple[str, ...]] = [
         ("build", "--recipe", str(world.recipe), "--classes", "94", "--output"),
         (*world.evaluation(world.photographs), "--output"),
-        ("leaderboard", "rank", str(world.results), "--output"),
+        ("leaderboard", "show", str(world.results), "--output"),
         ("leaderboard", "build", str(world.result()), "--output"),
         ("compare", str(world.result(0)), str(world.result(1)), "--output"),
         ("diff", str(world.dataset), str(world.successor), "--json"),

@@ -336,7 +336,7 @@ def _parquet(world: World) -> Iterator[Case]:
     answers = world.result().with_suffix(".parquet")
     compare = ("compare", "results/" + world.result().name, str(world.result(1)))
     compare += ("--output", "comparison")
-    rank = ("leaderboard", "rank", "results", "--output", "tables")
+    rank = ("leaderboard", "show", "results", "--output", "tables")
     for i, data in enumerate([*examples(damaged(answers.read_bytes()), 10), b""]):
         arguments = (compare, rank)[i % 2]
 

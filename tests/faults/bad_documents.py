@@ -163,7 +163,7 @@ def _dataset_readers(world: World) -> list[tuple[tuple[str, ...], tuple[str, ...
 def _results(world: World) -> Iterator[Case]:
     result = json.loads(world.result().read_text(encoding="utf-8"))
     entry = json.loads(world.entry().read_text(encoding="utf-8"))
-    rank = ("leaderboard", "rank", "results", "--output", "tables")
+    rank = ("leaderboard", "show", "results", "--output", "tables")
     board = ("leaderboard", "build", "results", "--output", "board")
     compare = ("compare", "results/bad.json", str(world.result(1)), "--output", "comparison")
     publish = ("leaderboard", "build", "--output", "results")
@@ -232,7 +232,7 @@ def _explicit(world: World) -> Iterator[Case]:
     ):
         made = {**result, "classifier": {**result["classifier"], "name": name}}
         for arguments in (
-            ("leaderboard", "rank", "results/bad.json", "--output", "tables"),
+            ("leaderboard", "show", "results/bad.json", "--output", "tables"),
             ("leaderboard", "build", "results/bad.json", "--output", "board"),
             ("compare", "results/bad.json", str(world.result(1)), "--output", "comparison"),
         ):

@@ -72,7 +72,7 @@ def commands(world: World) -> list[Command]:
     measure = (*world.evaluation(world.dataset), "--model", str(world.other_model))
     measure += ("--positives", str(world.positives), "--output", "results")
     ablate = ("ablate", "--recipe", str(world.recipe), "--classes", "hummingbird", "--seeds", "1")
-    rank = ("leaderboard", "rank", str(world.results), "--output", "tables")
+    rank = ("leaderboard", "show", str(world.results), "--output", "tables")
     board = ("leaderboard", "build", str(world.result()), "--data", str(world.dataset))
     more = ("leaderboard", "build", str(world.results), "--data", str(world.dataset))
     select = ("select", "--data", str(world.photographs), "--panel", str(world.model))
@@ -93,7 +93,7 @@ def commands(world: World) -> list[Command]:
             4,
             momentary=frozenset({"ablation/ablation.md", "ablation/ablation.png"}),
         ),
-        Command("leaderboard rank", rank, ("tables",), 8, 3),
+        Command("leaderboard show", rank, ("tables",), 8, 3),
         Command("leaderboard build", (*board, "--output", "board"), ("board",), 8, 4),
         Command(
             "leaderboard build on",
