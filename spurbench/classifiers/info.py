@@ -60,10 +60,11 @@ class Preprocessing(Document):
     )
     resize: tuple[int, ...] = Field(description="(short side,) or (height, width), pixels")
     crop: tuple[int, int] | None = Field(
+        default=None,
         description="centre crop, (height, width), pixels; null for a model that takes images of "
-        "any size"
+        "any size",
     )
-    interpolation: Interpolation | None = Field(description="null with a transform")
+    interpolation: Interpolation | None = Field(default=None, description="null with a transform")
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     transform: str | None = Field(

@@ -140,8 +140,6 @@ class YesNoClassifier(Classifier):
         return Preprocessing(
             mode="model",
             resize=(),
-            crop=None,
-            interpolation=None,
             mean=self._loaded.mean,
             std=self._loaded.std,
             transform=f"{type(self._processor).__name__} {json.dumps(settings, sort_keys=True)}",
