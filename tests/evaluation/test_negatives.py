@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -14,8 +15,10 @@ import spurbench
 from makers.toy import save_noise_images
 from makers.vlm import rig, save_vlm
 from spurbench.classifiers.load import load_classifier
+from spurbench.core.errors import SpurbenchError
 from spurbench.core.imagenet import imagenet_wnids
 from spurbench.evaluation.negatives import negatives
+from spurbench.leaderboard import entries
 
 CLASSES = (94, 105, 146, 565, 880)
 
@@ -118,3 +121,21 @@ def test_damaged_positives_are_asked_about_once_and_named_once(model, data, show
     result = spurbench.evaluate(f"vlm:{model}", data, positives=positives, device="cpu")
     assert len(result.damaged) == 1
     assert result.answers["source"].value_counts()["negative"] == 29
+
+
+def test_an_entry_is_held_to_the_answers_about_other_classes(model, data, shown, tmp_path):
+    result = spurbench.evaluate(seeing(model, always=105), data, positives=shown)
+    path = tmp_path / "entry.json"
+    entries.Entry.of(result, result.answers).write(path)
+    assert entries.read(path).splits["real"].summary.chance == result.summary.chance
+    whole = json.loads(path.read_text())
+    changed = json.loads(path.read_text())
+    said = changed["splits"]["real"]["summary"]
+    said["chance"] = 0.123
+    path.write_text(json.dumps(changed))
+    with pytest.raises(SpurbenchError, match="chance differs from the answers"):
+        entries.read(path)
+    del whole["answers"]["negative"]
+    path.write_text(json.dumps(whole))
+    with pytest.raises(SpurbenchError, match="asked about images of other classes too"):
+        entries.read(path)
