@@ -23,7 +23,11 @@ SourceName = Literal[
     "folder",
     "mini",
     "module",
+    "vlm",
 ]
+
+YES_NO = "yes/no"
+"""The head of what is asked whether a class is there."""
 
 
 class ClassifierInfo(Document):
@@ -57,22 +61,36 @@ class Preprocessing(Document):
         "model: the classifier's own evaluation transform"
     )
     resize: tuple[int, ...] = Field(description="(short side,) or (height, width), pixels")
-    crop: tuple[int, int] = Field(description="centre crop, (height, width), pixels")
-    interpolation: Interpolation | None = Field(description="null with a transform")
+    crop: tuple[int, int] | None = Field(
+        default=None,
+        description="centre crop, (height, width), pixels; null for a model that takes images of "
+        "any size",
+    )
+    interpolation: Interpolation | None = Field(default=None, description="null with a transform")
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     transform: str | None = Field(
         default=None,
         description="repr of the function that made the pixels instead, given through the Python "
-        "API; only the size of what it returns (crop) is known then",
+        "API; only the size of what it returns (crop) is known then. Or the settings of a model's "
+        "own processor of images",
+    )
+    prompt: str | None = Field(
+        default=None,
+        description="what an image-text model is asked, its chat template included, of a class "
+        "called KLASS",
+    )
+    answers: dict[str, list[str]] | None = Field(
+        default=None, description="the tokens that are taken for the answers no and yes to it"
     )
 
     @model_serializer(mode="wrap")
     def _unchanged_without_a_function(self, handler: SerializerFunctionWrapHandler) -> Any:
         # Keys of results and builds are hashes over these values.
         values = handler(self)
-        if self.transform is None:
-            values.pop("transform", None)
+        for key in ("transform", "prompt", "answers"):
+            if getattr(self, key) is None:
+                values.pop(key, None)
         return values
 
 

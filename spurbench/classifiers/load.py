@@ -20,6 +20,7 @@ from spurbench.classifiers import (
     timm,
     torchvision,
     transformers,
+    vlm,
 )
 from spurbench.classifiers.sources import OwnWeights, Source, registry
 from spurbench.core.errors import SpurbenchError
@@ -43,6 +44,7 @@ SOURCES = registry(
     hub.SOURCE,
     folder.SOURCE,
     folder.EMBEDDED,
+    vlm.SOURCE,
 )
 
 
@@ -58,8 +60,9 @@ def load_classifier(
     Args:
         spec: a timm name, ``torchvision:ARCH.WEIGHTS``, ``robustbench:NAME``,
             ``hf-hub:OWNER/NAME`` (timm's format), ``transformers:OWNER/NAME``,
-            ``open_clip:ARCH.TAG``, ``onnx:FILE``, ``mini:NAME`` (the embedded panel) or a folder
-            in timm's or transformers' format (``config.json`` and ``model.safetensors``).
+            ``open_clip:ARCH.TAG``, ``onnx:FILE``, ``mini:NAME`` (the embedded panel), a folder in
+            timm's or transformers' format (``config.json`` and ``model.safetensors``), or
+            ``vlm:OWNER/NAME`` or ``vlm:FOLDER`` (an image-text model of transformers).
         checkpoint: weights for an architecture of timm, torchvision or open_clip; with a local file
             nothing is fetched.
         labels: of its outputs, in place of what the classifier itself says of them; see
@@ -71,10 +74,14 @@ def load_classifier(
             don't fit, or a head that is not ImageNet's.
     """
     source, name = check_spec(spec, checkpoint)
-    from spurbench.classifiers.classifier import assemble
+    if labels and not source.takes_labels:
+        raise SpurbenchError(f"{source.name}: has no outputs to be labelled; leave out the labels")
+    from spurbench.classifiers.classifier import Classifier, assemble
 
     file = checkpoint.fetch() if isinstance(checkpoint, HubFile) else checkpoint
     loaded = source.load(name, OwnWeights(file, len(labels) if labels else None) if file else None)
+    if isinstance(loaded, Classifier):
+        return loaded.to(device)
     return assemble(
         replace(loaded, labels=labels) if labels else loaded,
         spec=spec,

@@ -117,7 +117,7 @@ def _agrees(own: Preprocessing, image: Image.Image, made: Tensor) -> bool:
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2.functional import pil_to_tensor, resize
 
-    assert own.interpolation is not None, "as in any reading"
+    assert own.interpolation and own.crop, "as in any reading"
     resized = pil_to_tensor(resize(image, list(own.resize), InterpolationMode(own.interpolation)))
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (own.mean, own.std))
     levels = (made * std + mean) * 255

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from spurbench.classifiers.info import SourceName
 
 if TYPE_CHECKING:
-    from spurbench.classifiers.classifier import Loaded
+    from spurbench.classifiers.classifier import Classifier, Loaded
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,19 @@ class Source:
     Attributes:
         name: what stands before the colon of a SPEC.
         load: loads the classifier that is named after the colon, with local weights if they are
-            given.
+            given. Gives its network, or a classifier where that is not one network on pixels.
         check: raises a ``SpurbenchError`` for a name that can't be right, without loading anything.
         files: the local files that a classifier is read from; None if it is fetched.
         takes_checkpoint: whether local weights can be given.
+        takes_labels: whether its outputs are labelled.
     """
 
     name: SourceName
-    load: Callable[[str, OwnWeights | None], Loaded]
+    load: Callable[[str, OwnWeights | None], Loaded | Classifier]
     check: Callable[[str], None] = lambda name: None
     files: Callable[[str], Sequence[Path] | None] = lambda name: None
     takes_checkpoint: bool = False
+    takes_labels: bool = True
 
 
 def registry(*sources: Source) -> dict[str, Source]:

@@ -101,6 +101,7 @@ def _loaded(path: Path, name: str) -> Loaded:
     from spurbench.classifiers.processors import evaluation_of
 
     own = evaluation_of(path / PROCESSOR, name)
+    assert own.crop is not None, "a network's input has a size"
     network = _network(read_json(path / folder.CONFIG), path)
     return Loaded(
         network=Logits(network),

@@ -75,7 +75,7 @@ def evaluate(
     """
     identity = Identity.of(classifier)
     # A function of the user's own is known by its repr only, which says too little to go by.
-    force = force or classifier.own_transform is not None
+    force = force or (classifier.info.source == "module" and classifier.own_transform is not None)
     if not force and (stored := find(identity, request, output)):
         return stored
     _require_writable(output)

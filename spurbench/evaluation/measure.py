@@ -6,12 +6,15 @@ import hashlib
 import io
 import logging
 from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from spurbench.classifiers.info import YES_NO
 from spurbench.core.environment import package_versions
 from spurbench.core.errors import SpurbenchError
 from spurbench.evaluation.known import Identity
+from spurbench.evaluation.negatives import negatives
 from spurbench.evaluation.request import EvaluationRequest
 from spurbench.evaluation.results import BOOTSTRAP, Result, SplitResult
 from spurbench.images.records import (
@@ -96,6 +99,11 @@ def measure(
         like = cropped(whole) if request.protocol == "neuhaus" else whole
         frames.append(ask(shown, lambda _: True, like, "positive"))
         request.require_positives(frames[-1]["class_index"])
+        if classifier.info.head == YES_NO:
+            readable = [r for r in shown.records if r not in unreadable]
+            others = negatives([r for r in readable if r.class_index in request.classes])
+            asked = replace(shown, records=tuple(others), damaged=())
+            frames.append(ask(asked, lambda _: True, source="negative"))
     if controls is not None:
         own = frames[0][frames[0]["counted"]]
         counted = set(zip(own["class_index"], own["image_sha256"], strict=True))
@@ -135,7 +143,8 @@ def measure(
 
 def _beside(split: Split) -> list[Source]:
     """The sources whose answers a split's numbers are made of."""
-    return [split, "positive", "control"] if split == "generated" else [split, "positive"]
+    beside: list[Source] = [split, "positive", "negative"]
+    return [*beside, "control"] if split == "generated" else beside
 
 
 def cropped(whole: Preprocessing) -> Preprocessing:

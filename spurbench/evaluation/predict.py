@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -72,6 +73,7 @@ def predict(
             short for one image, or every image is damaged.
     """
     wnids = imagenet_wnids()
+    asked = [wnids[image.class_index] for image in images]
     classes = sorted({image.class_index for image in images})
     column_of = dict(
         zip(classes, classifier.columns([wnids[c] for c in classes]).tolist(), strict=True)
@@ -84,7 +86,7 @@ def predict(
         preprocess
         if isinstance(preprocess, Preprocessing)
         else classifier.preprocessing(preprocess),
-        batch_size=batch_size or default_batch_size(classifier.device),
+        batch_size=batch_size or classifier.default_batch_size,
         workers=default_workers() if workers is None else workers,
     )
     answers, probabilities, ranks = [], [], []
@@ -96,7 +98,8 @@ def predict(
             bar.update(len(batch.positions) + len(batch.damaged))
             if not len(batch.positions):
                 continue
-            logits = np.concatenate(list(_logits(classifier, batch.pixels)))
+            here = [asked[i] for i in batch.positions]
+            logits = np.concatenate(list(_logits(classifier, batch.pixels, here)))
             sound = np.isfinite(logits).all(axis=1)
             if not sound.all():
                 raise SpurbenchError(
@@ -115,27 +118,29 @@ def predict(
             f"({damaged[first]})"
         )
     index_of = {wnid: i for i, wnid in enumerate(wnids)}
-    predicted = [classifier.wnids[column] for column in np.concatenate(answers)]
+    rank = np.concatenate(ranks)
+    readable = [wnid for i, wnid in enumerate(asked) if i not in damaged]
+    # The column of an answer that is right may stand for any class that is asked about.
+    predicted = [
+        own if place == 1 else classifier.wnids[column]
+        for own, place, column in zip(readable, rank, np.concatenate(answers), strict=True)
+    ]
     return Predictions(
         prediction=np.array([index_of.get(wnid, -1) for wnid in predicted], np.int64),
         predicted_wnid=predicted,
         probability=np.concatenate(probabilities),
-        rank=np.concatenate(ranks),
+        rank=rank,
         damaged=damaged,
     )
 
 
-def _logits(classifier: Classifier, pixels: Tensor) -> Iterator[NDArray[np.float32]]:
+def _logits(
+    classifier: Classifier, pixels: Tensor | Sequence[Image.Image], asked: Sequence[str]
+) -> Iterator[NDArray[np.float32]]:
     """Logits of pixels in order, in as many parts as memory asks for."""
     try:
         with torch.inference_mode():
-            # A transform of the user's own gives what the network takes; images give bytes.
-            scaled = pixels.to(classifier.device).float()
-            if pixels.dtype == torch.uint8:
-                scaled.div_(255)
-            if scaled.device.type == "cpu":  # where convolutions are up to twice as fast so
-                scaled = scaled.contiguous(memory_format=torch.channels_last)
-            yield classifier(scaled).float().cpu().numpy()
+            yield classifier.answer(pixels, asked).float().cpu().numpy()
         return
     except torch.OutOfMemoryError:
         if len(pixels) == 1:
@@ -145,8 +150,8 @@ def _logits(classifier: Classifier, pixels: Tensor) -> Iterator[NDArray[np.float
     torch.cuda.empty_cache()
     half = len(pixels) // 2
     log.warning("out of memory with %d images at a time; going on with %d", len(pixels), half)
-    yield from _logits(classifier, pixels[:half])
-    yield from _logits(classifier, pixels[half:])
+    yield from _logits(classifier, pixels[:half], asked[:half])
+    yield from _logits(classifier, pixels[half:], asked[half:])
 
 
 @contextmanager
@@ -159,8 +164,3 @@ def _exact_arithmetic() -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
-
-
-def default_batch_size(device: torch.device) -> int:
-    """Images at a time where nothing else is asked for."""
-    return 128 if device.type == "cuda" else 32

@@ -125,7 +125,8 @@ class Summary(Document):
     recognition: Recognition | None = None
     chance: Share | None = Field(
         default=None,
-        description="accuracy on positives if the same answers were dealt to them at random",
+        description="accuracy on positives if the same answers were dealt to them at random; "
+        "asked for yes or no, the share of yes on images of other classes",
     )
     effect: Effect | None = None
 

@@ -24,6 +24,7 @@ from spurbench.evaluation.results import (
     SplitResult,
     Summary,
 )
+from spurbench.images.records import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,13 +60,7 @@ def summarise(frame: pd.DataFrame, *, outputs: int = 1000) -> SplitResult:
         with_references=_macro_rate(classes, "with_references"),
         object_seen=_macro_rate(classes, "object_seen"),
         recognition=_macro_recognition(classes),
-        chance=metrics.chance(
-            [answers.positives.prediction for answers in shown],
-            [answers.index for answers in shown],
-            outputs,
-        )
-        if shown
-        else None,
+        chance=_chance(shown, outputs) if shown else None,
         effect=_macro_effect(classes),
     )
     return SplitResult(summary=summary, classes=results)
@@ -114,6 +109,7 @@ class ClassAnswers:
         with_references: these and the references; empty where no class has references.
         object_seen: images in which the detector sees the object.
         positives: images that show the class.
+        negatives: images that show another class, where a model was asked about this one.
         paired: of the counted ones, those with a twin that counts.
         twins: theirs, in the same order.
     """
@@ -125,6 +121,7 @@ class ClassAnswers:
     with_references: Answers
     object_seen: Answers
     positives: Answers
+    negatives: Answers
     paired: Answers
     twins: Answers
 
@@ -144,8 +141,8 @@ def by_class(frame: pd.DataFrame) -> Iterator[ClassAnswers]:
     )
     counted, reference = (frame[column].to_numpy(bool) for column in ("counted", "is_reference"))
     seen = ~frame["object_absent"].astype("boolean").fillna(True).to_numpy(bool)
-    positive, control = answers.source == "positive", answers.source == "control"
-    spurious = ~positive & ~control
+    control = answers.source == "control"
+    spurious = np.isin(answers.source, SPLITS)
     references = spurious & reference & ~seen & ~counted
     for number in np.unique(index[spurious & counted]).tolist():
         mine = index == number
@@ -165,7 +162,8 @@ def by_class(frame: pd.DataFrame) -> Iterator[ClassAnswers]:
             if references.any()
             else answers[own[:0]],
             object_seen=answers[mine & spurious & seen & ~reference & ~counted],
-            positives=answers[mine & positive],
+            positives=answers[mine & (answers.source == "positive")],
+            negatives=answers[mine & (answers.source == "negative")],
             paired=answers[np.array(pairs, np.intp)],
             twins=answers[np.array([twin[sha256[row]] for row in pairs], np.intp)],
         )
@@ -240,6 +238,17 @@ class _Measured:
             interval=SignedInterval(low=low, high=high),
             p_value=paired.mcnemar(images.rank == 1, twins.rank == 1),
         )
+
+
+def _chance(shown: Sequence[ClassAnswers], outputs: int) -> float:
+    """What accuracy on positives says nothing: see :attr:`Summary.chance`."""
+    if all(len(answers.negatives) for answers in shown):
+        return _mean(answers.negatives.called.mean() for answers in shown)
+    return metrics.chance(
+        [answers.positives.prediction for answers in shown],
+        [answers.index for answers in shown],
+        outputs,
+    )
 
 
 def _macro_rate(classes: Sequence[_Measured], name: str) -> Rate | None:

@@ -26,6 +26,9 @@ from spurbench.images.records import ImageRecord
 
 log = logging.getLogger(__name__)
 
+Prepared = Tensor | Image.Image
+"""An image as a classifier takes it: pixels, or as it is."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -33,12 +36,13 @@ class Batch:
 
     Attributes:
         positions: (B,) of the readable images in the sequence.
-        pixels: (B, 3, height, width) uint8, or of a dtype that a transform of the user's own gives.
+        pixels: (B, 3, height, width) uint8, or of a dtype that a transform of the user's own gives;
+            or a list of images as they are, where that is what it gives.
         damaged: position to reason, of those that can't be decoded.
     """
 
     positions: NDArray[np.int64]
-    pixels: Tensor
+    pixels: Tensor | list[Image.Image]
     damaged: Mapping[int, str]
 
 
@@ -72,6 +76,7 @@ class PixelStore:
         )
         path = self.folder / key
         if key in self._damaged:
+            assert preprocessing.crop is not None, "pixels of one size were kept"
             yield from _read(path, len(images), self._damaged[key], preprocessing.crop, batch_size)
             return
         damaged: dict[int, str] = {}
@@ -87,7 +92,7 @@ class PixelStore:
 
     def _write(self, file: IO[bytes], batch: Batch) -> None:
         try:
-            batch.pixels.numpy().tofile(file)
+            np.asarray(batch.pixels).tofile(file)
         except OSError as error:
             log.warning(
                 "no room in %s to keep decoded images (%s); every classifier decodes them again; "
@@ -127,7 +132,7 @@ def decode(
     *,
     batch_size: int,
     workers: int,
-    transform: Callable[[Image.Image], Tensor] | None = None,
+    transform: Callable[[Image.Image], Prepared] | None = None,
 ) -> Iterator[Batch]:
     """Decode, resize and crop images in order, a batch ahead of the caller.
 
@@ -141,7 +146,7 @@ def decode(
     """
     prepare = transform or resized(preprocessing)
 
-    def read(image: ImageRecord) -> Tensor | str:
+    def read(image: ImageRecord) -> Prepared | str:
         try:
             return prepare(decode_rgb(image.read()))
         except DamagedImageError as error:
@@ -155,7 +160,7 @@ def decode(
     # Threads, not processes: decoding and resizing leave the interpreter to others.
     with ThreadPoolExecutor(workers, "decode") as pool:
         try:
-            begun: deque[tuple[int, list[Future[Tensor | str]]]] = deque()
+            begun: deque[tuple[int, list[Future[Prepared | str]]]] = deque()
             for start in starts:
                 batch = [pool.submit(read, image) for image in images[start : start + batch_size]]
                 begun.append((start, batch))
@@ -168,11 +173,12 @@ def decode(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _batch(start: int, items: Sequence[Tensor | str]) -> Batch:
-    readable = [i for i, item in enumerate(items) if isinstance(item, Tensor)]
+def _batch(start: int, items: Sequence[Prepared | str]) -> Batch:
+    readable = [i for i, item in enumerate(items) if not isinstance(item, str)]
     tensors = [item for item in items if isinstance(item, Tensor)]
+    images = [item for item in items if isinstance(item, Image.Image)]
     return Batch(
         positions=start + np.array(readable, np.int64),
-        pixels=torch.stack(tensors) if tensors else torch.empty(0, dtype=torch.uint8),
+        pixels=torch.stack(tensors) if tensors else images,
         damaged={start + i: item for i, item in enumerate(items) if isinstance(item, str)},
     )

@@ -19,8 +19,9 @@ Split = Literal["real", "generated"]
 
 SPLITS: tuple[Split, ...] = ("real", "generated")
 
-Source = Literal["real", "generated", "positive", "control"]
-"""What an image is measured as: of a split; showing its class; or a twin without the feature."""
+Source = Literal["real", "generated", "positive", "control", "negative"]
+"""What an image is measured as: of a split; showing its class; a twin without the feature; or
+showing another class than it is measured for."""
 
 Config = Literal["default", "curated"]
 

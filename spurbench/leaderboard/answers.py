@@ -165,7 +165,7 @@ def of_frame(frame: pd.DataFrame, splits: Sequence[Split]) -> dict[Source, list[
     # Ties of the hash are the same image, to which the answer is the same.
     rows = frame.sort_values(["class_index", "replicate", "image_sha256"])
     found: dict[Source, list[ClassAnswers]] = {}
-    sources: tuple[Source, ...] = (*splits, "positive")
+    sources: tuple[Source, ...] = (*splits, "positive", "negative")
     for source in sources:
         own = rows[rows["source"] == source]
         if len(own):

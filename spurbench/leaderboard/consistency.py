@@ -84,15 +84,19 @@ def contradiction(splits: Mapping[Split, SplitResult], answers: Answers) -> str 
         splits: of an entry.
         answers: of the same; not empty.
     """
-    if answers.keys() - {"positive", "control"} != splits.keys():
+    if answers.keys() - {"positive", "negative", "control"} != splits.keys():
         return "answers and splits are not of the same splits"
     for source, given in answers.items():
         indices = [a.index for a in given]
         if not indices or indices != sorted(set(indices)):
             return f"answers.{source} are not of one class after the other"
-    if any(a.left_out for a in answers.get("positive", ())):
-        return "answers.positive leave images out, and every positive counts"
-    positives = _Answered.of(answers["positive"]) if "positive" in answers else None
+    for source in ("positive", "negative"):
+        if any(a.left_out for a in answers.get(source, ())):
+            return f"answers.{source} leave images out, and every {source} counts"
+    positives, negatives = (
+        _Answered.of(answers[source]) if source in answers else None
+        for source in ("positive", "negative")
+    )
     controls = answers.get("control", [])
     if controls and [(a.index, len(a.predictions)) for a in controls] != [
         (a.index, len(a.predictions)) for a in answers.get("generated", [])
@@ -100,7 +104,7 @@ def contradiction(splits: Mapping[Split, SplitResult], answers: Answers) -> str 
         return "answers to controls are not of the same images as those to generated images"
     for split, part in splits.items():
         twins = _Answered.of(controls) if controls and split == "generated" else None
-        for fault in _faults(part, _Answered.of(answers[split]), positives, twins):
+        for fault in _faults(part, _Answered.of(answers[split]), positives, negatives, twins):
             return f"splits.{split}{fault}"
         generators = [a.counted_generators for a in answers[split] if a.counted.any()]
         if part.summary.generators != (min(generators) if split == "generated" else 0):
@@ -109,7 +113,11 @@ def contradiction(splits: Mapping[Split, SplitResult], answers: Answers) -> str 
 
 
 def _faults(
-    part: SplitResult, own: _Answered, positives: _Answered | None, twins: _Answered | None
+    part: SplitResult,
+    own: _Answered,
+    positives: _Answered | None,
+    negatives: _Answered | None,
+    twins: _Answered | None,
 ) -> Iterator[str]:
     measured = own.per_class(own.counted) > 0
     indices = [c.index for c in part.classes]
@@ -127,7 +135,7 @@ def _faults(
         if _differ(_said([part.summary], name), np.array([whole]), name)[0]:
             yield f".summary: {name} is not that of its classes"
     if positives is not None and part.summary.recognition is not None:
-        yield from _recognition_faults(part, own, positives)
+        yield from _recognition_faults(part, own, positives, negatives)
     if part.summary.classes != len(indices):
         yield ".summary: classes are not as many as its classes"
     worst = max(c.spurious_accuracy for c in part.classes)
@@ -185,7 +193,9 @@ def _differ(said: Numbers, expected: Numbers, name: str) -> NDArray[np.bool_]:
     return differ
 
 
-def _recognition_faults(part: SplitResult, own: _Answered, positives: _Answered) -> Iterator[str]:
+def _recognition_faults(
+    part: SplitResult, own: _Answered, positives: _Answered, negatives: _Answered | None
+) -> Iterator[str]:
     shown = [c for c in part.classes if c.recognition is not None]
     indices = np.array([c.index for c in shown])
     auroc = _said(shown, "recognition.auroc")
@@ -195,12 +205,21 @@ def _recognition_faults(part: SplitResult, own: _Answered, positives: _Answered)
         yield f", {shown[outside[0]].name}: recognition.auroc differs from the answers"
     if abs(_said([part.summary], "recognition.auroc")[0] - auroc.mean()) > EXACT:
         yield ".summary: recognition.auroc is not that of its classes"
-    among = np.isin(positives.predictions, indices)
-    shares = positives.per_class(among) / positives.per_class(np.ones_like(among))
-    chance = shares[np.isin(positives.indices, indices)].mean() / len(indices)
-    # A lone class is one of the head's outputs, which no answer tells.
-    if len(indices) > 1 and abs((part.summary.chance or 0.0) - chance) > EXACT:
+    if negatives is not None:
+        chance = _mean_share(negatives, negatives.called, indices)
+    elif len(indices) > 1:
+        among = np.isin(positives.predictions, indices)
+        chance = _mean_share(positives, among, indices) / len(indices)
+    else:  # a lone class is one of the head's outputs, which no answer tells
+        return
+    if not abs((part.summary.chance or 0.0) - chance) <= EXACT:
         yield ".summary: chance differs from the answers"
+
+
+def _mean_share(answered: _Answered, which: NDArray[np.bool_], indices: NDArray[np.int64]) -> float:
+    """The mean over some classes of the share of their answers that are of a kind."""
+    shares = answered.per_class(which) / answered.per_class(np.ones_like(which))
+    return float(shares[np.isin(answered.indices, indices)].mean())
 
 
 def _auroc_bounds(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from spurbench.classifiers.info import ClassifierInfo, Preprocessing
+from spurbench.classifiers.info import YES_NO, ClassifierInfo, Preprocessing
 from spurbench.core import atomic
 from spurbench.core.documents import Document, describe
 from spurbench.core.errors import SpurbenchError
@@ -98,6 +98,12 @@ class Entry(Document):
 
     @model_validator(mode="after")
     def _numbers_follow_from_the_answers(self) -> Entry:
+        asked_twice = self.classifier.head == YES_NO and len(self.answers.get("positive", ())) > 1
+        if self.answers and asked_twice != ("negative" in self.answers):
+            raise ValueError(
+                "a yes or no is asked about images of other classes too (answers.negative), and "
+                "nothing else is"
+            )
         found = contradiction(self.splits, self.answers) if self.answers else None
         if found:
             raise ValueError(found)

@@ -340,6 +340,8 @@ def describe(preprocessing: Preprocessing) -> str:
     def size(sides: tuple[int, ...]) -> str:
         return "x".join(map(str, sides if len(set(sides)) > 1 else sides[:1]))
 
+    if preprocessing.crop is None:
+        return f"{preprocessing.mode}: its own processor"
     resize, crop = size(preprocessing.resize), size(preprocessing.crop)
     if preprocessing.transform is not None:
         return f"{preprocessing.mode}: {crop}, a transform of its own"

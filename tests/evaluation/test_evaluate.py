@@ -7,6 +7,7 @@ import threading
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from makers.toy import save_noise_images, save_toy_classifier
+from spurbench.classifiers.classifier import Classifier
 from spurbench.classifiers.load import load_classifier
 from spurbench.core.environment import choose_device
 from spurbench.core.errors import SpurbenchError
@@ -32,7 +34,7 @@ from spurbench.evaluation.evaluate import (
     measure,
 )
 from spurbench.evaluation.members import Member, members
-from spurbench.evaluation.predict import default_batch_size, predict
+from spurbench.evaluation.predict import predict
 from spurbench.evaluation.results import Result
 from spurbench.evaluation.summary import summarise
 from spurbench.images import pixels as pixels_module
@@ -187,7 +189,8 @@ def test_another_model_dataset_preprocessing_or_name_is_another_result(
 
 
 def test_a_gpu_is_given_more_images_at_a_time():
-    sizes = [default_batch_size(torch.device(kind)) for kind in ("cuda", "cpu", "mps")]
+    size = Classifier.default_batch_size.fget
+    sizes = [size(SimpleNamespace(device=torch.device(kind))) for kind in ("cuda", "cpu", "mps")]
     assert sizes == [128, 32, 32]
 
 
