@@ -303,7 +303,13 @@ def _wilson(share: float, n: int) -> tuple[float, float]:
 def timed_build(board: Path, data: Path | None) -> float:
     """Seconds of the command, from its start to its end."""
     command = [sys.executable, "-c", "from spurbench.cli.main import main; main()"]
-    command += ["leaderboard", "build", "--output", str(board), *(["--data", str(data)] if data else [])]
+    command += [
+        "leaderboard",
+        "build",
+        "--output",
+        str(board),
+        *(["--data", str(data)] if data else []),
+    ]
     started = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - started
