@@ -51,7 +51,14 @@ def scratch() -> Iterator[Path]:
 def _of_this_user(root: Path) -> Iterator[Path]:
     with os.scandir(root) as entries:
         for entry in entries:
-            if re.fullmatch(rf"{PREFIX}[0-9a-f]{{12}}", entry.name) and (
-                os.name != "posix" or entry.stat(follow_symlinks=False).st_uid == os.getuid()
-            ):
+            if re.fullmatch(rf"{PREFIX}[0-9a-f]{{12}}", entry.name) and _is_mine(entry):
                 yield Path(entry.path)
+
+
+def _is_mine(entry: os.DirEntry[str]) -> bool:
+    if os.name != "posix":
+        return True
+    try:
+        return entry.stat(follow_symlinks=False).st_uid == os.getuid()
+    except FileNotFoundError:  # the process that made it has removed it since it was listed
+        return False
