@@ -248,6 +248,7 @@ def test_config_and_protocol_are_the_command_s(toy, tmp_path):
             f"eval --model {toy} --data {data} --output {output} --{name} {value}".split(),
         )
         assert said.exit_code == 0, said.output
+        assert "\\n" not in said.output and "recognition" in said.output
         (path,) = output.glob("*.json")
         written = spurbench.Result.read(path)
         held = spurbench.evaluate(str(toy), data, device="cpu", **options)
