@@ -6,7 +6,9 @@ Makes the entries of as many made-up classifiers, the same at every run: real na
 drawn at random to 75 real and 75 generated images of each class, to their twins and to positives.
 `spurbench leaderboard build` renders them; then a headless Chromium opens the page and filters and
 sorts it, as a user would. Times of the page are from the key or click until the browser is ready to
-show the result (the second frame after it).
+show the result (the second frame after it). Beside seconds on the clock stand those of processor
+time (the page's: of its main thread, with what it draws afterwards), which other programs disturb
+less.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -300,8 +303,8 @@ def _wilson(share: float, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def timed_build(board: Path, data: Path | None) -> float:
-    """Seconds of the command, from its start to its end."""
+def timed_build(board: Path, data: Path | None) -> tuple[float, float]:
+    """Seconds of the command, on the clock and of processor time."""
     command = [sys.executable, "-c", "from spurbench.cli.main import main; main()"]
     command += [
         "leaderboard",
@@ -310,25 +313,26 @@ def timed_build(board: Path, data: Path | None) -> float:
         str(board),
         *(["--data", str(data)] if data else []),
     ]
-    started = time.perf_counter()
+    started, before = time.perf_counter(), sum(os.times()[2:4])
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - started
+    return time.perf_counter() - started, sum(os.times()[2:4]) - before
 
-
-READY = """
-const [act, done] = [arguments[0], arguments[arguments.length - 1]];
-const began = performance.now();
-new Function("argument", act)(arguments[1]);
-requestAnimationFrame(() => requestAnimationFrame(() => done((performance.now() - began) / 1000)));
-"""
-"""Seconds from an action to the second frame after it: the first draws it, the second follows."""
 
 TYPE = """
+const began = performance.now();
 const field = document.getElementById("find");
-field.value = argument;
+field.value = arguments[0];
 field.dispatchEvent(new Event("input", { bubbles: true }));
 """
-SORT = "document.querySelector(`#ranking thead .${argument} button`).click();"
+SORT = """
+const began = performance.now();
+document.querySelector(`#ranking thead .${arguments[0]} button`).click();
+"""
+READY = """
+const done = (now) => arguments[1]((performance.now() - began) / 1000);
+requestAnimationFrame(() => requestAnimationFrame(done));
+"""
+"""Until the second frame after an action: the first draws what it changed."""
 
 
 class Browser:
@@ -344,6 +348,7 @@ class Browser:
         self.driver = webdriver.Chrome(
             options, webdriver.ChromeService(shutil.which("chromedriver"))
         )
+        self.driver.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
 
     def __enter__(self) -> Browser:
         return self
@@ -374,22 +379,28 @@ class Browser:
             "loaded": self.driver.execute_script(
                 "return performance.getEntriesByType('navigation')[0].loadEventEnd / 1000"
             ),
+            "processor": self._busy(),
             "nodes": self.driver.execute_script("return document.querySelectorAll('*').length"),
         }
 
-    def seconds(self, action: str, argument: str) -> float:
-        """Of one action."""
-        # The page's policy lets it compile no code; what the driver runs is outside of that.
-        found: float = self.driver.execute_async_script(READY, action, argument)
+    def seconds(self, action: str, argument: str) -> tuple[float, float]:
+        """Of one action, on the clock and of processor time."""
+        before = self._busy()
+        found: float = self.driver.execute_async_script(action + READY, argument)
         time.sleep(0.5)  # what it does afterwards is not the next one's
-        return found
+        return found, self._busy() - before
+
+    def _busy(self) -> float:
+        """Seconds that the page's main thread has run."""
+        metrics = self.driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+        return next(m["value"] for m in metrics if m["name"] == "TaskDuration")
 
 
 def measure(page: Path, repeats: int) -> dict[str, Any]:
     """Times of loading, of typing a name key by key, and of sorting by several columns."""
     loads: list[dict[str, float]] = []
-    keys: list[float] = []
-    sorts: list[float] = []
+    keys: list[tuple[float, float]] = []
+    sorts: list[tuple[float, float]] = []
     with Browser() as browser:
         for _ in range(repeats):
             loads.append(browser.load(page))
@@ -402,11 +413,19 @@ def measure(page: Path, repeats: int) -> dict[str, Any]:
             ]
     return {
         "nodes": loads[-1]["nodes"],
-        "first_table_seconds": spread([load["first_table"] for load in loads]),
-        "loaded_seconds": spread([load["loaded"] for load in loads]),
-        "keystroke_seconds": spread(keys),
-        "sort_seconds": spread(sorts),
+        "first_table": {
+            "seconds": spread([load["first_table"] for load in loads]),
+            "processor_seconds": spread([load["processor"] for load in loads]),
+        },
+        "loaded": {"seconds": spread([load["loaded"] for load in loads])},
+        "keystroke": _spreads(keys),
+        "sort": _spreads(sorts),
     }
+
+
+def _spreads(times: Sequence[tuple[float, float]]) -> dict[str, dict[str, float]]:
+    clock, processor = zip(*times, strict=True)
+    return {"seconds": spread(clock), "processor_seconds": spread(processor)}
 
 
 @click.command()
@@ -451,26 +470,30 @@ def main(
             "classes": classes,
             "images_per_class_and_source": images,
             "entries_bytes": sum(file.stat().st_size for file in board.glob("*/*.json")),
-            "build_seconds": builds,
+            "build": _spreads(builds),
             "bytes": page.stat().st_size,
             **measure(page, repeats),
         }
     publish(document, output, "The leaderboard's page", _table(document))
 
 
-def _table(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _table(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     return [
-        ("", "measured", "asked for"),
-        ("size, MB", f"{document['bytes'] / 1e6:.2f}", "3"),
-        ("nodes", f"{document['nodes']}", ""),
-        ("build, s", f"{min(document['build_seconds']):.1f}", "10"),
+        ("", "on the clock", "processor", "asked for"),
+        ("size, MB", f"{document['bytes'] / 1e6:.2f}", "", "3"),
+        ("nodes", f"{document['nodes']}", "", ""),
         *(
-            (f"{name}, s", spread_text(document[f"{key}_seconds"]), limit)
-            for name, key, limit in (
-                ("first table", "first_table", "1"),
-                ("all loaded", "loaded", ""),
-                ("keystroke", "keystroke", "0.1"),
-                ("sort", "sort", "0.3"),
+            (
+                f"{key.replace('_', ' ')}, s",
+                spread_text(document[key]["seconds"]),
+                spread_text(document[key]["processor_seconds"]),
+                limit,
+            )
+            for key, limit in (
+                ("build", "10"),
+                ("first_table", "1"),
+                ("keystroke", "0.1"),
+                ("sort", "0.3"),
             )
         ),
     ]

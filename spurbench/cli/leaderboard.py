@@ -87,7 +87,7 @@ def show_boards(
     type=click.IntRange(min=0),
     default=6,
     show_default=True,
-    help="Sample images per class and split.",
+    help="Images per class and split on the page, at most: as many as it has room for.",
 )
 def build_leaderboard(
     results: tuple[Path, ...], data: tuple[str, ...], output: Path, samples: int

@@ -89,7 +89,7 @@ function chooser() {
       if (!chosen) go({ compare: compared().filter((r) => r !== row).map((r) => r.id).join(",") });
       else compare(row, false);
     } }, "×");
-    list.append(element("li", {}, element("span", {}, row.label), out));
+    list.append(element("li", {}, element("span", {}, ...breakable(row.label)), out));
   }
   const options = element("datalist", { id: "every-classifier" });
   options.append(...rows.map((row) => element("option", { value: row.label })));
@@ -201,7 +201,7 @@ function classifierSheet(row) {
     ["Spurious accuracy, real", percent(row.real) && `${percent(row.real)}, ${row.real.n} images`],
     ["Recognition", recognition && `${percent(recognition)}, ${recognition.n} images${row.chance === null ? "" : `; its answers dealt at random: ${one(row.chance)} %`}`],
     ["AUROC", auroc && `${points(auroc.value)} (${span(auroc, points)})`],
-    ["Feature effect", effect && `${signed(effect.value)} points (${span(effect, signed)}): ${one(effect.with)} % with the feature, ${one(effect.without)} % of its twins without, ${effect.pairs} pairs, p ${effect.p < 0.001 ? "< 0.001" : effect.p.toFixed(3)}`],
+    ["Feature effect", effect && `${signed(effect.value)} points (${span(effect, signed)}): ${one(effect.with)} % of the images with the feature, ${one(effect.without)} % of their twins without it, ${effect.pairs} pairs, p ${effect.p < 0.001 ? "< 0.001" : effect.p.toFixed(3)}`],
     ["Gap", row.gap === null ? null : `${signed(row.gap)} points, generated minus real`],
     ["Images that show the object", row.object_seen && `${one(row.object_seen.value)} % of ${row.object_seen.n}, not counted above`],
     ["With the references", row.with_references && `${one(row.with_references.value)} % of ${row.with_references.n} real images`],

@@ -78,7 +78,7 @@ const points = (value) => value.toFixed(3);
 const COLUMNS = [
   { id: "compare", label: "Compare", width: 2.9, cell: chooseCell, title: "Choose classifiers to compare image by image" },
   { id: "rank", label: "#", width: 3.1, phone: 2.4, value: (row) => row.rank ?? undefined,
-    cell: (row) => [row.rank === null ? none() : String(row.rank)] },
+    cell: rankCell },
   { id: "tied", label: "Tied", width: 4.4, need: 6, value: (row) => row.tied?.[0],
     title: "Ranks among which the order may be chance",
     cell: (row) => [row.tied ? element("span", { class: "group" }, tie(row)) : none()] },
@@ -114,6 +114,13 @@ const COLUMNS = [
   { id: "entry", label: "Entry", width: 4.2, need: 13, cell: entryCell, title: "What was measured, as JSON" },
 ];
 
+/** With the tie group, where that has no column of its own. */
+function rankCell(row) {
+  if (row.rank === null) return [none()];
+  const group = row.tied && !ranking.tied && element("small", { class: "meta" }, element("span", { class: "sr" }, "tied "), tie(row));
+  return [String(row.rank), group].filter(Boolean);
+}
+
 function tie(row) {
   const [first, last] = row.tied;
   return first === last ? String(first) : `${first}–${last}`;
@@ -130,6 +137,7 @@ const ranking = {
   scroll: document.getElementById("ranking-scroll"),
   bodies: new Map(),
   library: null,
+  tied: false, // whether that column is shown
   board: null,
 
   /** The columns that this board has values in. */
@@ -221,6 +229,7 @@ const ranking = {
 
   draw(rows) {
     const columns = this.visible();
+    this.tied = columns.some((column) => column.id === "tied");
     const total = columns.reduce((sum, column) => sum + this.width(column), 0);
     const { id, descending } = sorting();
     this.root.style.minWidth = state.columns ? `${total}rem` : "0";
@@ -360,5 +369,7 @@ function sorting() {
 }
 
 window.addEventListener("beforeprint", () => {
+  ranking.observer.disconnect();
   for (const body of ranking.bodies.keys()) ranking.fill(body);
 });
+window.addEventListener("afterprint", () => ranking.draw(ranking.rows()));
