@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 
 from benchmarks import eval as eval_benchmark
 from benchmarks import finetune, sfsl_error
+from benchmarks import page as page_benchmark
 from benchmarks.finetune import measure, run_peer, table, variants
 from benchmarks.models import set_up
 from spurbench.recipe.schema import SFSL, Finetune
@@ -121,3 +123,21 @@ def test_evaluation_is_timed_beside_the_bare_model_and_a_loop(tmp_path, monkeypa
             seconds[models, way] / seconds[models, "spurbench"]
         )
         assert f"{ratio['speed']['median']:.2f}" in result.output
+
+
+@pytest.mark.browser
+def test_the_page_is_built_and_timed(tmp_path):
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("no chromium and chromedriver; Debian: apt install chromium chromium-driver")
+    output = tmp_path / "page.json"
+    small = ["--classifiers", "6", "--classes", "2", "--images", "8", "--side", "16"]
+    ran = CliRunner().invoke(
+        page_benchmark.main, [*small, "--repeats", "1", "--output", str(output)]
+    )
+    assert ran.exit_code == 0, ran.output
+    document = json.loads(output.read_text())
+    published = json.loads((RESULTS / "page-cpu.json").read_text())
+    assert list(document) == list(published)
+    assert (document["classifiers"], document["classes"]) == (6, 2)
+    assert 0 < document["first_table"]["seconds"]["median"] < 60
+    assert published["bytes"] <= 3_000_000

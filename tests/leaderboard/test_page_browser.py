@@ -212,6 +212,10 @@ def test_who_is_not_ranked_stays_below_whatever_the_order(browser, board):
     for column in ("Generated", "Generated", "Classifier"):
         one(heading(page, column), "button").click()
         assert shown(page)[-1] == "chooser"
+    # In the plots and the map, too; the last of the order is drawn first.
+    one(heading(page, "Generated"), "button").click()
+    last = "return document.querySelector('#plot-recognition .point').ariaLabel"
+    until(page, lambda: page.execute_script(last).startswith("chooser: recognition"))
     row = one(page, "#ranking tr.unranked")
     assert one(row, ".badge").text.endswith("not ranked: panel: chose the images")
     assert one(row, ".rank").text == "–"
