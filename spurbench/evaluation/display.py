@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 WIDTH = 80
 """Columns of a page of text."""
 
+UNMEASURED = "recognition not measured; give --positives"
+"""Of a classifier without positives, which can't be told from an untrained one."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -227,7 +230,7 @@ def _notes(summary: Summary, split: Split) -> list[str]:
     """What else is to be known of a split's numbers."""
     notes = []
     if summary.recognition is None or summary.chance is None:
-        notes.append("Recognition unknown: no images that show the classes (--positives).")
+        notes.append(f"{UNMEASURED.capitalize()}.")
     elif not summary.recognises:
         notes.append(
             f"It recognises the classes no more than chance ({percent(summary.chance)}): its "

@@ -19,6 +19,7 @@ from spurbench.classifiers.info import Preprocessing, display_name
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import fingerprint
 from spurbench.evaluation import paired
+from spurbench.evaluation.display import UNMEASURED
 from spurbench.evaluation.results import Protocol, Result, SplitResult
 from spurbench.images.records import SPLITS, Config, Role, Split
 from spurbench.leaderboard import entries
@@ -37,7 +38,6 @@ PARTS: Mapping[Role, str] = {
 """Why a classifier that had a part in making the images is not ranked by them."""
 
 NO_BETTER = "recognises no more than chance"
-UNKNOWN_RECOGNITION = "not measured on positives"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Board:
         fingerprints: identity of the images, by the splits measured together, such as
             ``real+generated``.
         ranked_by: ``generated``, or ``real`` where no row has generated images.
-        rows: best first; those that are not ranked come last.
+        rows: lowest spurious accuracy first; those that are not ranked come last.
         p_values: of the paired tests between ranked rows, in their order, adjusted; empty where
             there are no tests.
         untested: why there are none.
@@ -136,6 +136,18 @@ class Board:
         """A short key of the images."""
         widest = max(self.fingerprints, key=len)
         return self.fingerprints[widest][:12]
+
+    @property
+    def no_ranks(self) -> str | None:
+        """Why nobody is ranked, in a sentence; None if somebody is."""
+        if any(row.rank is not None for row in self.rows):
+            return None
+        if any(row.unranked == UNMEASURED for row in self.rows):
+            return (
+                "Nobody is ranked, for an untrained network would lead: how well each recognises "
+                "the classes was not measured, which `spurbench eval --positives` does."
+            )
+        return "Nobody is ranked, for the reasons given."
 
     @property
     def generators(self) -> int:
@@ -310,14 +322,13 @@ def _with_unique_labels(rows: Sequence[Row]) -> list[Row]:
 
 
 def _ranked(rows: Sequence[Row], split: Split) -> tuple[Row, ...]:
-    positives = any(_recognition(row, split) for row in rows)
     # Rounded, so that equal shares added up in another order share a rank.
     values = {
         id(row): round(row.splits[split].summary.spurious_accuracy, 9)
         for row in rows
         if split in row.splits
     }
-    reasons = {id(row): _unranked(row, split, positives) for row in rows}
+    reasons = {id(row): _unranked(row, split) for row in rows}
     ranked = [values[id(row)] for row in rows if reasons[id(row)] is None]
     ordered = sorted(
         rows,
@@ -336,25 +347,16 @@ def _ranked(rows: Sequence[Row], split: Split) -> tuple[Row, ...]:
     )
 
 
-def _recognition(row: Row, split: Split) -> bool:
-    return split in row.splits and row.splits[split].summary.recognition is not None
-
-
-def _unranked(row: Row, split: Split, positives: bool) -> str | None:
-    """Why a row has no rank.
-
-    Args:
-        row: of the board.
-        split: that ranks.
-        positives: whether any row of the board was measured on positives.
-    """
+def _unranked(row: Row, split: Split) -> str | None:
+    """Why a row has no rank on a board that this split ranks."""
     if row.role is not None:
         return PARTS[row.role]
     if split not in row.splits:
         return f"not measured on {split} images"
-    if positives and not _recognition(row, split):
-        return UNKNOWN_RECOGNITION
-    return NO_BETTER if row.splits[split].summary.recognises is False else None
+    recognises = row.splits[split].summary.recognises
+    if recognises is None:
+        return UNMEASURED
+    return None if recognises else NO_BETTER
 
 
 def _with_ties(board: Board) -> Board:

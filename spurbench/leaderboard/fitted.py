@@ -57,6 +57,7 @@ class FittedTable:
 
     Attributes:
         title: above it.
+        lead: below the title, a sentence; may be empty.
         columns: from left to right.
         notes: below it, a line each.
         rest: where columns that were left out are found.
@@ -64,6 +65,7 @@ class FittedTable:
 
     title: str
     columns: Sequence[Column]
+    lead: str = ""
     notes: Sequence[str] = ()
     rest: str = "--json"
 
@@ -71,6 +73,9 @@ class FittedTable:
         from rich.text import Text
 
         shown, left_out = self.fit(options.max_width)
+        yield Text(plain(self.title), style="table.title")
+        if self.lead:
+            yield Text(plain(self.lead))
         yield self._table(shown)
         notes = list(self.notes)
         if left_out:
@@ -98,8 +103,6 @@ class FittedTable:
         from rich.text import Text
 
         made = Table(
-            title=Text(plain(self.title)),
-            title_justify="left",
             box=box.SIMPLE_HEAD,
             show_edge=False,
             padding=(0, GAP - 1, 0, 0),

@@ -203,6 +203,7 @@ def _facts(board: Board) -> dict[str, Any]:
         "unranked": sum(row.unranked is not None for row in board.rows),
         "generators": max((summary.generators for summary in generated), default=0),
         "groups": len({row.tied for row in board.rows if row.tied}),
+        "no_ranks": board.no_ranks,
         "untested": board.untested and plain(board.untested),
         "latest": max(row.created for row in board.rows)[:10],
         "recognition": any(_has(board, "recognition")),

@@ -11,6 +11,7 @@ from typing import Any
 
 from spurbench.classifiers.info import Preprocessing
 from spurbench.core import atomic, markdown
+from spurbench.evaluation.display import UNMEASURED
 from spurbench.evaluation.results import Interval, SignedInterval, Summary
 from spurbench.images.records import SPLITS, Split
 from spurbench.leaderboard.boards import Board, Row
@@ -60,7 +61,7 @@ generated minus real, in percentage points, over the classes that both have. *Me
 probability of the class. *Worst class*: its spurious accuracy and images. *Preprocessing*: whole
 (the whole image is resized) or the classifier's own, the resized size, the crop where it differs,
 and the interpolation. Classifiers that made or chose the images, and those that recognise no more
-than chance, are not ranked.
+than chance or whose recognition was not measured, are not ranked.
 """
 
 
@@ -96,7 +97,8 @@ def to_table(board: Board, limit: int | None = None) -> FittedTable:
     rows = board.rows[:limit]
     reasons: dict[str, list[str]] = defaultdict(list)
     for row in rows:
-        if row.unranked:
+        # A sentence above the table says it of all.
+        if row.unranked and not (board.no_ranks and row.unranked == UNMEASURED):
             reasons[row.unranked].append(row.label)
     notes = [f"Not ranked ({reason}): {', '.join(labels)}" for reason, labels in reasons.items()]
     if len(rows) < len(board.rows):
@@ -116,6 +118,7 @@ def to_table(board: Board, limit: int | None = None) -> FittedTable:
     return FittedTable(
         title=f"{board.title} (lower is better)",
         columns=[column for column in columns if {*column.cells} != {"–"}],
+        lead=board.no_ranks or "",
         notes=[*notes, board.covers],
     )
 
@@ -138,6 +141,7 @@ def to_document(board: Board, limit: int | None = None) -> dict[str, Any]:
         "ranked_by": board.ranked_by,
         "generators": board.generators,
         "covers": board.covers,
+        "no_ranks": board.no_ranks,
         "untested": board.untested,
         "classifiers": len(board.rows),
         "rows": [_record(board, row) for row in board.rows[:limit]],
@@ -210,8 +214,9 @@ def _section(board: Board) -> str:
     ]
     header, alignments = zip(*columns, strict=True)
     rows = [[markdown.escape(line[heading]) for heading in header] for line in lines]
+    order = "Ranked by" if board.no_ranks is None else f"{board.no_ranks} In the order of"
     return (
-        f"Ranked by the {board.ranked_by} images; what is not of real and generated ones apart is "
+        f"{order} the {board.ranked_by} images; what is not of real and generated ones apart is "
         f"theirs too. {board.covers} Images: {images}.{_untested(board)}\n\n"
         f"{markdown.table(header, alignments, rows)}"
     )
@@ -262,7 +267,7 @@ IMPORTANCE = {
 }
 """Of the columns on the terminal; see :class:`spurbench.leaderboard.fitted.Column`."""
 
-SPARSE = {"recognition", "AUROC", "effect", "gap", "not ranked"}
+SPARSE = {"#", "recognition", "AUROC", "effect", "gap", "not ranked"}
 """Columns that are not there where nobody has a value."""
 
 

@@ -55,7 +55,7 @@ def test_a_table_shows_the_numbers_of_the_result(file):
             }
     shares = [row["spurious accuracy"] for row in cells(result.sheet("real"))]
     assert shares == ["25.0 %", "80.0 %", "50.0 %", "51.7 %"]
-    assert "Recognition unknown" in " ".join(result.sheet("real").notes)
+    assert "Recognition not measured; give --positives." in " ".join(result.sheet("real").notes)
 
 
 @pytest.fixture(scope="module")

@@ -30,8 +30,8 @@ from spurbench.leaderboard.tables import to_csv, to_markdown, to_table
 NAMES = {94: "hummingbird", 565: "freight car", 105: "koala"}
 
 
-def split(accuracy: dict[int, float], n: int = 75, auroc: float | None = None) -> SplitResult:
-    """A split from each class's spurious accuracy."""
+def split(accuracy: dict[int, float], n: int = 75, auroc: float | None = 0.875) -> SplitResult:
+    """A split from each class's spurious accuracy; without an AUROC, without recognition."""
     worst = max(accuracy, key=accuracy.__getitem__)
     mean = float(np.mean(list(accuracy.values())))
     return SplitResult(
@@ -46,6 +46,7 @@ def split(accuracy: dict[int, float], n: int = 75, auroc: float | None = None) -
             worst_class=NAMES[worst],
             worst_class_spurious_accuracy=accuracy[worst],
             worst_class_n=n,
+            chance=None if auroc is None else 0.1,
             recognition=None
             if auroc is None
             else Recognition(
@@ -78,7 +79,7 @@ def result(
     *,
     real: dict[int, float] | None = None,
     generated: dict[int, float] | None = None,
-    auroc: float | None = None,
+    auroc: float | None = 0.875,
     n: int = 75,
     weights: str = "",
     checkpoint: str | None = None,
@@ -235,7 +236,9 @@ def test_other_preprocessing_or_weights_are_other_rows_and_marked():
 
 
 def test_csv_is_numbers():
-    (board,) = boards([both("a, b", 0.25, 0.75, auroc=0.5), result("c", real={94: 0.125})])
+    (board,) = boards(
+        [both("a, b", 0.25, 0.75, auroc=0.5), result("c", real={94: 0.125}, auroc=None)]
+    )
     frame = pd.read_csv(io.StringIO(to_csv(board)))
     assert frame.loc[0, "classifier"] == "a, b"
     assert frame.loc[0, "gap"] == 0.5
@@ -268,6 +271,8 @@ def test_markdown_rows_say_percent_intervals_gap_and_worst_class():
         "1",
         "a",
         "resnet50",
+        r"100.0 \[100.0, 100.0\]",
+        r"0.875 \[0.875, 0.875\]",
         r"30.0 \[29.0, 32.0\]",
         r"55.0 \[54.0, 57.0\]",
         "+25.0",
@@ -281,10 +286,10 @@ def test_markdown_rows_say_percent_intervals_gap_and_worst_class():
 
 def test_scores_have_columns_only_where_they_were_measured():
     def header(made):
-        return next(line for line in to_markdown(made).splitlines() if line.startswith("| # |"))
+        return next(line for line in to_markdown(made).splitlines() if "| classifier |" in line)
 
-    assert "AUROC" not in header(boards([both("a", 0.5, 0.5)]))
-    made = boards([both("a", 0.5, 0.5, auroc=0.875)])
+    assert "AUROC" not in header(boards([both("a", 0.5, 0.5, auroc=None)]))
+    made = boards([both("a", 0.5, 0.5)])
     assert "| recognition | AUROC |" in header(made)
     assert r"| 0.875 \[" in to_markdown(made)
 

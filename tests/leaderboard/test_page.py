@@ -52,13 +52,13 @@ class Tags(HTMLParser):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    return save_dataset(tmp_path_factory.mktemp("data") / "set")
+    return save_dataset(tmp_path_factory.mktemp("data") / "set", positives=6)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("again") / "set"
-    save_dataset(folder)
+    save_dataset(folder, positives=6)
     return str(folder)
 
 
@@ -282,6 +282,23 @@ def test_who_had_a_part_stands_below_without_a_rank_and_with_the_reason(tmp_path
     assert [(row["label"], row["rank"]) for row in rows] == [("one", 1), ("chose", None)]
     assert "panel" in rows[1]["unranked"]
     assert "chose <small>not ranked: panel" in page  # without the script, too
+
+
+def test_a_page_without_ranks_says_why_and_keeps_the_order(tmp_path):
+    shares = {"fooled": (0.5, 0.9, 0.9, 0.1), "untrained": (0.0, 0.0, 0.0, 0.0)}
+    for name, called in shares.items():
+        frame = answers_frame((94, 565), images=20, called=called)
+        answered(name, frame[frame["source"] != "positive"]).write(tmp_path / "r" / f"{name}.json")
+    site.build([tmp_path / "r"], [], tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    block = Tags(page).data["board-0"]
+    assert [(row["label"], row["rank"]) for row in block["rows"]] == [
+        ("untrained", None),
+        ("fooled", None),
+    ]
+    assert block["p_values"] is None
+    assert page.index("Nobody is ranked") < page.index("<table")
+    assert "not ranked: recognition not measured; give --positives" in page
 
 
 def test_p_values_keep_what_is_significant(results, tmp_path):

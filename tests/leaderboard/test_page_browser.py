@@ -51,7 +51,7 @@ def browser():
 @pytest.fixture(scope="module")
 def board(tmp_path_factory):
     folder = tmp_path_factory.mktemp("board")
-    images = save_dataset(folder / "data")
+    images = save_dataset(folder / "data", positives=6)
     shares = {"delta": 0.1, "alpha": 0.5, "gamma": 0.55, "beta": 1.0}
     architectures = ("resnet50", "convnext_atto", "resnet101", "vit_base_patch16_224")
     for i, ((name, share), architecture) in enumerate(

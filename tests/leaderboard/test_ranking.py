@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import io
 import json
 from typing import Any
@@ -83,13 +84,60 @@ def test_tests_are_of_counted_images_alone():
     assert board(a, b).p_values[0][1] == pytest.approx(mcnemar(*fooled))
 
 
-def test_who_was_not_measured_on_positives_is_not_ranked_beside_who_was():
+def test_who_was_not_measured_on_positives_is_never_ranked():
     made = board(entry("with"), entry("without", positives=False, seed=1))
-    assert [(row.label, row.unranked) for row in made.rows] == [
-        ("with", None),
-        ("without", "not measured on positives"),
+    reason = "recognition not measured; give --positives"
+    assert [(row.label, row.unranked) for row in made.rows] == [("with", None), ("without", reason)]
+    alone = board(entry("without", positives=False))
+    assert (alone.rows[0].rank, alone.rows[0].unranked) == (None, reason)
+
+
+@pytest.fixture(scope="module")
+def rankless() -> Board:
+    return board(
+        entry("worse", (0.5, 0.9, 0.9, 0.1), positives=False, seed=1),
+        entry("untrained", (0.0, 0.0, 0.0, 0.0), positives=False, seed=2),
+        entry("chose", (0.5, 0.1, 0.9, 0.1), positives=False, role="panel", seed=3),
+    )
+
+
+def test_without_positives_an_untrained_network_leads_nothing(rankless):
+    assert [row.label for row in rankless.rows] == ["untrained", "chose", "worse"]
+    assert {row.rank for row in rankless.rows} == {row.tied for row in rankless.rows} == {None}
+    assert rankless.p_values == ()
+
+
+def test_a_board_without_ranks_says_above_its_table_why_and_what_would_give_them(rankless, mixed):
+    (sentence,) = [rankless.no_ranks]
+    assert sentence.startswith("Nobody is ranked") and "spurbench eval --positives" in sentence
+    terminal = printed(tables.to_table(rankless), 400)
+    assert terminal[1] == sentence and terminal[2].split()[0] == "classifier"
+    first = next(line for line in terminal if line.startswith("untrained"))
+    assert "0.0 [0.0, " in first
+    page = tables.to_markdown([rankless])
+    assert page.index(sentence) < page.index("| classifier") and "| # |" not in page
+    assert "| recognition not measured; give --positives |" in page
+    document = tables.to_document(rankless)
+    assert document["no_ranks"] == sentence
+    assert [(row["rank"], row["classifier"]) for row in document["rows"]] == [
+        (None, "untrained"),
+        (None, "chose"),
+        (None, "worse"),
     ]
-    assert board(entry("without", positives=False)).rows[0].rank == 1
+    lines = list(csv.DictReader(io.StringIO(tables.to_csv(rankless))))
+    assert [line["rank"] for line in lines] == ["", "", ""]
+    assert [line["unranked"] for line in lines][1:] == [
+        "panel: chose the images",
+        "recognition not measured; give --positives",
+    ]
+    assert mixed.no_ranks is None
+
+
+def test_where_nobody_recognises_the_classes_nobody_is_ranked_and_the_reason_stands_beside():
+    made = board(entry("untrained", (0.0, 0.0, 0.0, 0.0)))
+    assert "--positives" not in made.no_ranks
+    text = " ".join("\n".join(printed(tables.to_table(made), 400)).split())
+    assert "Not ranked (recognises no more than chance): untrained" in text
 
 
 def test_config_protocol_and_yes_no_models_have_boards_of_their_own():

@@ -39,7 +39,7 @@ OTHER = 7  # what a classifier answers that is not fooled
 
 def noise(split: str, index: int, i: int) -> Image.Image:
     """A picture of four blocks that differs for every image."""
-    rng = np.random.default_rng([len(split), index, i])
+    rng = np.random.default_rng([*split.encode(), index, i])
     blocks = rng.integers(0, 256, (2, 2, 3), dtype=np.uint8)
     return Image.fromarray(blocks).resize((32, 32), Image.Resampling.NEAREST)
 
@@ -149,7 +149,8 @@ def save_result(
         folder: where they go.
         images: the dataset.
         name: of the classifier.
-        shares: by split, and by class where they differ.
+        shares: by split, and by class where they differ; of positives, where there are any, all
+            are called their class.
         source: of the classifier.
         architecture: of the classifier.
         renamed: other text for the classes' ``name`` and ``spurious_feature``.
@@ -158,10 +159,11 @@ def save_result(
     rng = np.random.default_rng(seed)
     rows = []
     groups: dict[tuple[str, int], list] = {}
-    for record in images.records:
+    positives = images.positives
+    for record in (*images.records, *(positives.records if positives else ())):
         groups.setdefault((record.source, record.class_index), []).append(record)
     for (split, index), records in groups.items():
-        share = shares[split]
+        share = {"positive": 1.0, **shares}[split]
         share = share if isinstance(share, float) else share[index]
         fooled = np.arange(len(records)) < round(share * len(records))
         if seed:
@@ -187,7 +189,7 @@ def save_result(
                 }
             )
     frame = pd.DataFrame(rows)
-    splits = {s: summarise(frame[frame["source"] == s]) for s in shares}
+    splits = {s: summarise(frame[frame["source"].isin([s, "positive"])]) for s in shares}
     if renamed:
         splits = {
             split: part.model_copy(
@@ -214,6 +216,7 @@ def save_result(
             weights_sha256=f"weights of {name}",
         ),
         dataset=images.info,
+        positives=positives.info if positives else None,
         preprocessing=Preprocessing(
             mode="whole",
             resize=(32,),

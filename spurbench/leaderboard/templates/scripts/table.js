@@ -326,7 +326,7 @@ const ranking = {
     });
     if (held.divider) {
       const cell = element("th", { colspan: held.columns.length, scope: "rowgroup" }, held.divider);
-      cell.append(element("small", {}, " These had a part in the images, or recognise no more than chance: shown, and left out of ranks and ties."));
+      cell.append(element("small", {}, " These had a part in the images, recognise no more than chance, or were not measured for it: shown, and left out of ranks and ties."));
       made.unshift(element("tr", { class: "divider" }, cell));
     }
     body.replaceChildren(...made);
