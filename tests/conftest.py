@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +16,19 @@ import pytest
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     threads = max(1, (os.cpu_count() or 1) // int(workers))
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+@pytest.fixture(autouse=True)
+def what_a_command_says() -> Iterator[None]:
+    """A command that a test runs in this process sets what is said; the next test starts anew."""
+    loggers = [logging.getLogger(), logging.getLogger("spurbench")]
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+    show = warnings.showwarning
+    yield
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers = handlers
+    warnings.showwarning = show
 
 
 @pytest.fixture(scope="session")

@@ -113,8 +113,13 @@ def test_recipes_and_cards_travel_in_the_wheel(wheel):
     }
     assert {Path(name).suffix for name in expected} >= {".toml", ".safetensors", ".jinja"}
     assert expected <= names(wheel)
-    page = {
-        f"spurbench/leaderboard/templates/leaderboard.{end}" for end in ("css", "js", "html.jinja")
+    templates = ROOT / "spurbench/leaderboard/templates"
+    page = {file.relative_to(ROOT).as_posix() for file in templates.rglob("*") if file.is_file()}
+    assert {Path(name).name for name in page} >= {
+        "leaderboard.css",
+        "leaderboard.html.jinja",
+        "table.js",
+        "LICENSE",
     }
     assert page <= names(wheel)
     assert not [name for name in names(wheel) if name.startswith(("tests/", "builders/"))]

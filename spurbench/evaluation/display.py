@@ -85,7 +85,7 @@ def _table(sheet: Sheet, columns: Sequence[Column]) -> Table:
     made = Table()
     for position, column in enumerate(columns):
         if position:
-            # As Text, of which the command's terminal lets a line break pass.
+            # Text, for a line break in a str may be taken for one from outside.
             heading = Text("\n".join(column.heading.rsplit(" ", 1)))
             made.add_column(heading, justify="right", no_wrap=True)
         else:  # names are whole, on as many lines as they need

@@ -170,8 +170,8 @@ def _read(
     records: list[ImageRecord] = []
     damaged: list[Damaged] = []
     for part in parts:
-        before = len(records) + len(damaged)
         for where, rows in dataset.rows(part):
+            before = len(records) + len(damaged)
             for number, values in enumerate(rows):
                 row = validated(_Row, values, f"{where}, row {number}")
                 found = _record(row, part, source, f"{where}, row {number}", dataset.where)
@@ -180,8 +180,8 @@ def _read(
                     records.append(found)
                 else:
                     damaged.append(Damaged(path=found.path, reason=wrong))
-        if len(records) + len(damaged) == before:
-            raise SpurbenchError(f"{_called(part)} of {dataset.where} is empty; build it again")
+            if len(records) + len(damaged) == before:
+                raise SpurbenchError(f"{_called(part)} of {dataset.where} is empty; build it again")
     return _image_set(dataset, records, damaged)
 
 

@@ -64,7 +64,13 @@ def test_evaluating_robustly_does_not_import_robustbench(toy, tmp_path):
 
 def test_build_eval_leaderboard_in_a_row(toy, tmp_path):
     dataset, results = tmp_path / "dataset", tmp_path / "results"
-    built = run("build", "--recipe", str(toy), "--classes", "94", "--output", str(dataset))
+    save_noise_images(tmp_path / "photographs" / "n01833805", 3, 7)
+    built = run(
+        *("build", "--recipe", str(toy), "--classes", "94", "--output", str(dataset)),
+        *("--positives", str(tmp_path / "photographs")),
+        # The toy detector sees the object in all that it is shown.
+        *("--set", "check.object_threshold=0.999"),
+    )
     assert built.exit_code == 0, built.output
     assert built.output.startswith("Recipe toy: Noise. Classes: 1, images each: 4, device: cpu")
     assert f'load_dataset("{dataset}")' in built.output
@@ -74,7 +80,8 @@ def test_build_eval_leaderboard_in_a_row(toy, tmp_path):
         )
         assert done.exit_code == 0, done.output
     summary = json.loads(next(results.glob("*one*.json")).read_text())["summary"]
-    assert (summary["n"], summary["spurious_accuracy"]) == (9, 1.0)
+    # Of five photographs three are references; four images were generated.
+    assert (summary["n"], summary["spurious_accuracy"]) == (2 + 4, 1.0)
     again = run(
         "eval", "--model", str(toy / "one"), "--data", str(dataset), "--output", str(results)
     )
@@ -82,7 +89,7 @@ def test_build_eval_leaderboard_in_a_row(toy, tmp_path):
     board = run("leaderboard", str(results), "--output", str(tmp_path / "board"))
     assert board.exit_code == 0, board.output
     table = (tmp_path / "board" / "README.md").read_text()
-    assert "toy 1.0.0" in table and "| one |" in table and "100.0" in table
+    assert "toy 1.0.0" in table and "| 1 | 1 | one |" in table and "100.0" in table
 
 
 def test_a_failed_class_makes_the_exit_status_and_is_named(toy, tmp_path):
@@ -244,7 +251,7 @@ def test_several_classifiers_make_one_table_and_a_failed_one_the_exit_status(toy
     assert "failed: resnet5000: timm has no model 'resnet5000'" in result.output
     assert "Error: 1 of 3 classifiers failed" in result.output
     assert len(list((tmp_path / "r").glob("*.json"))) == 2
-    assert "classifier" in result.output and "worst class" in result.output
+    assert "hummingbird 100 % of 5" in result.output and "\\n" not in result.output
     panel = tmp_path / "panel.toml"
     panel.write_text(f"classifiers = [{one!r}, {two!r}]")
     again = run("eval", "--panel", str(panel), *arguments)
@@ -253,11 +260,14 @@ def test_several_classifiers_make_one_table_and_a_failed_one_the_exit_status(toy
 
 
 def test_a_damaged_dataset_is_named(toy, tmp_path):
-    manifest = '{"schema": "spurbench.dataset/2", "name": "x", "version": "1.0.0", "files": {}}'
+    made_by = {"panel": [], "phi": {"weights_sha256": "x"}}
+    manifest = {"schema": "spurbench.dataset/2", "name": "x", "version": "1.0.0", "files": {}}
+    manifest = json.dumps(manifest | {"provenance": made_by})
     for name, content in (("manifest", "{"), ("rows", manifest)):
         (tmp_path / name / "data").mkdir(parents=True)
         (tmp_path / name / "spurbench.json").write_text(content)
-        (tmp_path / name / "data" / "real-00000.parquet").write_bytes(b"x")
+        for split in ("real", "generated"):
+            (tmp_path / name / "data" / f"{split}-00000.parquet").write_bytes(b"x")
     for name, said in (
         ("manifest", "spurbench.json is not valid JSON"),
         ("rows", "real-00000.parquet is damaged"),
