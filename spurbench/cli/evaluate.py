@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
     metavar="SPEC[=CHECKPOINT]",
     help="timm name, torchvision:ARCH.WEIGHTS, transformers:OWNER/NAME, open_clip:ARCH.TAG, "
     "onnx:FILE, robustbench:NAME, hf-hub:OWNER/NAME (timm's format), mini:NAME (embedded panel), "
-    "or a folder in timm's or transformers' format; repeatable.",
+    "vlm:OWNER/NAME (asked for yes or no), or a folder in timm's or transformers' format; "
+    "repeatable.",
 )
 @click.option(
     "--panel",

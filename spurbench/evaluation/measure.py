@@ -68,7 +68,10 @@ def measure(
     unreadable: set[ImageRecord] = set()
     whole = classifier.preprocessing(request.preprocess)
     if request.protocol == "neuhaus" and classifier.own_transform is not None:
-        raise SpurbenchError("protocol neuhaus says how images are resized; leave out transform")
+        raise SpurbenchError(
+            f"protocol neuhaus says how images are resized, and {classifier.info.name} has a "
+            "transform of its own; measure it by protocol spurbench"
+        )
 
     def ask(
         asked: ImageSet,

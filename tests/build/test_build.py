@@ -28,6 +28,9 @@ from spurbench.evaluation.panel import Answer
 from spurbench.images.decode import decode_rgb
 from spurbench.recipe.load import read_recipe
 
+NO_OTHERS = ("controls.enabled=false", "positives.images=0")
+"""For builds that are not about them."""
+
 
 @pytest.fixture(scope="module")
 def recipe_folder(tmp_path_factory):
@@ -55,12 +58,25 @@ def request(folder: Path, tmp_path: Path, *overrides: str, **changes) -> BuildRe
     return BuildRequest(recipe=recipe, **options)
 
 
+@pytest.fixture(scope="module")
+def finished(recipe_folder, tmp_path_factory):
+    """A whole build, with its folders ``out`` and ``work``; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, build(request(recipe_folder, folder))
+
+
+@pytest.fixture
+def work(finished, tmp_path):
+    """The finished stages, so that a build makes only what it asks for otherwise."""
+    return shutil.copytree(finished[0] / "work", tmp_path / "work")
+
+
 def images_of(rows) -> list[bytes]:
     return [row.image for row in rows]
 
 
-def test_a_whole_build_loads_and_says_how_it_was_made(recipe_folder, tmp_path):
-    built = build(request(recipe_folder, tmp_path))
+def test_a_whole_build_loads_and_says_how_it_was_made(finished, tmp_path):
+    folder, built = finished
     assert built.complete and built.written and not built.failed
     stages = [stage for _, stage in built.seconds]
     assert stages == [
@@ -68,7 +84,7 @@ def test_a_whole_build_loads_and_says_how_it_was_made(recipe_folder, tmp_path):
         *("controls", "check controls", "positives", "check positives"),
     ]
 
-    loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "c"))
+    loaded = datasets.load_dataset(str(folder / "out"), cache_dir=str(tmp_path / "c"))
     assert {split: len(rows) for split, rows in loaded.items()} == {"real": 5, "generated": 4}
     real, generated = loaded["real"], loaded["generated"]
     assert real.features["label"].names[94] == "hummingbird"
@@ -85,13 +101,13 @@ def test_a_whole_build_loads_and_says_how_it_was_made(recipe_folder, tmp_path):
     assert row["consistently_spurious"] is True
     assert row["object_absent"] == (row["object_score"] < 0.5)
 
-    manifest = Manifest.read(tmp_path / "out")
+    manifest = Manifest.read(folder / "out")
     provenance = manifest.provenance
     assert provenance.recipe["finetune"]["steps"] == 3
     assert provenance.seed == 0
     assert len(provenance.panel) == 2
     assert provenance.versions["torch"] == version("torch")
-    card = (tmp_path / "out" / "README.md").read_text()
+    card = (folder / "out" / "README.md").read_text()
     assert "<b>" not in card.split("---", 2)[2]
 
 
@@ -114,7 +130,7 @@ def test_fine_tuning_sees_the_surest_photographs_and_the_rows_say_which(
     recipe_folder, tmp_path, monkeypatch
 ):
     calls = recorded(monkeypatch, stages, "finetune")
-    asked = request(recipe_folder, tmp_path, seed=11)
+    asked = request(recipe_folder, tmp_path, *NO_OTHERS, seed=11)
     build(asked)
     rows = read_rows(tmp_path / "out")["real"]
     # Every classifier of the toy panel answers hummingbird, so only how surely it does decides.
@@ -181,7 +197,7 @@ def test_every_number_of_the_recipe_reaches_the_stage_that_it_is_for(
         assert {o: call[o] for o in options} == {o: getattr(settings, o) for o in options}
 
 
-def test_every_image_has_the_quality_that_the_metric_gives_it(recipe_folder, tmp_path):
+def test_every_image_has_the_quality_that_the_metric_gives_it(recipe_folder, work, tmp_path):
     device = torch.device("cpu")
     asked = request(recipe_folder, tmp_path, 'check.quality=["entropy"]')
     built = build(asked)
@@ -199,7 +215,7 @@ def test_every_image_has_the_quality_that_the_metric_gives_it(recipe_folder, tmp
     assert all(reused for _, reused in again.seconds.values())
 
 
-def test_presence_is_a_score_at_or_above_its_own_threshold(recipe_folder, tmp_path):
+def test_presence_is_a_score_at_or_above_its_own_threshold(recipe_folder, work, tmp_path):
     """With each threshold in the midst of its scores, the detector says yes of some and no of
     others; absence is of the object, presence of the feature."""
     labels = ("object:koala", "feature:hummingbird", "object:hummingbird")
@@ -233,7 +249,7 @@ def pixels(image: Image.Image) -> tuple:
 
 
 def test_without_fine_tuning_the_base_is_sampled(recipe_folder, tmp_path):
-    options = ("finetune.method=base", "finetune.prompt=a photo of {feature}")
+    options = ("finetune.method=base", "finetune.prompt=a photo of {feature}", *NO_OTHERS)
     built = build(request(recipe_folder, tmp_path, *options))
     assert [stage for _, stage in built.seconds][:3] == ["select", "sample", "check"]
     generated = read_rows(tmp_path / "out")["generated"]
@@ -242,9 +258,9 @@ def test_without_fine_tuning_the_base_is_sampled(recipe_folder, tmp_path):
 
 
 def test_the_second_run_does_no_work_and_leaves_the_dataset_alone(
-    recipe_folder, tmp_path, monkeypatch
+    recipe_folder, finished, work, tmp_path, monkeypatch
 ):
-    build(request(recipe_folder, tmp_path))
+    shutil.copytree(finished[0] / "out", tmp_path / "out")
     before = (tmp_path / "out" / MANIFEST).stat().st_mtime_ns
 
     def never(*args, **kwargs):
@@ -258,7 +274,7 @@ def test_the_second_run_does_no_work_and_leaves_the_dataset_alone(
     assert (tmp_path / "out" / MANIFEST).stat().st_mtime_ns == before
 
 
-def test_a_failed_class_is_named_and_the_others_go_on(recipe_folder, tmp_path):
+def test_a_failed_class_is_named_and_the_others_go_on(recipe_folder, work, tmp_path):
     registry = read_recipe(str(recipe_folder)).classes
     built = build(request(recipe_folder, tmp_path, classes=registry.select("all")))
     assert list(built.failed) == ["koala"]
@@ -293,10 +309,8 @@ def test_an_unexpected_error_in_one_class_is_that_classs_failure(
     ids=lambda value: str(value),
 )
 def test_an_interrupted_build_goes_on_and_ends_as_if_it_had_not_stopped(
-    recipe_folder, tmp_path, monkeypatch, drawn_before, stage
+    recipe_folder, finished, tmp_path, monkeypatch, drawn_before, stage
 ):
-    build(request(recipe_folder, tmp_path / "whole"))
-
     original, drawn = sampling.sample, 0
 
     def stop_at_the_third_image(*args, **kwargs):
@@ -316,21 +330,17 @@ def test_an_interrupted_build_goes_on_and_ends_as_if_it_had_not_stopped(
     monkeypatch.setattr(sampling, "sample", original)
     built = build(request(recipe_folder, tmp_path / "stopped"))
     assert built.seconds["094_hummingbird", "fine-tune"][1] is True
-    assert read_rows(tmp_path / "whole" / "out") == read_rows(tmp_path / "stopped" / "out")
+    assert read_rows(finished[0] / "out") == read_rows(tmp_path / "stopped" / "out")
 
 
 @pytest.mark.parametrize("damage", ["junk", "cut off", "a gap", "a stranger"])
 def test_a_damaged_image_of_a_stopped_sampling_is_sampled_again(
-    recipe_folder, tmp_path, caplog, damage
+    recipe_folder, finished, work, tmp_path, caplog, damage
 ):
-    build(request(recipe_folder, tmp_path / "whole"))
-    build(request(recipe_folder, tmp_path / "stopped"))
-    work = tmp_path / "stopped" / "work"
     (done,) = (work / "094_hummingbird").glob("sample-*")
     partial = done.with_name(done.name + ".partial")
     done.rename(partial)
     (partial / "stage.json").unlink()
-    shutil.rmtree(tmp_path / "stopped" / "out")
     picture = partial / "0002.png"
     match damage:
         case "junk":
@@ -341,9 +351,9 @@ def test_a_damaged_image_of_a_stopped_sampling_is_sampled_again(
             picture.unlink()
         case "a stranger":
             shutil.copy(picture, partial / "0002 (copy).png")
-    assert build(request(recipe_folder, tmp_path / "stopped")).complete
-    rows = {name: read_rows(tmp_path / name / "out") for name in ("whole", "stopped")}
-    assert images_of(rows["whole"]["generated"]) == images_of(rows["stopped"]["generated"])
+    assert build(request(recipe_folder, tmp_path)).complete
+    whole, again = (read_rows(place / "out")["generated"] for place in (finished[0], tmp_path))
+    assert images_of(again) == images_of(whole)
     assert ("0002.png is damaged" in caplog.text) == (damage in ("junk", "cut off"))
 
 
@@ -353,13 +363,14 @@ def test_a_noun_that_names_a_path_stays_in_the_work_folder(recipe_folder, tmp_pa
     text = (folder / "classes.toml").read_text()
     (folder / "classes.toml").write_text(text.replace('"flower"', '"../../../../OUTSIDE flower"'))
     place = tmp_path / "a" / "b" / "c"
-    assert build(request(folder, place)).complete
+    assert build(request(folder, place, *NO_OTHERS)).complete
     assert [path for path in tmp_path.rglob("*OUTSIDE*") if place not in path.parents] == []
     assert {path.name for path in place.iterdir()} == {"out", "work"}
 
 
-def test_seed_and_overrides_change_the_images_and_force_repeats_them(recipe_folder, tmp_path):
+def test_seed_and_overrides_change_the_images_and_force_repeats_them(recipe_folder, work, tmp_path):
     def generated(name: str, *overrides: str, **changes) -> list[bytes]:
+        overrides = (*NO_OTHERS, *overrides)
         asked = request(recipe_folder, tmp_path, *overrides, output=tmp_path / name, **changes)
         build(asked)
         return images_of(read_rows(tmp_path / name)["generated"])
@@ -371,8 +382,10 @@ def test_seed_and_overrides_change_the_images_and_force_repeats_them(recipe_fold
     assert generated("e", force=True) == first
 
 
-def test_an_output_with_another_version_is_refused_before_any_work(recipe_folder, tmp_path):
-    build(request(recipe_folder, tmp_path))
+def test_an_output_with_another_version_is_refused_before_any_work(
+    recipe_folder, finished, work, tmp_path
+):
+    shutil.copytree(finished[0] / "out", tmp_path / "out")
     before = sorted(p.name for p in (tmp_path / "work").rglob("*"))
     with pytest.raises(SpurbenchError, match=r"holds toy 1\.0\.0, not toy 1\.1\.0"):
         build(request(recipe_folder, tmp_path, version="1.1.0", seed=5))
@@ -385,7 +398,7 @@ def test_an_output_with_another_version_is_refused_before_any_work(recipe_folder
     assert (tmp_path / "out" / "thesis.tex").read_text() == "mine"
 
 
-def test_two_versions_in_folders_of_one_name_load_their_own_rows(recipe_folder, tmp_path):
+def test_two_versions_in_folders_of_one_name_load_their_own_rows(recipe_folder, work, tmp_path):
     """The loader's cache is keyed by the card's YAML, not by the files."""
     lengths = []
     for place, number, count in (("x", "1.0.0", 4), ("y", "1.1.0", 6), ("x", "1.0.0", 5)):
@@ -395,6 +408,7 @@ def test_two_versions_in_folders_of_one_name_load_their_own_rows(recipe_folder, 
                 recipe_folder,
                 tmp_path,
                 f"sample.images={count}",
+                *NO_OTHERS,
                 output=output,
                 version=number,
             )
@@ -405,7 +419,7 @@ def test_two_versions_in_folders_of_one_name_load_their_own_rows(recipe_folder, 
     assert lengths == [4, 6, 5]
 
 
-def test_the_changelog_goes_on_from_the_previous_version(recipe_folder, tmp_path):
+def test_the_changelog_goes_on_from_the_previous_version(recipe_folder, work, tmp_path):
     first = request(recipe_folder, tmp_path, output=tmp_path / "a", note="the start")
     build(first)
     options = {"output": tmp_path / "b", "version": "1.1.0", "previous": tmp_path / "a"}
@@ -425,9 +439,8 @@ def test_the_changelog_goes_on_from_the_previous_version(recipe_folder, tmp_path
         build(request(recipe_folder, tmp_path, previous=tmp_path / "b", seed=5))
 
 
-def test_a_build_passes_verification(recipe_folder, tmp_path):
-    build(request(recipe_folder, tmp_path))
-    checks = verify(tmp_path / "out")
+def test_a_build_passes_verification(finished):
+    checks = verify(finished[0] / "out")
     assert {check.status for check in checks} == {"ok"}, checks
 
 
@@ -465,10 +478,10 @@ def test_references_are_the_surest_of_the_consistently_spurious():
         select_references(hummingbird, entries, 4)
 
 
-def test_identical_rows_give_identical_files(recipe_folder, tmp_path):
-    build(request(recipe_folder, tmp_path, output=tmp_path / "a"))
-    build(request(recipe_folder, tmp_path, output=tmp_path / "b"))
-    digests = [json.loads((tmp_path / n / MANIFEST).read_text())["files"] for n in "ab"]
+def test_identical_rows_give_identical_files(recipe_folder, finished, work, tmp_path):
+    build(request(recipe_folder, tmp_path))
+    places = (finished[0], tmp_path)
+    digests = [json.loads((p / "out" / MANIFEST).read_text())["files"] for p in places]
     assert digests[0] == digests[1]
 
 

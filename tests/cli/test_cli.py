@@ -74,10 +74,9 @@ def test_build_eval_leaderboard_in_a_row(toy, tmp_path):
     assert built.exit_code == 0, built.output
     assert built.output.startswith("Recipe toy: Noise. Classes: 1, images each: 4, device: cpu")
     assert f'load_dataset("{dataset}")' in built.output
-    for name in ("one", "two"):
-        done = run(
-            "eval", "--model", str(toy / name), "--data", str(dataset), "--output", str(results)
-        )
+    other = save_toy_classifier(tmp_path / "other", favourite=94, seed=4)
+    for model in (toy / "one", other):
+        done = run("eval", "--model", str(model), "--data", str(dataset), "--output", str(results))
         assert done.exit_code == 0, done.output
     summary = json.loads(next(results.glob("*one*.json")).read_text())["summary"]
     # Of five photographs three are references; four images were generated.
@@ -89,7 +88,8 @@ def test_build_eval_leaderboard_in_a_row(toy, tmp_path):
     board = run("leaderboard", str(results), "--output", str(tmp_path / "board"))
     assert board.exit_code == 0, board.output
     table = (tmp_path / "board" / "README.md").read_text()
-    assert "toy 1.0.0" in table and "| 1 | 1 | one |" in table and "100.0" in table
+    assert "toy 1.0.0" in table and "| 1 | 1 | other |" in table and "100.0" in table
+    assert "| panel: chose the images |" in table
 
 
 def test_a_failed_class_makes_the_exit_status_and_is_named(toy, tmp_path):

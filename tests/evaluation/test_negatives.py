@@ -114,6 +114,11 @@ def test_with_one_class_chance_is_one_in_two(model, shown, tmp_path):
     assert set(result.answers["source"]) == {"real", "positive"}
 
 
+def test_a_protocol_that_resizes_images_is_none_for_a_model_that_does_itself(model, data, shown):
+    with pytest.raises(SpurbenchError, match=f"{model.name} has a transform of its own"):
+        spurbench.evaluate(f"vlm:{model}", data, positives=shown, protocol="neuhaus")
+
+
 def test_damaged_positives_are_asked_about_once_and_named_once(model, data, shown, tmp_path):
     positives = shutil.copytree(shown, tmp_path / "p")
     broken = positives / imagenet_wnids()[94] / "0.png"

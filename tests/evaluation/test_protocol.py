@@ -118,7 +118,7 @@ def test_what_the_protocol_can_not_do_is_one_line(tmp_path):
     with pytest.raises(SpurbenchError, match="leave out --preprocess"):
         EvaluationRequest(data, protocol="neuhaus", preprocess="model")
     network = timm.create_model("test_efficientnet", num_classes=1000)
-    with pytest.raises(SpurbenchError, match="leave out transform"):
+    with pytest.raises(SpurbenchError, match="has a transform of its own"):
         spurbench.evaluate(
             network, data, protocol="neuhaus", transform=lambda image: torch.zeros(3, 32, 32)
         )
