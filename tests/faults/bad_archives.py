@@ -76,8 +76,8 @@ def _archives() -> Iterator[Case]:
         warnings.simplefilter("ignore")  # zipfile's, of a name twice
         archives |= {name: with_entries(sound, entry) for name, entry in held.items()}
     # Half way and at the directory at its end, where a zip archive can be hurt most.
-    archives |= {f"damage {i}": d for i, d in enumerate(examples(damaged(sound), 12))}
-    for i in range(12):
+    archives |= {f"damage {i}": d for i, d in enumerate(examples(damaged(sound), 8))}
+    for i in range(6):
         at = random.Random(i).randrange(len(sound) - 30_000, len(sound))
         archives[f"bit {i} of its directory"] = (
             sound[:at] + bytes([sound[at] ^ 1 << i % 8]) + sound[at + 1 :]
@@ -143,7 +143,7 @@ def _earlier() -> Iterator[Case]:
 
     state = {"url": URL, "etag": '"1"', "modified": None, "length": len(sound)}
     for file, document in (("f.json", RECORD), (".f.zip.json", state)):
-        texts = [(f"change {i}", as_json(d)) for i, d in enumerate(examples(changed(document), 12))]
+        texts = [(f"change {i}", as_json(d)) for i, d in enumerate(examples(changed(document), 6))]
         for name, data in [*((n, t.encode()) for n, t in texts), *RAW_JSON.items()]:
             yield Case(
                 "earlier fetch",
@@ -184,7 +184,7 @@ def _at_hand(world: World) -> Iterator[Case]:
 
         return lay
 
-    texts = [(f"change {i}", as_json(d)) for i, d in enumerate(examples(changed(manifest), 10))]
+    texts = [(f"change {i}", as_json(d)) for i, d in enumerate(examples(changed(manifest), 6))]
     older = as_json({**manifest, "schema": "spurbench.dataset/1"})
     wild = as_json({**manifest, "version": "9" * 5000 + ".0.0"})
     texts += [("of an older spurbench", older), ("an absurd version", wild), ("alone", "{}")]

@@ -177,8 +177,8 @@ def _results(world: World) -> Iterator[Case]:
     card = ("submit", "results/bad.json", "--model-card", "card.yaml", "--dataset", "o/n")
     outputs = ("tables/", "board/", "comparison/", "results/", "card.yaml")
     for kind, document, commands, count in (
-        ("result", result, (rank, board, compare, print_json, submit, card), 108),
-        ("entry", entry, (rank, publish, compare, print_json, submit), 80),
+        ("result", result, (rank, board, compare, print_json, submit, card), 90),
+        ("entry", entry, (rank, publish, compare, print_json, submit), 70),
     ):
         texts = [
             (f"change {i}: {_difference(document, made)}", as_json(made).encode())
@@ -199,14 +199,14 @@ def _checked(world: World) -> Iterator[Case]:
     known = {"datasets": [{"name": "toy", "version": "1.0.0", "fingerprints": []}]}
     texts = [
         (f"change {i}: {_difference(document, made)}", as_json(made).encode())
-        for i, made in enumerate(examples(changed(document), 30))
+        for i, made in enumerate(examples(changed(document), 12))
     ]
     for name, data in [*texts, *RAW_JSON.items()]:
         lay = _beside(world.board, str(place), data, "board")
         yield Case("leaderboard check", name, check, lay, "refused")
     tomls = [
         (f"change {i}", as_toml(made).encode("utf-8", "replace"))
-        for i, made in enumerate(examples(changed(known), 12))
+        for i, made in enumerate(examples(changed(known), 6))
     ]
     for name, data in [*tomls, *RAW_TOML.items()]:
         lay = _beside(world.board, "datasets.toml", data, "board")

@@ -80,7 +80,7 @@ def _labels(world: World) -> Iterator[Case]:
         # Of these every class of the data may have its output; then the rest is listed.
         yield _case("--labels", name, arguments, lay)
     few = {str(i): label for i, label in enumerate(wnids[:8])}
-    documents = [*examples(changed(wnids[:8]), 10), *examples(changed(few), 10)]
+    documents = [*examples(changed(wnids[:8]), 4), *examples(changed(few), 4)]
     shifted = {str(i + 1): label for i, label in enumerate(wnids)}
     nested = {str(i): [[[label]]] for i, label in enumerate(wnids)}
     documents += [shifted, nested, {**dict(enumerate(wnids)), "²": "x"}]
@@ -202,7 +202,7 @@ def _graphs(world: World) -> Iterator[Case]:
 
 def _onnx_files(world: World) -> Iterator[Case]:
     command = _eval(world, "onnx:bad.onnx")
-    for i, data in enumerate(examples(damaged(world.onnx.read_bytes()), 16)):
+    for i, data in enumerate(examples(damaged(world.onnx.read_bytes()), 8)):
         yield _case("ONNX file", f"damage {i}", command, _written("bad.onnx", data))
     for name, odd in ODD_FILES.items():
         lay = lambda folder, odd=odd: odd(folder / "bad.onnx")  # noqa: E731
@@ -211,7 +211,7 @@ def _onnx_files(world: World) -> Iterator[Case]:
         "pretrained_cfg": {"input_size": [3, 30, 30], "mean": [0.5] * 3, "std": [0.5] * 3},
         "label_names": ["n01833805", "n01882714"],
     }
-    texts = [(f"change {i}", as_json(d)) for i, d in enumerate(examples(changed(notes), 24))]
+    texts = [(f"change {i}", as_json(d)) for i, d in enumerate(examples(changed(notes), 10))]
     for name, data in [*((n, t.encode()) for n, t in texts), *RAW_JSON.items()]:
 
         def beside(folder: Path, data: bytes = data) -> None:
@@ -255,10 +255,9 @@ def _folders(world: World, source: str, sound: Path) -> Iterator[Case]:
     documents = sorted(file.name for file in sound.glob("*config.json"))
     for file in documents:
         document = json.loads((sound / file).read_text(encoding="utf-8"))
-        count = 30 if file == "config.json" else 16
-        made = [
-            (f"change {i}", as_json(d)) for i, d in enumerate(examples(changed(document), count))
-        ]
+        own = file == "config.json"
+        bad = examples(changed(document), 10 if own else 5)
+        made = [(f"change {i}", as_json(d).encode()) for i, d in enumerate(bad)]
         executing: dict[str, Any] = {
             "auto_map": dict.fromkeys(("AutoConfig", "AutoProcessor", "AutoModel"), "code.Evil"),
             "model_type": "evil",
@@ -273,8 +272,10 @@ def _folders(world: World, source: str, sound: Path) -> Iterator[Case]:
             "base_model_name_or_path": "evil/x",
             "dtype": "float9",
         }
-        made += [(key, as_json({**document, key: v})) for key, v in executing.items()]
-        for name, data in [*((n, t.encode()) for n, t in made), *RAW_JSON.items()]:
+        if own:
+            made += [(k, as_json({**document, k: v}).encode()) for k, v in executing.items()]
+            made += RAW_JSON.items()
+        for name, data in made:
 
             def write(path: Path, data: bytes = data) -> None:
                 path.write_bytes(data)
@@ -283,7 +284,7 @@ def _folders(world: World, source: str, sound: Path) -> Iterator[Case]:
 
             yield _case(kind, f"{file}, {name}", command, lay(file, write))
     weights = (sound / "model.safetensors").read_bytes()
-    for i, data in enumerate(examples(damaged(weights), 10)):
+    for i, data in enumerate(examples(damaged(weights), 5)):
         written = lambda path, data=data: path.write_bytes(data)  # noqa: E731
         yield _case(kind, f"weights, damage {i}", command, lay("model.safetensors", written))
     for file in ("config.json", "preprocessor_config.json", "model.safetensors"):
@@ -301,7 +302,7 @@ def _folders(world: World, source: str, sound: Path) -> Iterator[Case]:
 
 def _clips(world: World) -> Iterator[Case]:
     command = _eval(world, f"open_clip:{ARCHITECTURE}=bad.safetensors")
-    for i, data in enumerate(examples(damaged(world.clip.read_bytes()), 10)):
+    for i, data in enumerate(examples(damaged(world.clip.read_bytes()), 5)):
         yield _case("open_clip weights", f"damage {i}", command, _written("bad.safetensors", data))
     others = {"another network's": world.checkpoint.read_bytes()}
     for name, data in others.items():

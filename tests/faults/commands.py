@@ -84,7 +84,7 @@ def commands(world: World) -> list[Command]:
         Command("eval", measure, ("results",), 12, 5),
         Command(
             "eval without --data",
-            ("eval", "--model", str(world.model), "--json", "--limit", "2"),
+            ("eval", "--model", str(world.model), "--json", "--limit", "4"),
             ("out/results",),
             8,
             3,
