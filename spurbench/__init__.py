@@ -5,6 +5,7 @@ The functions below are loaded on first use, so ``import spurbench`` is quick.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from spurbench.evaluation.results import Result
 
 __version__ = "0.1.0"
+
+# onnxruntime reports its use to its makers, and leaves a file of it in the folder for temporary
+# files, unless this is set before anything imports it. Whoever wants that sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "Result",

@@ -131,7 +131,7 @@ def check_entries(
     """Check entries as reviewers do; the first fault of each is one line."""
     from spurbench.leaderboard import check, known
 
-    faulty = 0
+    faults: list[str] = []
     for file in files:
         try:
             entry = check.check(file)
@@ -156,11 +156,14 @@ def check_entries(
                 )
             say(f"{file}: sound{asked}")
         except SpurbenchError as error:
-            faulty += 1
             text = str(error)
-            say(text if str(file) in text else f"{file}: {text}", error=True)
-    if faulty:
-        raise click.exceptions.Exit(1)
+            faults.append(text if str(file) in text else f"{file}: {text}")
+            if len(files) > 1:
+                say(f"failed: {faults[-1]}", error=True)
+    if len(files) == len(faults) == 1:
+        raise SpurbenchError(faults[0])
+    if faults:
+        raise SpurbenchError(f"{len(faults)} of {len(files)} entries are not as they should be")
 
 
 @click.command()

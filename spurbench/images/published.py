@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -265,7 +266,9 @@ class _Folder:
         files, some = self._found(part), False
         for file in files:
             if not file.is_file():
-                raise SpurbenchError(f"{file} is not a regular file; fetch the dataset again")
+                raise SpurbenchError(
+                    f"{file} is not there, or is not a regular file; fetch the dataset again"
+                )
             try:
                 _require_columns(pq.read_schema(file).names, str(file))
                 table = pq.read_table(file, columns=[*_Row.model_fields])
@@ -286,7 +289,13 @@ class _Folder:
     def _found(self, part: Part) -> list[Path]:
         config, split = part
         prefix = split if config == "default" else f"{config}-{split}"
-        return sorted(self.path.glob(f"data/{prefix}-*.parquet"))
+        listed = (self.path / file for file in self._files if _is_of(file, prefix))
+        # One that is listed and not there is a fault, not a part that the dataset lacks.
+        return sorted({*self.path.glob(f"data/{prefix}-*.parquet"), *listed})
+
+
+def _is_of(file: str, prefix: str) -> bool:
+    return re.fullmatch(rf"data/{prefix}-[^/]*\.parquet", file) is not None
 
 
 class _Hub:

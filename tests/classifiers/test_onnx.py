@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -238,3 +241,13 @@ def test_phi_can_not_be_one(file):
 def test_a_file_never_goes_by_the_name_of_published_weights(file):
     named = file.rename(file.with_name("resnet50.a1_in1k"))
     assert load_classifier(f"onnx:{named}").info.name == "resnet50.a1_in1k (local)"
+
+
+def test_onnxruntime_reports_to_nobody_and_leaves_no_file(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run(
+        [sys.executable, "-c", "import spurbench, onnxruntime"],
+        env=environment | {"TMPDIR": str(tmp_path)},
+        check=True,
+    )
+    assert list(tmp_path.iterdir()) == []

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -28,7 +29,7 @@ _work: list[Callable[[], Any]] = []
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="faults", description=__doc__)
-    parser.add_argument("--only", default="", help="part of a kind's or a command's name")
+    parser.add_argument("--only", default="", help="pattern in a kind's or a command's name")
     parser.add_argument("--part", choices=["all", "inputs", "writing"], default="all")
     parser.add_argument("--share", type=float, default=1, help="of all, drawn with a fixed seed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
@@ -62,7 +63,17 @@ def _drive(options: argparse.Namespace, root: Path) -> int:
     from faults import process
 
     process.import_everything()
-    from faults import bad_arguments, bad_data, bad_documents, bad_models, writing
+    from faults import (
+        bad_archives,
+        bad_arguments,
+        bad_data,
+        bad_documents,
+        bad_models,
+        bad_parts,
+        bad_sources,
+        commands,
+        writing,
+    )
     from faults.case import judge
     from faults.world import World
 
@@ -73,9 +84,10 @@ def _drive(options: argparse.Namespace, root: Path) -> int:
     rng = random.Random(0)
 
     def chosen(name: str) -> bool:
-        return options.only in name and rng.random() < options.share
+        return bool(re.search(options.only, name)) and rng.random() < options.share
 
-    kinds = (bad_documents, bad_data, bad_models, bad_arguments)
+    kinds = (bad_documents, bad_data, bad_parts, bad_models, bad_sources, bad_archives)
+    kinds += (bad_arguments,)
     cases = [
         case
         for kind in kinds
@@ -98,8 +110,8 @@ def _drive(options: argparse.Namespace, root: Path) -> int:
     )
     trials = [
         writing.Trial(command, root / "writing" / str(i))
-        for i, command in enumerate(writing.commands(world))
-        if options.part != "inputs" and options.only in command.name
+        for i, command in enumerate(commands.commands(world))
+        if options.part != "inputs" and re.search(options.only, command.name)
     ]
     prepared = _each([trial.prepare for trial in trials], options.jobs, "undisturbed")
     for trial, undisturbed in zip(trials, prepared, strict=True):

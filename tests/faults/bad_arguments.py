@@ -70,6 +70,7 @@ def _arguments(world: World) -> Iterator[Case]:
     # An address of nobody: what is right with these must not reach the authors' server.
     fetch = ("fetch", "spurious-imagenet", "--to", "f", "--from", "x:")
     board = ("leaderboard", "show", str(world.results))
+    check = ("leaderboard", "check", str(world.entry()))
     forged = "x\nError: forged"
     undecodable = os.fsdecode(b"\xff\xfe")
     lines: list[tuple[str, ...]] = [
@@ -157,6 +158,50 @@ def _arguments(world: World) -> Iterator[Case]:
         ("select", "--data", str(world.photographs), "--panel", "nonsense"),
         ("select", "--data", str(world.photographs), "--panel", str(world.model), "--classes", "²"),
         ("select", "--data", here, "--panel", str(world.model), "--panel", str(world.model)),
+        *((*measure, "--labels", x) for x in ("", "/", "nowhere", "/dev/zero", undecodable)),
+        *((*measure, "--config", x) for x in ("curated", "nonsense", "positives")),
+        (*measure, "--protocol", "nonsense"),
+        *(
+            ("eval", "--model", f"{source}:{x}", "--data", here)
+            for source in ("transformers", "onnx", "open_clip", "vlm")
+            for x in ("", "/", "nowhere", "a/b/c", "/dev/zero", forged, undecodable, "x" * 5000)
+        ),
+        *(
+            ("eval", "--model", f"open_clip:{x}", "--data", here)
+            for x in ("ViT-B-32", "a.b", "a=b")
+        ),
+        *((*build, "--output", "o", "--positives", x) for x in ("/", "nowhere", here, "/dev")),
+        *((*dry, "--replicates", x) for x in ("0", "-1", "abc", "1.5", "9" * 30)),
+        *(
+            ("export", here, "--output", "o", "--format", "imagefolder", *x)
+            for x in (
+                ("--config", "x"),
+                ("--split", "x"),
+                ("--config", "controls", "--split", "real"),
+            )
+        ),
+        ("export", here, "--output", "o", "--format", "nonsense"),
+        *(
+            ("export", x, "--output", "o", "--format", "webdataset")
+            for x in ("/", "nowhere", forged)
+        ),
+        *(
+            ("submit", x)
+            for x in ("", "/", "nowhere", "/dev/null", "/dev/zero", forged, undecodable)
+        ),
+        ("submit", str(world.result()), "--model-card", "x"),
+        ("submit", str(world.result()), "--dataset", "o/n"),
+        *(
+            ("submit", str(world.result()), "--model-card", "x", "--dataset", x)
+            for x in ("", "x", "a/b/c", "../x", forged, undecodable, "é/x")
+        ),
+        *(("leaderboard", "check", x) for x in ("", "/", "nowhere", "/dev/zero", forged)),
+        ("leaderboard", "check", "nowhere", "/dev/null"),
+        *((*check, "--recompute", x) for x in ("-1", "abc", "3")),
+        *((*check, "--recompute", "3", "--data", x) for x in ("nowhere", "/", here)),
+        *((*check, "--recompute", "3", "--data", here, "--positives", x) for x in ("/", "nowhere")),
+        *((*board, "--limit", x) for x in ("0", "-1", "abc")),
+        (*board, "--json", "--output", "/dev/null"),
     ]
     for arguments in lines:
         shown = [a if len(a) < 40 else f"{a[:4]}...{a[-18:]}" for a in arguments]
@@ -180,6 +225,9 @@ def _outputs(world: World) -> Iterator[Case]:
         ("diff", str(world.dataset), str(world.successor), "--json"),
         ("select", "--data", str(world.photographs), "--panel", str(world.model), "--output"),
         ("export", str(world.dataset), "--format", "webdataset", "--output"),
+        ("submit", str(world.result()), "--to"),
+        ("submit", str(world.result()), "--dataset", "o/n", "--model-card"),
+        ("fetch", "spurious-imagenet", "--from", "x:", "--to"),
         ("mini", "preview"),
         ("mini", "positives", "--images", "1"),
     ]

@@ -46,6 +46,7 @@ def cases(world: World) -> Iterator[Case]:
     yield from _tomls(world)
     yield from _manifests(world)
     yield from _results(world)
+    yield from _checked(world)
     yield from _explicit(world)
 
 
@@ -122,7 +123,7 @@ def _manifests(world: World) -> Iterator[Case]:
     readers = _dataset_readers(world)
     texts = [
         (f"change {i}: {_difference(manifest, made)}", as_json(made).encode())
-        for i, made in enumerate(examples(changed(manifest), 72))
+        for i, made in enumerate(examples(changed(manifest), 84))
     ]
     texts += list(RAW_JSON.items()) * 2
     for i, (name, data) in enumerate(texts):
@@ -139,6 +140,10 @@ def _dataset_readers(world: World) -> list[tuple[tuple[str, ...], tuple[str, ...
         (("diff", "data", str(world.successor)), ()),
         (("push", "data", "--repo-id", "o/n", "--dry-run"), ()),
         (("quality", "data"), ("data/",)),
+        (
+            ("export", "data", "--output", "exported", "--format", "imagefolder"),
+            ("exported/",),
+        ),
         (
             (
                 "build",
@@ -167,10 +172,13 @@ def _results(world: World) -> Iterator[Case]:
     board = ("leaderboard", "build", "results", "--output", "board")
     compare = ("compare", "results/bad.json", str(world.result(1)), "--output", "comparison")
     publish = ("leaderboard", "build", "--output", "results")
-    outputs = ("tables/", "board/", "comparison/", "results/")
+    print_json = ("leaderboard", "show", "results", "--json", "--limit", "1")
+    submit = ("submit", "results/bad.json", "--to", "board")
+    card = ("submit", "results/bad.json", "--model-card", "card.yaml", "--dataset", "o/n")
+    outputs = ("tables/", "board/", "comparison/", "results/", "card.yaml")
     for kind, document, commands, count in (
-        ("result", result, (rank, board, compare), 66),
-        ("entry", entry, (rank, publish, compare), 54),
+        ("result", result, (rank, board, compare, print_json, submit, card), 90),
+        ("entry", entry, (rank, publish, compare, print_json, submit), 70),
     ):
         texts = [
             (f"change {i}: {_difference(document, made)}", as_json(made).encode())
@@ -181,6 +189,28 @@ def _results(world: World) -> Iterator[Case]:
             arguments = commands[i % len(commands)]
             lay = _result(world, data)
             yield Case(kind, f"{arguments[-1]}, {name}", arguments, lay, output=outputs)
+
+
+def _checked(world: World) -> Iterator[Case]:
+    """An entry where it belongs, beside the datasets that are known."""
+    document = json.loads(world.entry().read_text(encoding="utf-8"))
+    place = world.entry().relative_to(world.board)
+    check = ("leaderboard", "check", f"board/{place}")
+    known = {"datasets": [{"name": "toy", "version": "1.0.0", "fingerprints": []}]}
+    texts = [
+        (f"change {i}: {_difference(document, made)}", as_json(made).encode())
+        for i, made in enumerate(examples(changed(document), 12))
+    ]
+    for name, data in [*texts, *RAW_JSON.items()]:
+        lay = _beside(world.board, str(place), data, "board")
+        yield Case("leaderboard check", name, check, lay, "refused")
+    tomls = [
+        (f"change {i}", as_toml(made).encode("utf-8", "replace"))
+        for i, made in enumerate(examples(changed(known), 6))
+    ]
+    for name, data in [*tomls, *RAW_TOML.items()]:
+        lay = _beside(world.board, "datasets.toml", data, "board")
+        yield Case("leaderboard check", f"datasets.toml, {name}", check, lay)
 
 
 def _result(world: World, data: bytes) -> Callable[[Path], None]:

@@ -136,13 +136,13 @@ def _folder(sound: Path, config: bytes) -> Callable[[Path], None]:
     def lay(folder: Path) -> None:
         shutil.copytree(sound, folder / "model")
         (folder / "model" / "config.json").write_bytes(config)
-        (folder / EVIL).write_bytes(_evil(folder))
-        (folder / "model" / EVIL).write_bytes(_evil(folder))
+        (folder / EVIL).write_bytes(evil(folder))
+        (folder / "model" / EVIL).write_bytes(evil(folder))
 
     return lay
 
 
-def _evil(folder: Path) -> bytes:
+def evil(folder: Path) -> bytes:
     """A torch file whose unpickling leaves a mark."""
     buffer = io.BytesIO()
     torch.save({"state_dict": {"x": Payload(executed(folder))}}, buffer)
@@ -229,7 +229,7 @@ def _checkpoints(world: World) -> Iterator[Case]:
 
     for suffix in ("pth", "pt", "bin", "safetensors"):
         for name, make in (
-            ("torch", _evil),
+            ("torch", evil),
             ("pickle", pickled),
             ("legacy", legacy),
             ("zip", zipped),

@@ -30,6 +30,7 @@ class Case:
         output: what a success writes.
         keeps: what may stay even of a failure, such as finished stages.
         unread: nobody reads what is printed.
+        before: called in the command's process.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Case:
     output: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()
     unread: bool = False
+    before: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def judge(case: Case, root: Path, seconds: float) -> Outcome:
     folder.mkdir(parents=True)
     case.prepare(folder)
     earlier = _files(root)
-    ending = run(case.arguments, folder, seconds=seconds, unread=case.unread)
+    ending = run(case.arguments, folder, seconds=seconds, unread=case.unread, before=case.before)
     verdict, seen = _verdict(case, root, folder, earlier, ending)
     shutil.rmtree(root, ignore_errors=True)
     return Outcome(verdict, seen, ending.seconds)

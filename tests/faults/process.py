@@ -30,7 +30,8 @@ HEAVY = (
     *("pandas", "pyarrow.parquet", "pyarrow.dataset", "sklearn.metrics", "scipy.stats"),
     *("statsmodels.stats.multitest", "statsmodels.stats.contingency_tables", "matplotlib.pyplot"),
     *("rich.console", "rich.table", "rich._emoji_codes", "jinja2", "huggingface_hub.hf_api"),
-    *("diffusers.guiders", "datasets.io.parquet", "scipy.io", "yaml", "makers.toy"),
+    *("diffusers.guiders", "datasets.io.parquet", "scipy.io", "yaml", "onnx", "open_clip"),
+    *("makers.toy", "makers.networks", "makers.vlm"),
 )
 MEMORY = 6 * 2**30
 """Bytes that a command may take, lest one that reads for ever takes the machine."""
@@ -168,6 +169,9 @@ def _be_command(
             io.FileIO(2, "w", closefd=False), "utf-8", "backslashreplace", write_through=True
         )
         os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        os.environ["SPURBENCH_HOME"] = str(folder / "home")
+        os.environ.pop("SPURBENCH_DATA", None)
         for what, limit in (
             (resource.RLIMIT_DATA, MEMORY),
             (resource.RLIMIT_CPU, math.ceil(seconds)),

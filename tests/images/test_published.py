@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import datasets
 import pyarrow as pa
@@ -143,3 +144,12 @@ def test_the_hub_s_configs_are_the_same_sets(folder, monkeypatch, caplog):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
     assert open_images("owner/name").roles == {}
     assert re.search("which classifiers had a part in making owner/name is not known", caplog.text)
+
+
+@pytest.mark.parametrize("part", ["generated", "positives-generated", "controls-generated"])
+def test_a_part_that_the_manifest_lists_and_is_gone_is_named(part, folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "set")
+    (file,) = copy.glob(f"data/{part}-*.parquet")
+    file.unlink()
+    with pytest.raises(SpurbenchError, match=f"{file.name} is not there"):
+        open_images(str(copy))

@@ -130,6 +130,19 @@ def test_an_entry_lies_where_it_belongs_and_is_laid_out_as_it_is_written(entry):
         check.check(entry)
 
 
+def test_entries_at_fault_end_in_one_line_and_each_is_named(entry):
+    sound = run("leaderboard", "check", str(entry))
+    assert (sound.exit_code, sound.stderr) == (0, "")
+    missing = run("leaderboard", "check", "nowhere.json")
+    assert missing.exit_code == 1
+    assert missing.stderr.splitlines() == ["Error: no entry at nowhere.json"]
+    several = run("leaderboard", "check", str(entry), "a.json", "b.json")
+    assert several.exit_code == 1 and f"{entry}: sound" in several.stdout
+    *named, last = several.stderr.splitlines()
+    assert named == ["failed: no entry at a.json", "failed: no entry at b.json"]
+    assert last == "Error: 2 of 3 entries are not as they should be"
+
+
 def test_only_known_datasets_have_entries(root, entry):
     listed = root / "board" / "datasets.toml"
     listed.write_text(KNOWN.replace("1.0.0", "1.0.1"))
