@@ -161,12 +161,9 @@ def made_up_entries(count: int, classes: Sequence[int], hashes: Hashes) -> Itera
                 )
             ),
             role=roles.get(i),
-            dataset=DatasetInfo(
-                name=NAME,
-                version=VERSION,
-                kind="dataset",
-                fingerprint=hashlib.sha256(repr(sorted(hashes)).encode()).hexdigest(),
-            ),
+            dataset=(images := _info(repr(sorted(hashes)))),
+            positives=images,
+            controls=images,
             config="default",
             protocol="spurbench",
             preprocessing=Preprocessing(
@@ -184,6 +181,11 @@ def made_up_entries(count: int, classes: Sequence[int], hashes: Hashes) -> Itera
             environment={"device": "cpu"},
             created=f"2026-0{1 + i % 9}-01T00:00:00+00:00",
         )
+
+
+def _info(images: str) -> DatasetInfo:
+    digest = hashlib.sha256(images.encode()).hexdigest()
+    return DatasetInfo(name=NAME, version=VERSION, kind="dataset", fingerprint=digest)
 
 
 def _answers(

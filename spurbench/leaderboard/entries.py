@@ -104,6 +104,9 @@ class Entry(Document):
                 "a yes or no is asked about images of other classes too (answers.negative), and "
                 "nothing else is"
             )
+        for source, images in (("positive", self.positives), ("control", self.controls)):
+            if source in self.answers and images is None:
+                raise ValueError(f"answers.{source} are there, and {source}s says of no images")
         found = contradiction(self.splits, self.answers) if self.answers else None
         if found:
             raise ValueError(found)

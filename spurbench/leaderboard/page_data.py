@@ -181,9 +181,9 @@ def _ranking(result: SplitResult, positions: Mapping[int, int]) -> dict[str, Any
         found["recognition"] = _percent(recognition.accuracy, recognition.interval)
         found["recognition"]["n"] = recognition.n
         found["auroc"] = {
-            "value": round(recognition.auroc, 4),
-            "low": round(interval.low, 4),
-            "high": round(interval.high, 4),
+            "value": round(recognition.auroc, 3),
+            "low": round(interval.low, 3),
+            "high": round(interval.high, 3),
         }
     return found
 
@@ -200,7 +200,8 @@ def _effect(effect: Effect | None) -> dict[str, Any] | None:
 
 
 def _in_percent(share: float) -> float:
-    return round(100 * share, 2)
+    """As it is shown, and rounded once: figures rounded again would differ from the tables'."""
+    return round(100 * share, 1)
 
 
 def _percent(share: float, interval: Interval | SignedInterval) -> dict[str, Any]:

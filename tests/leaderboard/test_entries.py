@@ -281,6 +281,6 @@ def test_published_entries_name_the_dataset_s_own_features_and_follow_from_the_a
                 pairs[c.index].name,
                 pairs[c.index].spurious_feature,
             )
-            low, high = wilson_interval(int(answers.fooled.sum()), c.n)
+            low, high = wilson_interval(int(answers.fooled[answers.counted].sum()), c.n)
             interval = c.spurious_accuracy_interval
-            assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-12)
+            assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-6)

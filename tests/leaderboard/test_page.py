@@ -238,18 +238,18 @@ def test_a_row_says_all_that_was_measured(tmp_path):
     block = Tags((tmp_path / "index.html").read_text()).data["board-0"]
     (entry, *_) = read([tmp_path / "toy-1.0.0" / Path(block["rows"][0]["entries"][0]).name])
     row, summary = block["rows"][0], entry.splits["generated"].summary
-    assert row["generated"]["value"] == pytest.approx(100 * summary.spurious_accuracy, abs=0.006)
+    assert row["generated"]["value"] == pytest.approx(100 * summary.spurious_accuracy, abs=0.051)
     assert row["recognition"]["value"] == pytest.approx(
-        100 * summary.recognition.accuracy, abs=0.006
+        100 * summary.recognition.accuracy, abs=0.051
     )
-    assert row["auroc"]["low"] == pytest.approx(summary.recognition.auroc_interval.low, abs=6e-5)
-    assert row["effect"]["value"] == pytest.approx(100 * summary.effect.effect, abs=0.006)
-    assert row["effect"]["low"] == pytest.approx(100 * summary.effect.interval.low, abs=0.006)
-    assert row["chance"] == pytest.approx(100 * summary.chance, abs=0.006)
+    assert row["auroc"]["low"] == pytest.approx(summary.recognition.auroc_interval.low, abs=6e-4)
+    assert row["effect"]["value"] == pytest.approx(100 * summary.effect.effect, abs=0.051)
+    assert row["effect"]["low"] == pytest.approx(100 * summary.effect.interval.low, abs=0.051)
+    assert row["chance"] == pytest.approx(100 * summary.chance, abs=0.051)
     worst = max(entry.splits["generated"].classes, key=lambda c: c.spurious_accuracy)
     assert row["worst"] == {
         "class": [94, 565].index(worst.index),
-        "value": pytest.approx(100 * worst.spurious_accuracy, abs=0.006),
+        "value": pytest.approx(100 * worst.spurious_accuracy, abs=0.051),
         "n": worst.n,
     }
     assert row["date"] == "2024-02-13"
@@ -345,6 +345,20 @@ def test_a_new_result_joins_those_published_and_replaces_its_own(images, results
     site.build([new, again], [], tmp_path)
     frame = pd.read_csv(tmp_path / "spurbench-toy-1.0.0.csv")
     assert frame["classifier"].tolist() == ["newer", "middle", "close", "best", "worst"]
+
+
+def test_the_published_page_and_tables_show_the_same_figures():
+    folder = Path(__file__).parents[2] / "leaderboards"
+    table = (folder / "mini-1.0.0.md").read_text().split("## By class")[0].replace("\\", "")
+    lines = [line for line in table.splitlines() if line.startswith("| ")][2:]
+    rows = Tags((folder / "index.html").read_text()).data["board-0"]["rows"]
+    assert len(rows) == len(lines) >= 12
+    for row, line in zip(rows, lines, strict=True):
+        assert f"| {row['label']} |" in line
+        for name in ("real", "generated", "recognition"):
+            assert "| {value:.1f} [{low:.1f}, {high:.1f}] |".format(**row[name]) in line
+        assert "| {value:.3f} [{low:.3f}, {high:.3f}] |".format(**row["auroc"]) in line
+        assert "| {value:+.1f} [{low:+.1f}, {high:+.1f}] |".format(**row["effect"]) in line
 
 
 def test_a_broken_entry_stops_the_build_before_anything_is_written(results, tmp_path):

@@ -132,6 +132,13 @@ def answered(
             kind="dataset" if version else "folder",
             fingerprint=_sha256(dataset, *splits),
         ),
+        **{
+            f"{shown}s": DatasetInfo(
+                name=dataset, version=version, kind="dataset", fingerprint=_sha256(dataset, shown)
+            )
+            for shown in ("positive", "control")
+            if (frame["source"] == shown).any()
+        },
         "preprocessing": Preprocessing(
             mode="whole",
             resize=(32,),
