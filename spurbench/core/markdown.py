@@ -13,6 +13,8 @@ Alignment = Literal["left", "right"]
 def plain(value: object) -> str:
     """Text on one line, with control characters shown as U+FFFD instead of obeyed."""
     text = re.sub(r"[\r\n\t]+", " ", str(value))
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 

@@ -10,6 +10,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -68,13 +69,13 @@ class Row:
     unranked: str | None = None
     tied: tuple[int, int] | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Its name for links: the same whatever else is on the board."""
         identity = [self.classifier.weights_sha256, self.preprocessing.model_dump(mode="json")]
         return f"{file_name(self.classifier.name)}-{fingerprint(identity)[:8]}"
 
-    @property
+    @cached_property
     def gap(self) -> float | None:
         """Generated minus real spurious accuracy, in [-1, 1]: the mean over shared classes."""
         if len(self.splits) < len(SPLITS):

@@ -6,7 +6,6 @@ the leaderboard again without the images, on few enough lines to be read in a pu
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import re
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from spurbench.classifiers.info import YES_NO, ClassifierInfo, Preprocessing
-from spurbench.core import atomic
+from spurbench.core import atomic, collector
 from spurbench.core.documents import Document, describe
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import fingerprint
@@ -213,14 +212,8 @@ def read_all(paths: list[Path]) -> dict[Path, Entry]:
             files[path.resolve()] = None
         else:
             raise SpurbenchError(f"no file or folder of results at {path}")
-    # The collector would walk all that is read already, again and again, and find nothing.
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    with collector.paused():
         return {file: read(file) for file in files}
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def gather(results: Sequence[Path | Result]) -> list[Entry]:

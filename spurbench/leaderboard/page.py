@@ -6,14 +6,14 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from spurbench import __version__
-from spurbench.core import atomic
+from spurbench.core import atomic, collector
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.markdown import plain
 from spurbench.core.resources import templates
@@ -36,6 +36,7 @@ SCRIPTS = ("page", "table", "plots", "heat", "sheet", "main")
 """The page's own script, in the order in which its parts run."""
 
 
+@collector.paused()
 def build(
     results: Sequence[Path | Result], data: Sequence[str], output: Path, *, samples: int = 6
 ) -> list[Path]:
@@ -70,15 +71,17 @@ def build(
     made = boards([every[path] for path in sorted(every)])
     scores = reported.read(output)
     guide = "CONTRIBUTING.md" if (output / "CONTRIBUTING.md").is_file() else None
-    page = render(made, {}, scores, guide)
+    stems = tables.file_stems(made)
+    numbers = [board_data(board, stem) for board, stem in zip(made, stems, strict=True)]
+    page = render(made, numbers, {}, scores, guide)
     if data and samples:
         shown = pictures.choose(data, made, samples, LIMIT - len(page.encode()))
-        page = render(made, shown, scores, guide)
+        page = render(made, numbers, shown, scores, guide)
 
     for path, entry in changed.items():
         entry.write(path)
     written = list(changed)
-    for board, stem in zip(made, tables.file_stems(made), strict=True):
+    for board, stem in zip(made, stems, strict=True):
         written.append(output / f"{stem}-classes.csv")
         atomic.write_text(written[-1], classes_csv(board))
     written += tables.write(
@@ -118,6 +121,7 @@ def classes_csv(board: Board) -> str:
 
 def render(
     made: Sequence[Board],
+    numbers: Sequence[Mapping[str, Any]],
     shown: Pictures,
     scores: Sequence[ReportedTable],
     guide: str | None = None,
@@ -129,6 +133,7 @@ def render(
 
     Args:
         made: boards, at least one.
+        numbers: of each, :func:`board_data`.
         shown: images to embed.
         scores: that others reported.
         guide: where it is said how to submit, relative to the page.
@@ -144,18 +149,17 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters["data"] = _embedded
-    stems = tables.file_stems(made)
     # As it stands between the tags, which is what the policy's hash is of.
     script = _script(folder)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("leaderboard.html.jinja").render(
         boards=[
             {
-                "data": board_data(board, stem),
+                "data": data,
                 "answers": answers_data(board, shown),
                 "facts": _facts(board),
             }
-            for board, stem in zip(made, stems, strict=True)
+            for board, data in zip(made, numbers, strict=True)
         ],
         reported=scores,
         guide=guide,
