@@ -30,6 +30,15 @@ MEANS = (
     "effect.effect",
 )
 
+SUMMED = ("with_references.n", "object_seen.n")
+AVERAGED = (
+    "top5",
+    "recognition.average_precision",
+    "with_references.share",
+    "object_seen.share",
+)
+"""Of a summary: what its classes say, though answers alone don't."""
+
 Numbers = NDArray[np.float64]
 
 
@@ -76,9 +85,10 @@ class _Answered:
 def contradiction(splits: Mapping[Split, SplitResult], answers: Answers) -> str | None:
     """The first number of an entry that does not follow from its answers, in one line.
 
-    AUROC is held between what ties of rounded probabilities allow. Intervals, p-values, top-5 and
-    average precision take more than a moment or more than the answers;
-    :mod:`spurbench.leaderboard.check` looks at them.
+    AUROC is held between what ties of rounded probabilities allow. Intervals and p-values take more
+    than a moment: :mod:`spurbench.leaderboard.check` looks at them. A class's top-5 and average
+    precision do not follow from rounded answers; the summary's are held to the classes'. Of images
+    left out it is held what the answers allow, which don't say which were references.
 
     Args:
         splits: of an entry.
@@ -134,6 +144,24 @@ def _faults(
         whole = np.nan if not len(known) else known.sum() if name in COUNTS else known.mean()
         if _differ(_said([part.summary], name), np.array([whole]), name)[0]:
             yield f".summary: {name} is not that of its classes"
+    for name in (*SUMMED, *AVERAGED):
+        known = _said(part.classes, name)
+        known = known[~np.isnan(known)]
+        whole = np.nan if not len(known) else known.sum() if name in SUMMED else known.mean()
+        if _differ(_said([part.summary], name), np.array([whole]), name)[0]:
+            yield f".summary: {name} is not that of its classes"
+    others = ~own.counted
+    left, fooled = (own.per_class(of)[measured] for of in (others, others & own.called))
+    for name, within, called in (
+        ("with_references", expected["n"], expected["n"] * expected["spurious_accuracy"]),
+        ("object_seen", np.zeros_like(left), np.zeros_like(left)),
+    ):
+        n = _said(part.classes, f"{name}.n")
+        # So many of the images left out, and how many of these are called the class.
+        more, among = n - within, _said(part.classes, f"{name}.share") * n - called
+        beyond = (among > np.minimum(more, fooled) + 0.01) | (among < more - left + fooled - 0.01)
+        for i in np.flatnonzero(beyond | (more < 0) | (more > left) | (among < -0.01)):
+            yield f", {part.classes[i].name}: {name} is not what answers left out allow"
     if positives is not None and part.summary.recognition is not None:
         yield from _recognition_faults(part, own, positives, negatives)
     if part.summary.classes != len(indices):

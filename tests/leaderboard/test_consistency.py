@@ -125,6 +125,63 @@ def test_every_number_that_follows_from_the_answers_is_held_to_them(entry, tmp_p
     assert checked > 100
 
 
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        (("summary", "top5"), "top5 is not that of its classes"),
+        (("summary", "recognition", "average_precision"), "is not that of its classes"),
+        (("summary", "with_references", "share"), "is not that of its classes"),
+        (("summary", "with_references", "n"), "is not that of its classes"),
+        (("summary", "object_seen", "share"), "is not that of its classes"),
+    ],
+)
+def test_what_the_answers_do_not_tell_is_held_to_its_classes(entry, tmp_path, where, said):
+    file, forged = forge(entry, tmp_path)
+    found = 0
+    for split in forged["splits"].values():
+        *path, key = where
+        place = split
+        for step in path:
+            place = (place or {}).get(step)
+        if place is None or key not in place:
+            continue
+        kept, found = place[key], found + 1
+        place[key] = kept + 1 if key == "n" else abs(kept - 0.25)
+        file.write_text(json.dumps(forged))
+        with pytest.raises(SpurbenchError, match=said):
+            entries.read(file)
+        place[key] = kept
+    assert found
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "value"),
+    [
+        ("with_references", "n", 1000),
+        ("with_references", "share", 0.99),
+        ("with_references", "share", 0.01),
+        ("object_seen", "n", 1000),
+        ("object_seen", "share", 0.99),
+    ],
+)
+def test_of_images_left_out_as_many_are_called_the_class_as_answers_allow(
+    tmp_path, name, number, value
+):
+    frame = answers_frame((94,), images=21, splits=("real",))
+    file, forged = forge(Entry.of(answered("resnet50", frame), frame), tmp_path)
+    split = forged["splits"]["real"]
+    for part in (split["summary"], split["classes"][0]):
+        part[name][number] = value
+    file.write_text(json.dumps(forged))
+    with pytest.raises(SpurbenchError, match=f"{name} is not what answers left out allow"):
+        entries.read(file)
+
+
+def forge(entry: Entry, folder: Any) -> tuple[Any, Any]:
+    entry.write(folder / "entry.json")
+    return folder / "entry.json", json.loads((folder / "entry.json").read_text())
+
+
 @pytest.mark.parametrize("source", ["real", "generated", "positive", "control"])
 def test_a_changed_answer_of_any_source_is_found(entry, tmp_path, source):
     file = tmp_path / "entry.json"

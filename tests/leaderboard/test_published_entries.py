@@ -13,7 +13,7 @@ from spurbench.core.errors import SpurbenchError
 from spurbench.leaderboard import entries
 
 PUBLISHED = sorted((Path(__file__).parents[2] / "leaderboards").glob("*/*.json"))
-OPTIONAL = {"version", "spurious_feature", "with_references", "object_seen"}
+OPTIONAL = {"version", "spurious_feature"}
 """What not every dataset has."""
 OPTIONAL |= {"role", "crop", "interpolation"}
 """What not every classifier or measurement has."""

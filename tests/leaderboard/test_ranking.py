@@ -64,6 +64,12 @@ def test_who_made_the_images_or_recognises_nothing_comes_last_with_the_reason(mi
 def test_who_is_not_ranked_is_in_no_test_and_no_tie_group(mixed):
     assert np.shape(mixed.p_values) == (2, 2)
     assert [row.tied for row in mixed.rows] == [(1, 1), (2, 2), None, None, None]
+    # Nor among the tests that the ranked ones' p-values are adjusted for.
+    alone = board(
+        entry(LONG, (0.5, 0.4, 0.9, 0.1), seed=4), entry("worse", (0.5, 0.9, 0.9, 0.1), seed=5)
+    )
+    assert mixed.p_values == alone.p_values
+    assert 0 < mixed.p_values[0][1] < 0.05
 
 
 def test_a_constant_answer_does_not_lead_however_few_images_fool_it():

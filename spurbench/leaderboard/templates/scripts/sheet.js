@@ -122,7 +122,7 @@ function classTable(position, rows, withImages) {
   if (withImages) head.append(element("th", { scope: "col" }, `Every ${source} image`));
   const table = element("table", { class: "numbers" }, element("caption", { class: "sr" }, "Percent of images called the class, with Wilson intervals"), element("thead", {}, head), body);
   const note = withImages
-    ? element("p", { class: "note" }, `Percent of the images that are called the class, with Wilson intervals. Squares: one ${source} image each, filled where it is called the class${left.length ? "; grey ones show the object itself and don’t count" : ""}.`)
+    ? element("p", { class: "note" }, `Percent of the images that are called the class, with Wilson intervals. Squares: one ${source} image each, filled where it is called the class${left.length ? "; outlined ones don’t count: the object is seen in them, or a generator was trained on them" : ""}.`)
     : null;
   return element("div", {}, element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "By classifier" }, table), note);
 }
@@ -147,7 +147,7 @@ function images(position) {
     const twins = source === "generated" && pictures.control?.[position];
     made.push(
       element("h3", { class: source }, twins ? "Generated images and their twins" : `${source[0].toUpperCase()}${source.slice(1)} images`),
-      element("p", { class: "note" }, `The first ${own.length} of ${of} by the hash of their content; nobody picked them.${twins ? " A twin is the same picture, noise for noise, made without the feature." : ""}`),
+      element("p", { class: "note" }, `The first ${own.length} of ${of} by the hash of their content; nobody picked them.${twins ? " A twin is the same picture, noise for noise, made without the feature; one in which the detector sees feature or object all the same, or whose image doesn’t count, doesn’t count." : ""}`),
     );
     const grid = element("div", { class: twins ? "figures pairs" : "figures" });
     for (const [i, uri] of own) grid.append(pictured(position, source, Number(i), uri, twins?.[i]));
@@ -162,10 +162,11 @@ function images(position) {
 function pictured(position, source, i, uri, twin) {
   const { name } = board().classes[position];
   const sides = [[source, uri, twin ? "with the feature" : ""]];
-  if (twin) sides.push(["control", twin, "its twin without"]);
+  const amiss = answers().left.control?.[position]?.includes(i);
+  if (twin) sides.push(["control", twin, amiss ? "its twin, doesn’t count" : "its twin without"]);
   const shots = element("div", { class: "shots" });
   for (const [from, image, text] of sides) {
-    const alt = from === "control" ? `twin of generated image ${i + 1}, without the feature` : `${from} image ${i + 1}, without the ${name}`;
+    const alt = from === "control" ? `twin of generated image ${i + 1}, ${amiss ? "which doesn’t count" : "without the feature"}` : `${from} image ${i + 1}, without the ${name}`;
     const caption = element("p", {});
     if (answers().answered[from]?.length) {
       const { called, of } = callsOfAll(from, position, i);
