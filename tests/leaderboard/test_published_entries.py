@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from spurbench.core.errors import SpurbenchError
-from spurbench.leaderboard import entries
+from spurbench.leaderboard import check, entries
 
 PUBLISHED = sorted((Path(__file__).parents[2] / "leaderboards").glob("*/*.json"))
 OPTIONAL = {"version", "spurious_feature"}
@@ -31,6 +31,10 @@ def test_a_published_entry_is_written_again_byte_by_byte(path, tmp_path):
 
 def test_a_published_entry_has_the_name_that_it_would_get_today(path):
     assert entries.read(path).file_name == path.name
+
+
+def test_a_published_entry_is_what_reviewers_ask_for(path):
+    check.check(path)
 
 
 def test_a_line_of_a_published_entry_is_short_or_holds_a_class_s_answers(path):

@@ -156,6 +156,21 @@ def test_only_known_datasets_have_entries(root, entry):
         check.check(entry)
 
 
+def test_an_entry_can_t_pass_over_the_part_that_its_classifier_had(root, entry):
+    weights = json.loads(entry.read_text())["classifier"]["weights_sha256"]
+    listed = root / "board" / "datasets.toml"
+    for names in (f'phi = "{weights}"', f'panel = ["{weights}"]'):
+        listed.write_text(f"{KNOWN}{names}\n")
+        role = names.partition(" ")[0]
+        with pytest.raises(SpurbenchError, match=f"is None in the entry and {role} in "):
+            check.check(entry)
+    changed(entry, lambda document: document.update(role="panel"))
+    assert check.check(entry).role == "panel"
+    listed.write_text(KNOWN)
+    with pytest.raises(SpurbenchError, match="is panel in the entry and None in "):
+        check.check(entry)
+
+
 def test_the_same_classifier_twice_and_other_images_under_one_name_are_found(entry):
     other = entry.with_name("mini-resnet_v0_00000000.json")
     document = json.loads(entry.read_text())
