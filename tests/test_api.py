@@ -219,6 +219,11 @@ def test_results_are_compared_and_ranked_in_memory_as_by_files(data, toy, tmp_pa
     )
     assert in_memory.p_values == by_files.p_values
     assert [row.label for row in in_memory.rows] == [row.label for row in by_files.rows]
+    # Short, for a notebook shows what an expression gives, and these hold every answer.
+    (board, *_) = spurbench.leaderboard(held)
+    assert repr(board).startswith(f"<Board: {board.title}, ") and len(repr(board)) < 200
+    compared = repr(spurbench.compare(*held))
+    assert compared.startswith("<Comparison: ") and " points" in compared and len(compared) < 300
     spurbench.leaderboard(held, output=tmp_path / "board", data=[data])
     assert (tmp_path / "board" / "index.html").is_file()
     assert "other" in (tmp_path / "board" / "README.md").read_text()

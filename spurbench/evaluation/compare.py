@@ -15,6 +15,7 @@ from spurbench.core import atomic
 from spurbench.core.documents import Document, Share
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.imagenet import imagenet_names
+from spurbench.core.markdown import plain
 from spurbench.evaluation import metrics, paired
 from spurbench.evaluation.bootstrap import bootstrap_interval
 from spurbench.evaluation.results import Difference, Protocol, Result, Settings, SignedInterval
@@ -105,6 +106,14 @@ class Comparison(Document):
         description="where the class's probabilities differ most, the largest difference first"
     )
     settings: Settings
+
+    def __repr__(self) -> str:
+        differences = ", ".join(
+            f"{split} {100 * part.difference:+.1f} points" for split, part in self.splits.items()
+        )
+        return f"<Comparison: {plain(f'{self.b} minus {self.a}')}: {differences}>"
+
+    __str__ = __repr__
 
 
 def compare(a: Result, b: Result, *, images: int = 24) -> Comparison:

@@ -19,6 +19,7 @@ import numpy as np
 from spurbench.classifiers.info import Preprocessing, display_name
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import fingerprint
+from spurbench.core.markdown import plain
 from spurbench.evaluation import paired
 from spurbench.evaluation.display import UNMEASURED
 from spurbench.evaluation.results import Protocol, Result, SplitResult
@@ -87,7 +88,7 @@ class Row:
         return float(np.mean([generated[i] - real[i] for i in sorted(shared)])) if shared else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Board:
     """The classifiers measured on one dataset, best first.
 
@@ -118,6 +119,11 @@ class Board:
     p_values: tuple[tuple[float, ...], ...] = ()
     untested: str | None = None
     namesake: bool = False
+
+    def __repr__(self) -> str:
+        ranked = [row.label for row in self.rows if row.rank == 1]
+        first = f", first {' and '.join(ranked)}" if ranked else ", nobody ranked"
+        return f"<Board: {plain(self.title)}, {len(self.rows)} classifiers{plain(first)}>"
 
     @property
     def title(self) -> str:
