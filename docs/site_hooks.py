@@ -16,8 +16,9 @@ PAGES = {
     "index.md": "README.md",
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
+    "entries.md": "leaderboards/CONTRIBUTING.md",
 }
-"""Page of the site to file beside ``docs``, which is read where it lies."""
+"""Page of the site to file outside ``docs``, which is read where it lies."""
 
 SHOWN = ("leaderboards/index.html", "benchmarks/results/*.json")
 """Files that pages link to, copied as they are."""
