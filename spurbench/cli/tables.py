@@ -92,10 +92,11 @@ def contrast_tables(comparison: Comparison, split: Any) -> list[Table]:
     sides = f"A: {comparison.a}", f"B: {comparison.b}"
     title = map(plain, (*sides, f"{split} images of {comparison.dataset.name}"))
     accuracy = Table(title=Text("\n".join(title)), title_justify="left")
-    for heading in ("class", "n", "A", "B", "B - A", "95 % interval", "only A", "only B", "p"):
+    columns = ("class", "n", "A", "B", "B - A", "95 % interval", "only A", "only B", "p (Holm)")
+    for heading in columns:
         accuracy.add_column(heading, justify="left" if heading == "class" else "right")
     effects = Table(title="Feature effect: images minus twins", title_justify="left")
-    for heading in ("class", "pairs", "A", "B", "B - A", "95 % interval", "p"):
+    for heading in ("class", "pairs", "A", "B", "B - A", "95 % interval", "p, each alone"):
         effects.add_column(heading, justify="left" if heading == "class" else "right")
     lines = [(plain(c.name), c, c.adjusted_p_value) for c in part.classes]
     for name, c, p in (*lines, ("macro mean", part, part.p_value)):
