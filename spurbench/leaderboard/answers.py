@@ -29,6 +29,9 @@ UNITS = 10_000
 """Of probability in 1. They are published as whole numbers: short to write, quick to read."""
 
 
+_PREDICTIONS, _NUMBERS = re.compile("[0-9 =?]+"), re.compile("[0-9 ]+")
+
+
 class ClassAnswers(Document):
     """The answers to the images of one class of one source.
 
@@ -60,7 +63,7 @@ class ClassAnswers(Document):
     def _read_predictions(cls, value: Any, info: ValidationInfo) -> NDArray[np.int16]:
         if not isinstance(value, str):
             return _held(value)
-        if not re.fullmatch("[0-9 =?]+", value):
+        if not _PREDICTIONS.fullmatch(value):
             raise ValueError("must be class indices, = or ?, with a space between them")
         words = value.replace("=", f" {info.data.get('index')} ").replace("?", " -1 ")
         return _numbers(words, value.count(" ") + 1, 999)
@@ -70,7 +73,7 @@ class ClassAnswers(Document):
     def _read_probabilities(cls, value: Any) -> NDArray[np.int16]:
         if not isinstance(value, str):
             return _held(value)
-        if not re.fullmatch("[0-9 ]+", value):
+        if not _NUMBERS.fullmatch(value):
             raise ValueError("must be whole numbers with a space between them")
         return _numbers(value, value.count(" ") + 1, UNITS)
 

@@ -78,12 +78,12 @@ def to_csv(board: Board) -> str:
 
 
 def csv_text(records: Iterable[Mapping[str, str | float | None]]) -> str:
-    """Records, at least one, as CSV under their keys."""
+    """Records, at least one and all of the same keys in the same order, as CSV under them."""
     first, *others = records
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=list(first), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows([first, *others])
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(first)
+    writer.writerows(record.values() for record in (first, *others))
     return buffer.getvalue()
 
 
@@ -235,9 +235,9 @@ def _class_section(board: Board) -> str:
         for c in row.splits[board.ranked_by].classes:
             feature = f" ({c.spurious_feature})" if c.spurious_feature else ""
             names[c.index] = markdown.escape(f"{c.name}{feature}")
-            shares[position, c.index] = markdown.escape(
-                percent(c.spurious_accuracy, c.spurious_accuracy_interval)
-            )
+            share = percent(c.spurious_accuracy, c.spurious_accuracy_interval)
+            # Numbers have nothing else to escape, and there are very many.
+            shares[position, c.index] = share.replace("[", r"\[").replace("]", r"\]")
     table = markdown.table(
         ["class", *(markdown.escape(row.label) for row in rows)],
         markdown.first_left(1 + len(rows)),
