@@ -135,6 +135,13 @@ def _network(described: Mapping[str, Any], path: Path) -> PreTrainedModel:
         )
     if described.get("quantization_config"):
         raise SpurbenchError(f"{config_file}: its weights are quantised; save them dequantised")
+    state = read_state_dict(path / folder.WEIGHTS)
+    layers = described.get("num_hidden_layers", 0)
+    if isinstance(layers, int) and layers > len(state):  # or it would be made for ever
+        raise SpurbenchError(
+            f"{path / folder.WEIGHTS} does not fit {config_file}: {layers} layers have more than "
+            f"its {len(state)} tensors"
+        )
     try:
         config = CONFIG_MAPPING[kind].from_dict(dict(described))
     except Exception as error:  # what configurations raise on odd values has no common ancestor
@@ -145,7 +152,6 @@ def _network(described: Mapping[str, Any], path: Path) -> PreTrainedModel:
     if isinstance(made, tuple):  # with and without a teacher, say
         named = {network.__name__: network for network in made}
         made = named.get(next(iter(config.architectures or ()), ""), made[0])
-    state = read_state_dict(path / folder.WEIGHTS)
     try:
         with _in_silence():
             network, loading = made.from_pretrained(

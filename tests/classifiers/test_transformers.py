@@ -157,6 +157,7 @@ def test_weights_without_a_head_are_no_classifiers(folder):
     [
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "weights are quantised"),
         ({"hidden_size": 24}, r"model\.safetensors does not fit .*config\.json"),
+        ({"num_hidden_layers": 10**9}, r"does not fit .*: 1000000000 layers have more than its"),
         ({"hidden_size": "wide"}, r"config\.json"),
         ({**BertConfig().to_dict()}, "bert network, which is no image classifier"),
     ],
