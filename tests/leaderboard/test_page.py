@@ -238,18 +238,16 @@ def test_a_row_says_all_that_was_measured(tmp_path):
     block = Tags((tmp_path / "index.html").read_text()).data["board-0"]
     (entry, *_) = read([tmp_path / "toy-1.0.0" / Path(block["rows"][0]["entries"][0]).name])
     row, summary = block["rows"][0], entry.splits["generated"].summary
-    assert row["generated"]["value"] == pytest.approx(100 * summary.spurious_accuracy, abs=0.051)
-    assert row["recognition"]["value"] == pytest.approx(
-        100 * summary.recognition.accuracy, abs=0.051
-    )
-    assert row["auroc"]["low"] == pytest.approx(summary.recognition.auroc_interval.low, abs=6e-4)
-    assert row["effect"]["value"] == pytest.approx(100 * summary.effect.effect, abs=0.051)
-    assert row["effect"]["low"] == pytest.approx(100 * summary.effect.interval.low, abs=0.051)
-    assert row["chance"] == pytest.approx(100 * summary.chance, abs=0.051)
+    assert row["generated"]["value"] == round(100 * summary.spurious_accuracy, 1)
+    assert row["recognition"]["value"] == round(100 * summary.recognition.accuracy, 1)
+    assert row["auroc"]["low"] == round(summary.recognition.auroc_interval.low, 3)
+    assert row["effect"]["value"] == round(100 * summary.effect.effect, 1)
+    assert row["effect"]["low"] == round(100 * summary.effect.interval.low, 1)
+    assert row["chance"] == round(100 * summary.chance, 1)
     worst = max(entry.splits["generated"].classes, key=lambda c: c.spurious_accuracy)
     assert row["worst"] == {
         "class": [94, 565].index(worst.index),
-        "value": pytest.approx(100 * worst.spurious_accuracy, abs=0.051),
+        "value": round(100 * worst.spurious_accuracy, 1),
         "n": worst.n,
     }
     assert row["date"] == "2024-02-13"
@@ -347,11 +345,11 @@ def test_a_new_result_joins_those_published_and_replaces_its_own(images, results
     assert frame["classifier"].tolist() == ["newer", "middle", "close", "best", "worst"]
 
 
-def test_the_published_page_and_tables_show_the_same_figures():
-    folder = Path(__file__).parents[2] / "leaderboards"
-    table = (folder / "mini-1.0.0.md").read_text().split("## By class")[0].replace("\\", "")
+def test_the_page_and_tables_of_the_published_entries_show_the_same_figures(tmp_path):
+    site.build([Path(__file__).parents[2] / "leaderboards"], [], tmp_path)
+    table = (tmp_path / "mini-1.0.0.md").read_text().split("## By class")[0].replace("\\", "")
     lines = [line for line in table.splitlines() if line.startswith("| ")][2:]
-    rows = Tags((folder / "index.html").read_text()).data["board-0"]["rows"]
+    rows = Tags((tmp_path / "index.html").read_text()).data["board-0"]["rows"]
     assert len(rows) == len(lines) >= 12
     for row, line in zip(rows, lines, strict=True):
         assert f"| {row['label']} |" in line
