@@ -186,6 +186,7 @@ def test_what_an_interval_covers_is_said():
     several = board(entry("a", generators=4))
     assert several.generators == 4
     assert "4 independent generators" in several.covers
+    assert "2 independent generators" in board(entry("a", generators=2)).covers
     real = board(entry("a", splits=["real"]))
     assert real.generators == 0 and "this set of images only" in real.covers
 
