@@ -20,3 +20,14 @@ class SpurbenchError(Exception):
 def reason(error: BaseException) -> str:
     """The first line of what an error says, or its type where it says nothing."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def described(error: BaseException) -> str:
+    """What an error says, in one line, after its type if it is not one that users can mend.
+
+    For one that must not end what goes on beside it.
+    """
+    if isinstance(error, SpurbenchError):
+        return str(error)
+    said, kind = reason(error), type(error).__name__
+    return said if said == kind else f"{kind}: {said}"

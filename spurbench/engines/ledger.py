@@ -37,10 +37,15 @@ class Ledger:
         self.failed: dict[str, str] = {}
 
     @property
-    def finished(self) -> bool:
-        """Whether nothing is left to be begun or waited for."""
+    def left(self) -> int:
+        """How many units are neither done nor given up."""
         self._settle()
-        return not self._open
+        return len(self._open)
+
+    @property
+    def finished(self) -> bool:
+        """Whether none is left."""
+        return not self.left
 
     def ready(self) -> list[Unit]:
         """Units that may begin now, the heaviest first."""
