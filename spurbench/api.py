@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from spurbench.build.request import Built
     from spurbench.classifiers.classifier import Classifier
     from spurbench.classifiers.info import Mode
+    from spurbench.engines.choose import Name as EngineName
     from spurbench.evaluation.compare import Comparison
     from spurbench.evaluation.members import Member
     from spurbench.evaluation.results import Protocol, Result
@@ -246,6 +247,11 @@ def build(
     force: bool = False,
     positives: StrPath | None = None,
     replicates: int = 1,
+    engine: EngineName = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    engine_options: StrPath | None = None,
+    gpus_per_class: int = 1,
 ) -> Built:
     """Fine-tune per class, generate, check, and write a versioned dataset.
 
@@ -265,6 +271,11 @@ def build(
         positives: folder of photographs of the classes, see :func:`open_positives`; None: the
             untouched base model makes them.
         replicates: independently fine-tuned generators of each class.
+        engine: who does the work: ``local`` processes, ``ray`` tasks or ``slurm`` jobs.
+        workers: at once; None: one a GPU or core of this machine, elsewhere all there is room for.
+        address: of a running Ray cluster; None: one on this machine.
+        engine_options: TOML file for Slurm.
+        gpus_per_class: GPUs that fine-tune one class together.
 
     Returns:
         What was made, what took how long, and which classes failed.
@@ -274,24 +285,37 @@ def build(
     """
     from spurbench.build.build import build as run
     from spurbench.build.request import BuildRequest
+    from spurbench.engines.choose import open_engine
 
+    request = BuildRequest.of(
+        recipe,
+        classes=classes,
+        data=Path(data) if data is not None else None,
+        overrides=overrides,
+        output=Path(output) if output is not None else None,
+        work=Path(work) if work is not None else None,
+        version=version,
+        previous=Path(previous) if previous is not None else None,
+        note=note,
+        seed=seed,
+        device=device,
+        force=force,
+        positives=Path(positives) if positives is not None else None,
+        replicates=replicates,
+        gpus_per_class=gpus_per_class,
+        elsewhere=engine != "local",
+    )
     return run(
-        BuildRequest.of(
-            recipe,
-            classes=classes,
-            data=Path(data) if data is not None else None,
-            overrides=overrides,
-            output=Path(output) if output is not None else None,
-            work=Path(work) if work is not None else None,
-            version=version,
-            previous=Path(previous) if previous is not None else None,
-            note=note,
-            seed=seed,
-            device=device,
-            force=force,
-            positives=Path(positives) if positives is not None else None,
-            replicates=replicates,
-        )
+        request,
+        open_engine(
+            engine,
+            units=len(request.classes),
+            device=str(request.device),
+            workers=workers,
+            gpus_each=gpus_per_class,
+            address=address,
+            options=Path(engine_options) if engine_options is not None else None,
+        ),
     )
 
 

@@ -77,7 +77,7 @@ def measure_quality(
 ) -> list[dict[str, float | None]]:
     """Stage 6's image quality; null for a metric whose weights can't be had here."""
     metrics = shop.request.recipe.check.quality
-    available = quality.available(metrics, shop.request.device)
+    available = quality.available(metrics, shop.device)
     columns: dict[str, list[float | None]] = {}
     for metric in metrics:
         if metric not in available:
@@ -86,7 +86,7 @@ def measure_quality(
 
         def make(folder: Path, metric: str = metric) -> None:
             images = [decode_rgb(record.read()) for record in records]
-            scores = quality.score(images, metric, shop.request.device)
+            scores = quality.score(images, metric, shop.device)
             atomic.write_json(folder / "scores.json", scores)
 
         inputs = {"images": [record.sha256 for record in records], "metric": metric}

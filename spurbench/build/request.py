@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spurbench.build.store import Stage
 from spurbench.classifiers.load import read_member
 from spurbench.core.environment import choose_device
 from spurbench.core.errors import SpurbenchError
@@ -44,6 +45,7 @@ class BuildRequest:
             makes them.
         replicates: independently fine-tuned generators of each class, each of which makes as many
             images as the recipe says.
+        gpus_per_class: GPUs that fine-tune one class together.
     """
 
     recipe: Recipe
@@ -59,6 +61,36 @@ class BuildRequest:
     note: str | None = None
     positives: Path | None = None
     replicates: int = 1
+    gpus_per_class: int = 1
+
+    @property
+    def images(self) -> str:
+        """Where the real images are.
+
+        Raises:
+            SpurbenchError: if none are given, and the recipe has none of its own.
+        """
+        recipe = self.recipe
+        if self.data is not None:
+            return str(self.data)
+        if recipe.data.images is None:
+            raise SpurbenchError(
+                f"recipe {recipe.name!r} has no images of its own; give the official Spurious "
+                "ImageNet folder with --data"
+            )
+        return recipe.locate(recipe.data.images)
+
+    def absolute(self) -> BuildRequest:
+        """The same with absolute paths, for processes that may be elsewhere."""
+        recipe = self.recipe
+        return replace(
+            self,
+            recipe=recipe.at(recipe.folder.absolute(), recipe.classes),
+            data=self.data and self.data.absolute(),
+            output=self.output.absolute(),
+            work=self.work.absolute(),
+            positives=self.positives and self.positives.absolute(),
+        )
 
     def replicate_seed(self, replicate: int) -> int:
         """The global seed of one generator of each class; the first has the build's own."""
@@ -82,10 +114,13 @@ class BuildRequest:
         force: bool = False,
         positives: Path | None = None,
         replicates: int = 1,
+        gpus_per_class: int = 1,
+        elsewhere: bool = False,
     ) -> BuildRequest:
         """A request in the words of people; see :func:`spurbench.api.build`.
 
         What is wrong with it is said now, and not after the seconds that a build takes to import.
+        With ``elsewhere`` a device that is named is one of other machines, and not looked for here.
 
         Raises:
             SpurbenchError: for an unknown recipe, class, device or version, an impossible number of
@@ -115,13 +150,22 @@ class BuildRequest:
             work=work or folder.parent / ".stages" / read.name,
             version=version,
             seed=seed,
-            device=choose_device(device),
+            device=_device(device, elsewhere),
             force=force,
             previous=previous,
             note=note,
             positives=positives,
             replicates=replicates,
+            gpus_per_class=gpus_per_class,
         )
+
+
+def _device(wanted: str, elsewhere: bool) -> torch.device:
+    if elsewhere and wanted == "cuda":
+        import torch
+
+        return torch.device("cuda")
+    return choose_device(wanted)
 
 
 @dataclass
@@ -134,7 +178,7 @@ class Built:
         written: False if the dataset there was already this one.
         failed: class name to error.
         positives: class name to how many were asked for, and kept.
-        seconds: (class name or noun, stage) to its seconds, and whether a stored stage served.
+        stages: (class name or noun, label) to the finished stage.
     """
 
     output: Path
@@ -142,4 +186,9 @@ class Built:
     written: bool = False
     failed: dict[str, str] = field(default_factory=dict)
     positives: dict[str, PositiveCounts] = field(default_factory=dict)
-    seconds: dict[tuple[str, str], tuple[float, bool]] = field(default_factory=dict)
+    stages: dict[tuple[str, str], Stage] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> dict[tuple[str, str], tuple[float, bool]]:
+        """(class name or noun, label) to the stage's seconds, and whether a stored one served."""
+        return {name: (stage.seconds, stage.reused) for name, stage in self.stages.items()}

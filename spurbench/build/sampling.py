@@ -20,6 +20,7 @@ from spurbench.core import atomic
 from spurbench.core.documents import read_bytes
 from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.identity import derive_seed, fingerprint, noise_seed
+from spurbench.core.progress import tracked
 from spurbench.diffusion.base import TRAINED, TextToImage
 from spurbench.diffusion.sample import sample
 from spurbench.images.decode import decode_rgb
@@ -174,7 +175,8 @@ def _sample_into(
     there = _keep_whole_images(folder, len(seeds))
     start = there - there % batch_size if there < len(seeds) else there
     images = sample(base, prompt, seeds[start:], batch_size=batch_size, **options)
-    for position, image in enumerate(images, start):
+    shown = tracked(images, f"images of {prompt!r}", len(seeds), done=start, unit="img")
+    for position, image in enumerate(shown, start):
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         atomic.write_bytes(folder / f"{position:04d}.png", buffer.getvalue())

@@ -45,11 +45,11 @@ FEW = 5
 def build_class(shop: Workshop, spurious_class: SpuriousClass) -> dict[PartName, list[Row]]:
     """The rows of one class's images, by part."""
     recipe = shop.request.recipe
-    photographs = [r for r in shop.images.records if r.class_index == spurious_class.index]
+    photographs = shop.photographs(spurious_class)
     if not photographs:
         raise SpurbenchError(
             f"no images of class {spurious_class.index} ({spurious_class.name}) in "
-            f"{shop.images.info.name}; expected a folder like {spurious_class.folder}"
+            f"{shop.request.images}; expected a folder like {spurious_class.folder}"
         )
     examined = examine(shop, spurious_class, photographs, "select")
     chosen = select_references(
@@ -134,7 +134,7 @@ def _positive_rows(shop: Workshop, spurious_class: SpuriousClass) -> dict[PartNa
     part: PartName
     if shop.positives is not None:
         part = "positives-real"
-        records = [r for r in shop.positives.records if r.class_index == spurious_class.index]
+        records = list(shop.positives(spurious_class))
         made = [_photographed() for _ in records]
     elif recipe.positives.images:
         part = "positives-generated"
@@ -154,13 +154,10 @@ def _positive_rows(shop: Workshop, spurious_class: SpuriousClass) -> dict[PartNa
             log.warning("%s: no detector looks for it; all its positives are kept", name)
         rows = [row for row in rows if not row.object_absent]
     shop.built.positives[name] = PositiveCounts(asked=asked, kept=len(rows))
-    log.log(
-        logging.WARNING if len(rows) < FEW else logging.INFO,
-        "%s: %d of %d positives kept",
-        name,
-        len(rows),
-        asked,
-    )
+    checked = shop.built.stages.get((spurious_class.slug, "check positives"))
+    if checked is None or not checked.reused:  # else it was said when they were checked
+        level = logging.WARNING if len(rows) < FEW else logging.INFO
+        log.log(level, "%s: %d of %d positives kept", name, len(rows), asked)
     return {part: rows}
 
 

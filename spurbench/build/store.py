@@ -11,12 +11,13 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import SoftFileLease
 from pydantic import Field
 
 from spurbench.core import atomic
@@ -28,15 +29,31 @@ log = logging.getLogger(__name__)
 
 MARKER = "stage.json"
 
+LEASE = 30.0
+"""Seconds after which a holder that another machine no longer hears of is taken for dead."""
+
+
+class NotStoredError(SpurbenchError):
+    """A stage that should be in the store is not."""
+
 
 @dataclass(frozen=True)
 class Stage:
-    """A finished stage."""
+    """A finished stage.
+
+    Attributes:
+        folder: its files.
+        fingerprint: of what it was made from.
+        seconds: that it took.
+        reused: whether it was there.
+        device: where it was made; None: unknown, of an older store.
+    """
 
     folder: Path
     fingerprint: str
     seconds: float
     reused: bool
+    device: str | None = None
 
     def json(self, name: str) -> Any:
         """The content of one of its JSON files."""
@@ -52,15 +69,34 @@ class Marker(Document):
     files: dict[str, str]
     """sha256 of each, by its path in the folder."""
     seconds: float = Field(ge=0, allow_inf_nan=False)
+    device: str | None = None
+    """Where it was made."""
+    run: str | None = None
+    """Of a forced run that made it."""
 
 
 class StageStore:
-    """Stages under ``root/SUBJECT/STAGE-FINGERPRINT``; a subject is a class, or a shared prior."""
+    """Stages under ``root/SUBJECT/STAGE-FINGERPRINT``; a subject is a class, or a shared prior.
 
-    def __init__(self, root: Path, *, force: bool = False) -> None:
+    Processes on several machines may share it, if one sees in their file system what another wrote.
+
+    Args:
+        root: the folder.
+        device: what to note of where stages are made.
+        run: makes every stage anew that was not made by this forced run; a name of its own.
+        complete: it holds every stage that will be asked for, and makes none.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        device: str | None = None,
+        run: str | None = None,
+        complete: bool = False,
+    ) -> None:
         self.root = root
-        self.force = force
-        self._made: set[Path] = set()
+        self._device, self._run, self._complete = device, run, complete
 
     def run(
         self,
@@ -79,48 +115,103 @@ class StageStore:
                 again, with what it left there, to go on from.
 
         Raises:
-            SpurbenchError: if ``subject`` is no folder below the root.
+            NotStoredError: if it is not there, in a complete store.
+            SpurbenchError: if ``subject`` is no folder below the root, or another process took the
+                stage over, which had not heard of this one for long.
             Exception: whatever ``make`` raises; the partial folder then stays for the next run.
         """
         identity = fingerprint({"stage": name, **inputs})
         if Path(subject).is_absolute() or ".." in Path(subject).parts:
             raise SpurbenchError(f"{subject!r} is not a folder below {self.root}; rename it")
         final = self.root / subject / f"{name}-{identity[:16]}"
-        partial = final.with_name(final.name + ".partial")
+        if self._complete:
+            if (stored := self._stored(final, identity)) is None:
+                raise NotStoredError(f"{final} is not in the store")
+            return stored
         final.parent.mkdir(parents=True, exist_ok=True)
-        # Two processes that share a store (classes sharded over devices) meet at shared priors.
-        with FileLock(final.with_name(f".{final.name}.lock")):
-            if self.force and final not in self._made:
-                remove(final)
-                remove(partial)
-            stored = _whole(final, identity)
-            if stored is not None:
-                return Stage(final, identity, stored.seconds, reused=True)
-            if not partial.is_dir():
-                remove(partial)
-                partial.mkdir()
-            for unfinished in partial.rglob(".*.tmp"):  # of a write that was killed
-                unfinished.unlink()
-            earlier = _seconds_spent(partial)
+        with _partial(final) as partial:
+            if (stored := self._stored(final, identity)) is not None:
+                return stored
+            folder = partial()
+            earlier = _seconds_spent(folder)
             start = time.perf_counter()
             try:
-                make(partial)
+                make(folder)
             finally:
                 seconds = earlier + time.perf_counter() - start
-                atomic.write_json(partial / ".seconds", seconds)
-            (partial / ".seconds").unlink()
+                if folder.is_dir():
+                    atomic.write_json(folder / ".seconds", seconds)
+            partial.require_mine()
+            (folder / ".seconds").unlink()
             files = {
-                str(path.relative_to(partial)): file_sha256(path)
-                for path in sorted(partial.rglob("*"))
+                str(path.relative_to(folder)): file_sha256(path)
+                for path in sorted(folder.rglob("*"))
                 if path.is_file()
             }
             marker = Marker(
-                stage=name, fingerprint=identity, inputs=dict(inputs), files=files, seconds=seconds
+                stage=name,
+                fingerprint=identity,
+                inputs=dict(inputs),
+                files=files,
+                seconds=seconds,
+                device=self._device,
+                run=self._run,
             )
-            atomic.write_json(partial / MARKER, marker.model_dump())
-            atomic.replace_folder(partial, final)
-            self._made.add(final)
-            return Stage(final, identity, seconds, reused=False)
+            atomic.write_json(folder / MARKER, marker.model_dump())
+            partial.require_mine()
+            atomic.replace_folder(folder, final)
+            return Stage(final, identity, seconds, reused=False, device=self._device)
+
+    def _stored(self, final: Path, identity: str) -> Stage | None:
+        marker = _whole(final, identity)
+        if marker is None or (self._run is not None and marker.run != self._run):
+            return None
+        return Stage(final, identity, marker.seconds, reused=True, device=marker.device)
+
+
+class _Partial:
+    """The unfinished folder of a stage, in the hands of whoever holds its lease.
+
+    A lease holds on network file systems too, where locks of the system may not; its price is that
+    one whose holder stood still for long can be taken over while he lives. So each holder works
+    under a name of his own, to which he renames what there is: the former one finds his folder gone
+    and can't put it in the stage's place.
+    """
+
+    def __init__(self, final: Path, token: str) -> None:
+        self._final, self._folder = final, final.with_name(f"{final.name}.{token[:8]}.partial")
+        self._inode = 0
+
+    def __call__(self) -> Path:
+        """Take over what there is, or begin anew."""
+        for left in self._final.parent.glob(f"{self._final.name}*.partial"):
+            if left.is_dir() and not self._folder.exists():
+                left.rename(self._folder)
+            else:
+                remove(left)
+        self._folder.mkdir(exist_ok=True)
+        for unfinished in self._folder.rglob(".*.tmp"):  # of a write that was killed
+            unfinished.unlink()
+        self._inode = self._folder.stat().st_ino
+        return self._folder
+
+    def require_mine(self) -> None:
+        """Refuse to go on with what another process took over."""
+        if not self._folder.is_dir() or self._folder.stat().st_ino != self._inode:
+            raise SpurbenchError(
+                f"another process took over {self._final}, not having heard of this one for "
+                f"{LEASE:.0f} s; it will finish it"
+            )
+
+
+@contextmanager
+def _partial(final: Path) -> Iterator[_Partial]:
+    """Hold a stage's lease; waits while another process does."""
+    lease = SoftFileLease(
+        final.with_name(f".{final.name}.lease"), lease_duration=LEASE, thread_local=False
+    )
+    with lease:
+        yield _Partial(final, str(lease.token))
 
 
 def remove(path: Path) -> None:

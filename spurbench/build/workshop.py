@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from spurbench.build.request import BuildRequest, Built
 from spurbench.build.store import Stage, StageStore
 from spurbench.classifiers.classifier import Classifier
-from spurbench.classifiers.detectors import ObjectDetector
+from spurbench.classifiers.detectors import ObjectDetector, load_detector
 from spurbench.core import atomic
-from spurbench.diffusion.base import Decoder, TextToImage
-from spurbench.images.records import ImageSet
+from spurbench.core.environment import choose_device, device_name
+from spurbench.diffusion.base import Decoder, TextToImage, load_base, load_decoder
+from spurbench.evaluation import panel
+from spurbench.images.records import ImageRecord
+from spurbench.images.sources import open_images, open_positives
+from spurbench.recipe.classes import SpuriousClass
 
 log = logging.getLogger(__name__)
 
 # A stage's revision is raised when its code changes what it writes, so that stored output of the
 # old code is not taken for that of the new.
 REVISIONS = {
-    "prior": 2,
-    "finetune": 2,
-    "sample": 2,
-    "controls": 1,
-    "positives": 1,
-    "examine": 2,
+    "prior": 3,
+    "finetune": 3,
+    "sample": 3,
+    "controls": 2,
+    "positives": 2,
+    "examine": 3,
     "quality": 1,
 }
+
+
+OfClass = Callable[[SpuriousClass], Sequence[ImageRecord]]
+"""The images of a class."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +51,11 @@ class Workshop:
     phi: Classifier
     decoder: Decoder | None
     detector: ObjectDetector | None
-    images: ImageSet
-    positives: ImageSet | None
+    photographs: OfClass
+    """The real images of a class, at least one."""
+    positives: OfClass | None
+    """Those of a class that were given; None: the base model makes them."""
+    device: torch.device
     store: StageStore
     built: Built
 
@@ -65,11 +78,67 @@ class Workshop:
         """
         with atomic.explained(self.store.root / subject):
             stage = self.store.run(subject, name, {"revision": REVISIONS[name], **inputs}, make)
-        self.built.seconds[subject, label] = (stage.seconds, stage.reused)
-        log.info(
-            "%s: %s %s",
-            subject,
-            label,
-            "already there" if stage.reused else f"done in {stage.seconds:.1f} s",
-        )
+        self.built.stages[subject, label] = stage
+        if stage.reused:
+            log.debug("%s: %s already there", subject, label)
+        else:
+            log.info("%s: %s done in %.1f s", subject, label, stage.seconds)
         return stage
+
+
+def workshop(
+    request: BuildRequest,
+    photographs: OfClass,
+    positives: OfClass | None,
+    *,
+    built: Built,
+    run: str | None = None,
+    complete: bool = False,
+) -> Workshop:
+    """Load the models of a build.
+
+    Args:
+        request: what is to be built.
+        photographs: see :class:`Workshop`.
+        positives: see :class:`Workshop`.
+        built: where the stages are noted.
+        run: see :class:`StageStore`.
+        complete: see :class:`StageStore`; then nothing is computed, and the device may be another.
+
+    Raises:
+        SpurbenchError: if a model can't be had, or the device is not there.
+    """
+    recipe = request.recipe
+    device = torch.device("cpu") if complete else choose_device(str(request.device))
+    detector = recipe.check.object_detector
+    return Workshop(
+        request=request,
+        base=load_base(
+            recipe.locate(recipe.base.model), revision=recipe.base.revision, device=device
+        ),
+        panel=panel.load_panel(recipe.panel.classifiers, relative_to=recipe.folder, device=device),
+        phi=panel.load_member(recipe.panel.phi, relative_to=recipe.folder, device=device),
+        decoder=load_decoder(recipe.locate(recipe.sfsl.decoder), device=device)
+        if recipe.sfsl.decoder
+        else None,
+        detector=load_detector(recipe.locate(detector), device=device) if detector else None,
+        photographs=photographs,
+        positives=positives,
+        device=device,
+        store=StageStore(request.work, device=device_name(device), run=run, complete=complete),
+        built=built,
+    )
+
+
+def read_class(request: BuildRequest) -> tuple[OfClass, OfClass | None]:
+    """The photographs and the given positives of a class, read when they are asked for."""
+    data, folder = request.images, request.positives
+
+    def photographs(spurious_class: SpuriousClass) -> Sequence[ImageRecord]:
+        return open_images(data, "real", only={spurious_class.index}).records
+
+    def positives(spurious_class: SpuriousClass) -> Sequence[ImageRecord]:
+        assert folder is not None
+        return open_positives(folder, only={spurious_class.index}).records
+
+    return photographs, None if folder is None else positives

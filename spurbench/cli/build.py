@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from spurbench.cli.options import device_option
+from spurbench.cli.options import device_option, engine_options
 from spurbench.cli.tables import plan_tables, show, stage_table
 from spurbench.cli.terminal import say, silence_libraries
 from spurbench.core.errors import SpurbenchError
@@ -71,6 +72,14 @@ from spurbench.core.errors import SpurbenchError
 @click.option("--seed", default=0, show_default=True, help="Global seed.")
 @click.option("--force", is_flag=True, help="Start over: make every stage again.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and its cost; touch no weights.")
+@engine_options
+@click.option(
+    "--gpus-per-class",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="GPUs that fine-tune one class together.",
+)
 @device_option
 def build(
     recipe_name: str,
@@ -88,6 +97,11 @@ def build(
     seed: int,
     force: bool,
     dry_run: bool,
+    engine: Any,
+    workers: int | None,
+    address: str | None,
+    engine_options: Path | None,
+    gpus_per_class: int,
     device: str,
 ) -> None:
     """Fine-tune per class, generate, check, and write a versioned dataset.
@@ -112,6 +126,8 @@ def build(
         force=force,
         positives=positives,
         replicates=replicates,
+        gpus_per_class=gpus_per_class,
+        elsewhere=engine != "local",
     )
     recipe, classes, output = request.recipe, request.classes, request.output
     say(
@@ -132,8 +148,20 @@ def build(
 
     silence_libraries()
     from spurbench.build.build import build as run_build
+    from spurbench.engines.choose import open_engine
 
-    built = run_build(request)
+    built = run_build(
+        request,
+        open_engine(
+            engine,
+            units=len(request.classes),
+            device=str(request.device),
+            workers=workers,
+            gpus_each=gpus_per_class,
+            address=address,
+            options=engine_options,
+        ),
+    )
     show(stage_table(built.seconds))
     if built.failed:
         for name, reason in built.failed.items():

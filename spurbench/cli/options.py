@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
@@ -15,3 +16,30 @@ def device_option(command: Callable[..., None]) -> Callable[..., None]:
         show_default=True,
         help="auto, cpu, cuda, cuda:N or mps. One that is asked for and missing is an error.",
     )(command)
+
+
+def engine_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Who does the work: ``engine``, ``workers``, ``address`` and ``engine_options``."""
+    for option in (
+        click.option(
+            "--engine-options",
+            "engine_options",
+            type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            help="TOML file for slurm: partition, time, memory, ...",
+        ),
+        click.option("--address", help="Of a running Ray cluster. [default: one on this machine]"),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            help="At once. [default: local: one a GPU, else a core; else all there is room for]",
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(["local", "ray", "slurm"]),
+            default="local",
+            show_default=True,
+            help="Who does the work: processes of this machine, a Ray cluster, or Slurm's jobs.",
+        ),
+    ):
+        command = option(command)
+    return command

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import platform
 import re
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from spurbench.core.errors import SpurbenchError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
 
 PACKAGES = (
@@ -67,3 +70,27 @@ def choose_device(wanted: str) -> torch.device:
         names = ", ".join(kind for kind, is_there in there.items() if is_there)
         raise SpurbenchError(f"device {wanted!r} is not available here; there is {names}")
     return device
+
+
+def device_name(device: torch.device) -> str:
+    """What to say of where something was computed: the GPU's model, or the device's type."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block torch computes with one thread on a processor.
+
+    How threads share out a sum decides its last bits, so one number of them is the same bytes on
+    every machine of a kind; and one is the fastest, where other processes take the other cores.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

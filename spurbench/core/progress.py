@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeVar
 
 Report = Callable[[str, int, int], None]
 """Takes what is being done, how far it is, and of how many."""
 
 _report: ContextVar[Report | None] = ContextVar("report", default=None)
+
+Advance = Callable[[int], object]
+
+Step = TypeVar("Step")
 
 INTERVAL = 0.2
 """Seconds between two messages of one loop, at least."""
@@ -49,7 +54,14 @@ def progress(label: str, total: int, *, done: int = 0, unit: str = "it") -> Iter
         yield bar.update
 
 
-Advance = Callable[[int], object]
+def tracked(
+    steps: Iterable[Step], label: str, total: int, *, done: int = 0, unit: str = "it"
+) -> Iterator[Step]:
+    """The steps, one after another, shown as :func:`progress` does."""
+    with progress(label, total, done=done, unit=unit) as advance:
+        for step in steps:
+            yield step
+            advance(1)
 
 
 class _Messages:

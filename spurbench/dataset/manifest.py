@@ -83,7 +83,9 @@ class Provenance(_Open):
     Attributes:
         recipe: every number, as :class:`spurbench.recipe.schema.Recipe` writes them.
         seed: global.
-        device: where the models ran.
+        device: where the models ran: the GPU's model, or ``cpu``.
+        threads: of each process on a processor, on which the last bits of sums depend; None on
+            GPUs, and in datasets of early versions.
         base_model: that was fine-tuned.
         panel: who had to be fooled.
         phi: whose features the similarity loss took.
@@ -102,6 +104,7 @@ class Provenance(_Open):
     recipe: dict[str, Any]
     seed: Whole
     device: str
+    threads: Whole | None = None
     base_model: Source
     panel: tuple[Weights, ...]
     phi: Weights

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError, reason
+from spurbench.core.progress import tracked
 from spurbench.dataset.manifest import Manifest, read_rows
 from spurbench.dataset.rows import Row
 from spurbench.dataset.write import write_dataset
@@ -53,7 +53,7 @@ def score(images: Sequence[Image.Image], metric: str, device: torch.device) -> l
     if model is None:
         raise SpurbenchError(f"metric {metric} can't run here; its weights are missing")
     scores = []
-    for image in tqdm(images, metric, leave=False, disable=None):
+    for image in tracked(images, metric, len(images), unit="img"):
         pixels = tv.pil_to_tensor(image.convert("RGB")).float()[None] / 255
         with torch.inference_mode():
             scores.append(float(model(pixels.to(device))))

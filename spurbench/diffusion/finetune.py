@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from spurbench.core import atomic
 from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.identity import derive_seed
+from spurbench.core.progress import tracked
 from spurbench.diffusion.base import TRAINED, Decoder, TextToImage
 from spurbench.diffusion.objective import Losses, Objective, Subject
 from spurbench.diffusion.trainable import trainable
@@ -89,14 +89,8 @@ def finetune(
         history = torch.full((settings.steps, len(Losses._fields)), torch.nan, device=device)
         first = _load_checkpoint(folder, trained, optimizer, scaler, history)
 
-        for step in tqdm(
-            range(first, settings.steps),
-            "fine-tune",
-            settings.steps,
-            initial=first,
-            leave=False,
-            disable=None,
-        ):
+        steps = range(first, settings.steps)
+        for step in tracked(steps, "fine-tune", settings.steps, done=first):
             losses = objective(objective.draw(seed, step))
             scaler.scale(objective.total(losses)).backward()
             if settings.gradient_clip is not None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from spurbench.classifiers.info import YES_NO
-from spurbench.core.environment import package_versions
+from spurbench.core.environment import device_name, package_versions
 from spurbench.core.errors import SpurbenchError
 from spurbench.evaluation.known import Identity
 from spurbench.evaluation.negatives import negatives
@@ -30,7 +30,6 @@ from spurbench.images.records import (
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
 
     from spurbench.classifiers.classifier import Classifier
     from spurbench.classifiers.info import Preprocessing
@@ -139,7 +138,7 @@ def measure(
         settings=BOOTSTRAP,
         predictions=f"{request.file_stem(Identity.of(classifier))}.parquet",
         predictions_sha256=hashlib.sha256(parquet).hexdigest(),
-        environment={**package_versions(), "device": _device_name(classifier.device)},
+        environment={**package_versions(), "device": device_name(classifier.device)},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     ).with_answers(parquet)
 
@@ -224,9 +223,3 @@ def _frame(
             "rank": predictions.rank,
         }
     )
-
-
-def _device_name(device: torch.device) -> str:
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,7 @@ def open_images(
     *,
     config: Config = "default",
     decode: bool = True,
+    only: Collection[int] | None = None,
 ) -> ImageSet:
     """Open images to measure classifiers on.
 
@@ -37,6 +38,7 @@ def open_images(
         config: of a dataset: all its images, or those that fool its whole panel and show no object.
         decode: decode every image once now, so that damaged ones are known and left out; False
             leaves it to the caller to meet them.
+        only: of a folder, the classes that are wanted, by index; None: all that are there.
 
     Raises:
         SpurbenchError: if there is no such data, split or layout, or every image is damaged.
@@ -53,7 +55,7 @@ def open_images(
             )
         if config != "default":
             raise SpurbenchError(f"{path} is a folder of photographs, without config {config}")
-        return _open_folder(path, split, decode)
+        return _open_folder(path, split, decode, only)
     if path.exists():
         raise SpurbenchError(f"{path} is a file; --data takes a folder or a hub dataset id")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", data) and not data.startswith((".", "out/")):
@@ -84,11 +86,20 @@ def open_positives(
             f"{folder} holds no class folders; positives need ImageNet's layout, folders named by "
             "WordNet id (n01833805) or class index"
         )
-    if only is not None:
-        classes = {entry: index for entry, index in classes.items() if index in only}
-        if not classes:
-            raise SpurbenchError(f"{folder} holds no folder of a class that is to be built")
-    return _collect(folder, classes, decode, source="positive")
+    return _collect(folder, _wanted(classes, only, folder), decode, source="positive")
+
+
+def _wanted(
+    classes: Mapping[Path, int], only: Collection[int] | None, root: Path
+) -> Mapping[Path, int]:
+    """The folders of wanted classes, of which there must be one."""
+    if only is None:
+        return classes
+    wanted = {entry: index for entry, index in classes.items() if index in only}
+    if not wanted:
+        names = ", ".join(f"{index} ({imagenet_names()[index]})" for index in sorted(only)[:5])
+        raise SpurbenchError(f"{root} holds no folder of a class that is wanted: {names}")
+    return wanted
 
 
 def _plain_classes(root: Path) -> dict[Path, int]:
@@ -103,7 +114,7 @@ def _plain_classes(root: Path) -> dict[Path, int]:
     return classes
 
 
-def _open_folder(path: Path, split: str, decode: bool) -> ImageSet:
+def _open_folder(path: Path, split: str, decode: bool, only: Collection[int] | None) -> ImageSet:
     if split == "generated":
         raise SpurbenchError(f"{path} is a folder of photographs: it has split real, not generated")
     for root in (path, path / "images"):
@@ -112,10 +123,10 @@ def _open_folder(path: Path, split: str, decode: bool) -> ImageSet:
         }
         if classes:
             name = path.name if root == path else f"{path.name}/images"
-            return _collect(root, classes, decode, name=name)
+            return _collect(root, _wanted(classes, only, root), decode, name=name)
     if classes := _plain_classes(path):
         # What these are meant to show instead of their classes is the user's word.
-        return _collect(path, classes, decode)
+        return _collect(path, _wanted(classes, only, path), decode)
     found = [entry.name for entry in _listed(path)[:3]]
     shown = f"found {', '.join(found)}" if found else "it is empty"
     raise SpurbenchError(
@@ -167,7 +178,7 @@ def _is_number(text: str) -> bool:
 
 def _collect(
     root: Path,
-    classes: dict[Path, int],
+    classes: Mapping[Path, int],
     decode: bool,
     *,
     source: Source = "real",

@@ -12,14 +12,15 @@ from makers.rows import write
 from makers.toy import toy_recipe
 from spurbench.build.request import Built
 from spurbench.cli.main import main
+from spurbench.engines.local import LocalEngine
 
 
 @pytest.mark.parametrize("face", ["command", "function"])
 def test_every_word_of_a_request_reaches_the_build(face, tmp_path, monkeypatch):
     asked = []
 
-    def build(request):
-        asked.append(request)
+    def build(request, engine):
+        asked.append((request, engine))
         return Built(request.output)
 
     monkeypatch.setattr(import_module("spurbench.build.build"), "build", build)
@@ -30,8 +31,9 @@ def test_every_word_of_a_request_reaches_the_build(face, tmp_path, monkeypatch):
     for name in ("data", "positives"):
         paths[name].mkdir()
     words = {"version": "2.3.4", "note": "new", "seed": 7, "replicates": 3, "device": "cpu"}
+    words["workers"] = 2
     words |= paths
-    words |= {"previous": tmp_path / "before", "classes": "koala"}
+    words |= {"previous": tmp_path / "before", "classes": "koala,hummingbird"}
     if face == "command":
         options = [f"--{name}={value}" for name, value in words.items()]
         options += ["--force", "--set=finetune.steps=3"]
@@ -39,7 +41,8 @@ def test_every_word_of_a_request_reaches_the_build(face, tmp_path, monkeypatch):
         assert said.exit_code == 0, said.output
     else:
         spurbench.build(str(recipe), **words, force=True, overrides=["finetune.steps=3"])
-    (request,) = asked
+    ((request, engine),) = asked
+    assert engine == LocalEngine.on_cores(2)
     assert {name: getattr(request, name) for name in paths} == paths
     assert (request.version, request.note, request.seed) == ("2.3.4", "new", 7)
     assert request.replicates == 3
@@ -48,5 +51,5 @@ def test_every_word_of_a_request_reaches_the_build(face, tmp_path, monkeypatch):
         True,
         tmp_path / "before",
     )
-    assert [c.name for c in request.classes] == ["koala"]
+    assert [c.name for c in request.classes] == ["hummingbird", "koala"]
     assert (request.recipe.folder, request.recipe.finetune.steps) == (recipe, 3)
