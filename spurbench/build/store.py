@@ -129,7 +129,7 @@ class StageStore:
                 raise NotStoredError(f"{final} is not in the store")
             return stored
         final.parent.mkdir(parents=True, exist_ok=True)
-        with _partial(final) as partial:
+        with _partial(final, self._run) as partial:
             if (stored := self._stored(final, identity)) is not None:
                 return stored
             folder = partial()
@@ -178,14 +178,15 @@ class _Partial:
     and can't put it in the stage's place.
     """
 
-    def __init__(self, final: Path, token: str) -> None:
-        self._final, self._folder = final, final.with_name(f"{final.name}.{token[:8]}.partial")
+    def __init__(self, final: Path, token: str, run: str | None) -> None:
+        self._final, self._mark = final, f".{run}." if run else "."
+        self._folder = final.with_name(f"{final.name}{self._mark}{token[:8]}.partial")
         self._inode = 0
 
     def __call__(self) -> Path:
-        """Take over what there is, or begin anew."""
+        """Take over what there is, of a forced run's own, or begin anew."""
         for left in self._final.parent.glob(f"{self._final.name}*.partial"):
-            if left.is_dir() and not self._folder.exists():
+            if left.is_dir() and self._mark in left.name and not self._folder.exists():
                 left.rename(self._folder)
             else:
                 remove(left)
@@ -205,13 +206,13 @@ class _Partial:
 
 
 @contextmanager
-def _partial(final: Path) -> Iterator[_Partial]:
+def _partial(final: Path, run: str | None) -> Iterator[_Partial]:
     """Hold a stage's lease; waits while another process does."""
     lease = SoftFileLease(
         final.with_name(f".{final.name}.lease"), lease_duration=LEASE, thread_local=False
     )
     with lease:
-        yield _Partial(final, str(lease.token))
+        yield _Partial(final, str(lease.token), run)
 
 
 def remove(path: Path) -> None:

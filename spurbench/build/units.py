@@ -158,7 +158,7 @@ class BuildWork:
             "seed": request.seed,
             "unit": unit.name,
             "class": spurious_class.model_dump(mode="json") if of_class else spurious_class.noun,
-            "replicates": request.replicates,
+            "replicates": request.replicates if of_class else None,
             "data": self._listing(request.data) if of_class else None,
             "positives": self._listing(request.positives) if of_class else None,
         }

@@ -98,7 +98,7 @@ def _wanted(
     wanted = {entry: index for entry, index in classes.items() if index in only}
     if not wanted:
         names = ", ".join(f"{index} ({imagenet_names()[index]})" for index in sorted(only)[:5])
-        raise SpurbenchError(f"{root} holds no folder of a class that is wanted: {names}")
+        raise SpurbenchError(f"{root} holds no folder of a class that is to be built: {names}")
     return wanted
 
 

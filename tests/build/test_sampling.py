@@ -15,6 +15,7 @@ from makers.toy import noise_images, save_noise_images, toy_recipe
 from spurbench.build import sampling
 from spurbench.build.build import build
 from spurbench.build.request import BuildRequest, Built
+from spurbench.core.environment import one_thread
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import noise_seed
 from spurbench.dataset.manifest import Manifest, PositiveCounts, read_rows
@@ -46,7 +47,8 @@ def drawn_again(recipe: Path, prompt: str, rows: list[Row]) -> list[bytes]:
     base = load_base(str(recipe / "base"), revision=None, device=torch.device("cpu"))
     seeds = [row.seed for row in rows]
     options = {"resolution": 32, "steps": 2, "guidance_scale": 5.5, "batch_size": 2}
-    return [image.tobytes() for image in sample(base, prompt, seeds, **options)]
+    with one_thread():
+        return [image.tobytes() for image in sample(base, prompt, seeds, **options)]
 
 
 def pixels(rows: list[Row]) -> list[bytes]:

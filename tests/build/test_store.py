@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import textwrap
+import time
 
 import pytest
 
-from spurbench.build.store import MARKER, StageStore
+from spurbench.build.store import LEASE, MARKER, NotStoredError, StageStore
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import derive_seed, fingerprint
 
@@ -104,7 +108,7 @@ def test_what_lies_in_a_stages_place_and_unfinished_writes_are_cleared(tmp_path)
     maker = Maker()
     stage = StageStore(tmp_path).run("cls", "s", {"a": 1}, maker)
     shutil.rmtree(stage.folder)
-    partial = stage.folder.with_name(stage.folder.name + ".partial")
+    partial = stage.folder.with_name(stage.folder.name + ".x.partial")
     partial.write_text("a file, not a folder")
     assert not StageStore(tmp_path).run("cls", "s", {"a": 1}, maker).reused
     shutil.rmtree(stage.folder)
@@ -145,13 +149,88 @@ def test_an_interrupted_stage_finds_what_it_left(tmp_path):
     }
 
 
-def test_force_makes_again_but_once_a_run(tmp_path):
+def test_a_forced_run_makes_again_what_it_did_not_make(tmp_path):
     maker = Maker()
     StageStore(tmp_path).run("shared", "s", {}, maker)
-    forced = StageStore(tmp_path, force=True)
-    forced.run("shared", "s", {}, maker)
-    forced.run("shared", "s", {}, maker)  # a second class that shares the stage
+    StageStore(tmp_path, run="first").run("shared", "s", {}, maker)
+    # a second class that shares the stage, or another worker of the same run
+    assert StageStore(tmp_path, run="first").run("shared", "s", {}, maker).reused
     assert maker.calls == 2
+    assert not StageStore(tmp_path, run="second").run("shared", "s", {}, maker).reused
+    assert StageStore(tmp_path).run("shared", "s", {}, maker).reused
+
+
+@pytest.mark.parametrize(("again", "found"), [("first", [["half"]]), ("second", [[]])])
+def test_a_forced_run_goes_on_only_from_what_it_left_itself(tmp_path, again, found):
+    def interrupted(folder):
+        (folder / "half").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        StageStore(tmp_path, run="first").run("cls", "s", {}, interrupted)
+    maker = Maker()
+    StageStore(tmp_path, run=again).run("cls", "s", {}, maker)
+    assert maker.found == found
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_complete_store_makes_nothing(tmp_path):
+    maker = Maker()
+    with pytest.raises(NotStoredError, match="is not in the store"):
+        StageStore(tmp_path, complete=True).run("cls", "s", {}, maker)
+    assert not maker.calls and not list(tmp_path.iterdir())
+    StageStore(tmp_path, device="H200").run("cls", "s", {}, maker)
+    assert StageStore(tmp_path, complete=True).run("cls", "s", {}, maker).device == "H200"
+
+
+def test_who_was_taken_over_while_he_stood_still_does_not_put_his_half_in_place(tmp_path):
+    def stood_still(folder):
+        # another process thinks that this one is dead, and takes what it finds
+        (folder / "early.txt").write_text("early")
+        folder.rename(folder.with_name("the-other-one"))
+        folder.mkdir()
+        (folder / "late.txt").write_text("late")
+
+    with pytest.raises(SpurbenchError, match="another process took over"):
+        StageStore(tmp_path).run("cls", "s", {}, stood_still)
+    maker = Maker()
+    stage = StageStore(tmp_path).run("cls", "s", {}, maker)
+    assert not stage.reused and maker.calls == 1
+
+
+def test_two_processes_never_make_one_stage_at_once(tmp_path):
+    script = """
+        import sys, time
+        from pathlib import Path
+        from spurbench.build.store import StageStore
+        def make(folder):
+            with (Path(sys.argv[1]) / "log").open("a") as log:
+                print("begin", file=log, flush=True); time.sleep(0.5); print("end", file=log)
+            (folder / "out.txt").write_text("made")
+        StageStore(Path(sys.argv[1])).run("cls", "s", {"a": int(sys.argv[2])}, make)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), tmp_path]
+    same = [subprocess.Popen([*command, "1"]) for _ in range(3)]
+    assert [process.wait() for process in same] == [0, 0, 0]
+    assert (tmp_path / "log").read_text().split() == ["begin", "end"]
+
+
+def test_the_lease_of_a_killed_process_is_taken_at_once(tmp_path):
+    script = """
+        import os, signal, sys
+        from pathlib import Path
+        from spurbench.build.store import StageStore
+        def make(folder):
+            (folder / "half").write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        StageStore(Path(sys.argv[1])).run("cls", "s", {}, make)
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script), tmp_path], check=False)
+    assert killed.returncode == -9
+    maker, begun = Maker(), time.monotonic()
+    StageStore(tmp_path).run("cls", "s", {}, maker)
+    assert time.monotonic() - begun < 5 < LEASE
+    assert maker.found == [["half"]]
 
 
 def test_fingerprints_ignore_key_order_and_see_values():
