@@ -32,12 +32,22 @@ class _OneLine(logging.Formatter):
         return printable(record.message)
 
 
+class _ToStandardError(logging.Handler):
+    """To what standard error is when a line is said: bars that are drawn there step in for it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)  # noqa: T201
+        except Exception:  # as all handlers: a line that can't be said must not end the work
+            self.handleError(record)
+
+
 def set_up(*, debug: bool, quiet: bool) -> None:
     """Say what is asked for: ``debug`` everything, ``quiet`` results and errors alone.
 
     Other libraries' warnings about the future are for their users, us; ``debug`` shows them.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ToStandardError()
     handler.setFormatter(_OneLine())
     logger = logging.getLogger("spurbench")
     logger.handlers = [handler]
