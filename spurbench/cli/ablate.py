@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from spurbench.cli.options import device_option
+from spurbench.cli.options import device_option, engine_options
 from spurbench.cli.terminal import say, silence_libraries
 
 
@@ -46,6 +47,7 @@ from spurbench.cli.terminal import say, silence_libraries
     metavar="SPEC",
     help="Measure a classifier that had no part in the images too; as --model of eval; repeatable.",
 )
+@engine_options
 @device_option
 def ablate(
     recipe: str,
@@ -56,6 +58,10 @@ def ablate(
     overrides: tuple[str, ...],
     output: Path | None,
     unseen: tuple[str, ...],
+    engine: Any,
+    workers: int | None,
+    address: str | None,
+    engine_options: Path | None,
     device: str,
 ) -> None:
     """Compare variations of a recipe over several seeds: table, plot, samples.
@@ -87,8 +93,17 @@ def ablate(
         f"{len(request.classes)} classes, device: {request.device}."
     )
 
+    from spurbench.engines.choose import open_engine
     from spurbench.studies.ablation.ablate import ablate as run_ablation
     from spurbench.studies.ablation.report import render_markdown
 
-    click.echo(render_markdown(run_ablation(request)))
+    chosen = open_engine(
+        engine,
+        units=len(request.classes),
+        device=str(request.device),
+        workers=workers,
+        address=address,
+        options=engine_options,
+    )
+    click.echo(render_markdown(run_ablation(request, chosen)))
     say(f"Wrote ablation.json, ablation.md, ablation.png, samples.png to {request.output}")

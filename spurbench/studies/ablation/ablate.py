@@ -25,6 +25,7 @@ from spurbench.core.environment import package_versions
 from spurbench.core.errors import SpurbenchError
 from spurbench.dataset.manifest import read_rows
 from spurbench.dataset.rows import Row
+from spurbench.engines.work import Engine
 from spurbench.evaluation import metrics, panel
 from spurbench.images.decode import decode_rgb
 from spurbench.images.records import ImageRecord
@@ -60,10 +61,14 @@ class Classifiers:
     parts: Mapping[str, Part]
 
 
-def ablate(request: AblationRequest) -> Ablation:
+def ablate(request: AblationRequest, engine: Engine | None = None) -> Ablation:
     """Build and measure every variation for every seed; write ``ablation.json``, ``.md``, pictures.
 
     Results are written after each seed, so that an early look is possible.
+
+    Args:
+        request: what to compare.
+        engine: has the stages made, see :func:`spurbench.build.build.build`.
 
     Returns:
         The content of ``ablation.json``.
@@ -83,7 +88,7 @@ def ablate(request: AblationRequest) -> Ablation:
     for seed in request.seeds:
         for position, variation in enumerate(variations, 1):
             log.info("seed %d, row %d of %d: %s", seed, position, len(variations), variation.name)
-            built = _build(request, recipes[variation.name], variation, seed)
+            built = _build(request, recipes[variation.name], variation, seed, engine)
             splits = read_rows(built.output)
             features = _features(classifiers.phi, [*splits["real"], *splits["generated"]])
             measured = {}
@@ -259,7 +264,13 @@ def _of(rows: Sequence[Row], features: Mapping[str, NDArray[np.float32]]) -> NDA
     return np.stack([features[row.image_sha256] for row in rows])
 
 
-def _build(request: AblationRequest, recipe: Recipe, variation: Variation, seed: int) -> Built:
+def _build(
+    request: AblationRequest,
+    recipe: Recipe,
+    variation: Variation,
+    seed: int,
+    engine: Engine | None,
+) -> Built:
     built = build(
         BuildRequest(
             recipe=recipe,
@@ -270,7 +281,8 @@ def _build(request: AblationRequest, recipe: Recipe, variation: Variation, seed:
             version="1.0.0",
             seed=seed,
             device=request.device,
-        )
+        ),
+        engine,
     )
     if built.failed:
         name, reason = next(iter(built.failed.items()))
