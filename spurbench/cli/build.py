@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from spurbench.cli.options import device_option, engine_options
-from spurbench.cli.tables import plan_tables, show, stage_table
+from spurbench.cli.options import device_option, engine_options, forecast_options
+from spurbench.cli.tables import forecast_tables, plan_tables, show, stage_table
 from spurbench.cli.terminal import say, silence_libraries
 from spurbench.core.errors import SpurbenchError
 
@@ -80,6 +80,7 @@ from spurbench.core.errors import SpurbenchError
     show_default=True,
     help="GPUs that fine-tune one class together.",
 )
+@forecast_options
 @device_option
 def build(
     recipe_name: str,
@@ -102,6 +103,9 @@ def build(
     address: str | None,
     engine_options: Path | None,
     gpus_per_class: int,
+    gpus: int | None,
+    device_tflops: float,
+    device_share: float,
     device: str,
 ) -> None:
     """Fine-tune per class, generate, check, and write a versioned dataset.
@@ -111,6 +115,11 @@ def build(
     """
     from spurbench.build.request import BuildRequest
 
+    if gpus is not None and (not dry_run or workers is not None or gpus < gpus_per_class):
+        raise SpurbenchError(
+            "--gpus plans for GPUs that need not be here: say --dry-run, no --workers, and at "
+            f"least --gpus-per-class, {gpus_per_class}"
+        )
     request = BuildRequest.of(
         recipe_name,
         classes=wanted,
@@ -144,6 +153,20 @@ def build(
 
         planned = plan(recipe, classes, replicates=replicates, make_positives=positives is None)
         show(*plan_tables(planned))
+        if gpus is not None:
+            workers = gpus // gpus_per_class
+        if workers is not None:
+            from spurbench.build.forecast import Rate, forecast
+            from spurbench.build.units import BuildWork
+
+            foreseen = forecast(
+                planned,
+                request,
+                BuildWork(request).units,
+                workers=workers,
+                rate=Rate(1e12 * device_tflops, device_share),
+            )
+            show(*forecast_tables(foreseen, gpus=0 if gpus is None else gpus_per_class))
         return
 
     silence_libraries()

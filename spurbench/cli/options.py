@@ -43,3 +43,27 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
     ):
         command = option(command)
     return command
+
+
+def forecast_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What ``--dry-run`` makes a schedule of."""
+    for option in (
+        click.option(
+            "--device-share",
+            default=0.25,
+            show_default=True,
+            help="With --dry-run: share of its peak that a GPU is taken to reach.",
+        ),
+        click.option(
+            "--device-tflops",
+            default=989.0,
+            help="With --dry-run: a GPU's peak. [default: an H100's or H200's, bfloat16: 989]",
+        ),
+        click.option(
+            "--gpus",
+            type=click.IntRange(1, 100_000),
+            help="With --dry-run: a schedule for so many.",
+        ),
+    ):
+        command = option(command)
+    return command

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from spurbench.build.forecast import Forecast
     from spurbench.build.plan import Plan
     from spurbench.evaluation.compare import Comparison, Contrast, EffectContrast
 
@@ -52,6 +53,75 @@ def plan_tables(planned: Plan) -> tuple[Table, Text]:
         f"device's context takes. Checkpoint while a class is fine-tuned: "
         f"{planned.checkpoint / GIGA:.1f} GB."
     )
+
+
+def forecast_tables(foreseen: Forecast, gpus: int) -> tuple[Table, Table, Text]:
+    """How long a build would take: its stages, numbers of workers, and what that rests on.
+
+    Args:
+        foreseen: what it would take.
+        gpus: of each worker; 0: they are called workers.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    from spurbench.build.plan import GIGA
+
+    noun, each = ("GPU", gpus) if gpus else ("worker", 1)
+    stages = Table(title="Seconds of the stages", title_justify="left")
+    for heading in ("stage", "runs", "seconds each", "from", f"{noun} hours"):
+        stages.add_column(heading, justify="left" if heading in ("stage", "from") else "right")
+    for timing in foreseen.timings:
+        stages.add_row(
+            timing.stage,
+            str(timing.runs),
+            f"{timing.seconds / timing.runs:,.1f}",
+            f"{timing.stored} stored stages" if timing.stored else "counted",
+            f"{each * timing.seconds / 3600:,.2f}",
+        )
+    stages.add_section()
+    total = sum(timing.seconds for timing in foreseen.timings)
+    stages.add_row("all", "", "", "", f"{each * total / 3600:,.2f}")
+
+    schedule = foreseen.schedule
+    numbers = Table(title="Schedule", title_justify="left")
+    for heading in (f"{noun}s", "wall time", f"{noun} hours held", "busy", "never used"):
+        numbers.add_column(heading, justify="right")
+    for entry in sorted((schedule, *foreseen.others), key=lambda entry: entry.cluster.workers):
+        workers = entry.cluster.workers
+        numbers.add_row(
+            f"{each * workers:,}",
+            _duration(entry.makespan),
+            f"{each * workers * entry.makespan / 3600:,.1f}",
+            f"{100 * entry.utilisation:.0f} %",
+            f"{each * (workers - entry.used):,}",
+            style="bold" if entry is schedule else None,
+        )
+    workers = schedule.cluster.workers
+    idle = (
+        f" {each * (workers - schedule.used):,} find nothing to do."
+        if schedule.used < workers
+        else ""
+    )
+    return (
+        stages,
+        numbers,
+        Text(
+            f"{each * workers:,} {noun}s: {_duration(schedule.makespan)}.{idle} However many there "
+            f"are, {', then '.join(schedule.critical_path)} takes "
+            f"{_duration(schedule.critical_seconds)}.\n"
+            f"Disk: {foreseen.store / GIGA:,.1f} GB in the store, with the checkpoints of all "
+            f"workers; {foreseen.dataset / GIGA:,.1f} GB of generated images in the dataset.\n"
+            + "\n".join(foreseen.assumptions)
+        ),
+    )
+
+
+def _duration(seconds: float) -> str:
+    """As hours and minutes, or minutes and seconds."""
+    if seconds >= 3600:
+        return "{} h {:02d} min".format(*divmod(round(seconds / 60), 60))
+    return "{} min {:02d} s".format(*divmod(round(seconds), 60))
 
 
 def stage_table(seconds: dict[tuple[str, str], tuple[float, bool]]) -> Table:

@@ -96,26 +96,32 @@ class Schedule:
 
 
 def simulate(
-    units: Sequence[Unit], cluster: Cluster, moved: Mapping[str, float] | None = None
+    units: Sequence[Unit],
+    cluster: Cluster,
+    *,
+    seconds: Mapping[str, float] | None = None,
+    moved: Mapping[str, float] | None = None,
 ) -> Schedule:
     """Do the units as an engine does: of those that are ready the heaviest, by whoever is free.
 
     Args:
-        units: each after those that it needs; their weights are seconds. What one needs that is
-            not among them is done.
+        units: each after those that it needs. What one needs that is not among them is done.
         cluster: by whom.
+        seconds: how long each takes, by its name; None: as many as it weighs.
         moved: bytes, by a unit's name, that it reads from the store and writes to it; they move
             after its seconds.
     """
-    path, seconds = _critical_path(units)
-    simulation = _Simulation(units, cluster, moved or {})
+    if seconds is None:
+        seconds = {unit.name: unit.weight for unit in units}
+    path, longest = _critical_path(units, seconds)
+    simulation = _Simulation(units, cluster, seconds, moved or {})
     simulation.run()
     return Schedule(
         cluster=cluster,
         runs=tuple(simulation.runs),
         makespan=simulation.runs[-1].end if simulation.runs else 0.0,
         critical_path=path,
-        critical_seconds=seconds,
+        critical_seconds=longest,
         moving=simulation.waited,
         given_up=tuple(simulation.given_up),
     )
@@ -139,18 +145,24 @@ class _Attempt:
 
 
 class _Simulation:
-    def __init__(self, units: Sequence[Unit], cluster: Cluster, moved: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        cluster: Cluster,
+        seconds: Mapping[str, float],
+        moved: Mapping[str, float],
+    ) -> None:
         self.runs: list[Run] = []
         self.waited = 0.0
         self.given_up: dict[str, None] = {}
         self._units, self._cluster, self._moved = units, cluster, moved
+        self._seconds, self._left = seconds, dict(seconds)
         self._position = {unit.name: i for i, unit in enumerate(units)}
         self._missing = {u.name: self._position.keys() & u.needs for u in units}
         self._needed_by: dict[str, list[Unit]] = defaultdict(list)
         for unit in units:
             for need in self._missing[unit.name]:
                 self._needed_by[need].append(unit)
-        self._left = {unit.name: unit.weight for unit in units}
         self._lost: Counter[str] = Counter()
         self._ready: list[tuple[float, int]] = []
         self._free = list(range(cluster.workers))
@@ -257,12 +269,13 @@ class _Simulation:
 
     def _fail(self, attempt: _Attempt) -> None:
         unit, share = attempt.unit, self._cluster.checkpoint
-        if len(attempt.parts) == 1 and unit.weight:  # it was done with loading
+        seconds = self._seconds[unit.name]
+        if len(attempt.parts) == 1 and seconds:  # it was done with loading
             computed = attempt.parts[0][0] if attempt.moving else self._now - attempt.begun
-            done = (unit.weight - attempt.parts[0][0] + computed) / unit.weight
+            done = (seconds - attempt.parts[0][0] + computed) / seconds
             # The last share is kept by the unit's end, bytes and all.
             shares = min(floor(done / share), ceil(1 / share) - 1)
-            self._left[unit.name] = unit.weight * (1 - shares * share)
+            self._left[unit.name] = seconds * (1 - shares * share)
         if attempt.moving:
             self._stop_moving(attempt)
         self._warm.discard(attempt.worker)
@@ -286,7 +299,9 @@ class _Simulation:
             open_ += [other for other in self._needed_by[name] if other.name not in self.given_up]
 
 
-def _critical_path(units: Sequence[Unit]) -> tuple[tuple[str, ...], float]:
+def _critical_path(
+    units: Sequence[Unit], seconds: Mapping[str, float]
+) -> tuple[tuple[str, ...], float]:
     """The chain of needs that takes longest, and its seconds."""
     ends: dict[str, float] = {}
     before: dict[str, str | None] = {}
@@ -295,11 +310,11 @@ def _critical_path(units: Sequence[Unit]) -> tuple[tuple[str, ...], float]:
             (need for need in unit.needs if need in ends), key=ends.__getitem__, default=None
         )
         before[unit.name] = latest
-        ends[unit.name] = unit.weight + (ends[latest] if latest is not None else 0.0)
+        ends[unit.name] = seconds[unit.name] + (ends[latest] if latest is not None else 0.0)
     path: list[str] = []
     name = max(ends, key=ends.__getitem__, default=None)
-    seconds = ends[name] if name is not None else 0.0
+    longest = ends[name] if name is not None else 0.0
     while name is not None:
         path.insert(0, name)
         name = before[name]
-    return tuple(path), seconds
+    return tuple(path), longest

@@ -70,6 +70,7 @@ def test_counts_of_other_settings_are_not_taken_for_the_kept_ones():
 def test_planning_an_embedded_recipe_imports_no_framework():
     code = (
         "import sys; from spurbench.build.plan import plan\n"
+        "import spurbench.build.forecast, spurbench.build.units\n"
         "from spurbench.recipe.load import read_recipe\n"
         "recipe = read_recipe('mini'); plan(recipe, recipe.classes.select('all'))\n"
         "print({'torch', 'diffusers', 'transformers', 'datasets'} & sys.modules.keys())"

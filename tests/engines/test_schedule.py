@@ -39,6 +39,13 @@ def test_the_heaviest_of_those_that_are_ready_begins_first():
     assert schedule.critical_path == ("c",) and schedule.critical_seconds == 5
 
 
+def test_seconds_say_how_long_and_weights_in_which_order():
+    units = [Unit("a", (), 2), Unit("b", (), 3), Unit("c", ("b",), 1)]
+    schedule = simulate(units, Cluster(workers=1), seconds={"a": 7, "b": 1, "c": 5})
+    assert [(run.unit, run.end) for run in schedule.runs] == [("b", 1), ("a", 8), ("c", 13)]
+    assert schedule.critical_path == ("a",) and schedule.critical_seconds == 7
+
+
 def test_a_unit_begins_when_what_it_needs_is_done_and_needs_from_outside_are_done():
     units = [
         Unit("prior", (), 2),
@@ -73,15 +80,15 @@ def test_those_who_move_bytes_at_once_share_the_store_equally():
     """30 and 10 bytes at 10 a second: 5 each until the small one ends, then 10 for the other."""
     units = [Unit("large", (), 1), Unit("small", (), 1), Unit("none", (), 3)]
     moved = {"large": 30.0, "small": 10.0}
-    schedule = simulate(units, Cluster(workers=3, bandwidth=10), moved)
+    schedule = simulate(units, Cluster(workers=3, bandwidth=10), moved=moved)
     assert {name: end for name, (end, _) in ends(schedule).items()} == {
         **{"small": 3, "none": 3, "large": 5}
     }
     assert schedule.moving == 6 and schedule.busy == 11
     late = [Unit("large", (), 1), Unit("small", (), 2)]
-    schedule = simulate(late, Cluster(workers=2, bandwidth=10), moved)
+    schedule = simulate(late, Cluster(workers=2, bandwidth=10), moved=moved)
     assert {name: end for name, (end, _) in ends(schedule).items()} == {"small": 4, "large": 5}
-    free = simulate(units, Cluster(workers=3), moved)
+    free = simulate(units, Cluster(workers=3), moved=moved)
     assert free.makespan == 3 and free.moving == 0
 
 
@@ -112,7 +119,7 @@ def test_what_was_done_but_not_yet_written_is_lost_and_the_store_is_free_again()
     units, moved = [Unit("a", (), 10)], {"a": 1000.0}
     clusters = [Cluster(1, bandwidth=1, between_failures=2000, seed=seed) for seed in range(50)]
     for cluster in clusters:
-        schedule = simulate(units, cluster, moved)
+        schedule = simulate(units, cluster, moved=moved)
         if [run.lost for run in schedule.runs] == [True, False]:
             failed, done = schedule.runs
             assert failed.end > 10 and done.end - done.start == pytest.approx(1010)
@@ -133,7 +140,7 @@ def test_a_unit_lost_too_often_is_given_up_with_all_that_needs_it():
 def test_every_schedule_is_one_that_could_be(units, workers, bandwidth, loading):
     cluster = Cluster(workers, loading=loading, loaded=2, bandwidth=bandwidth)
     moved = {unit.name: unit.weight % 7 for unit in units}
-    schedule = simulate(units, cluster, moved)
+    schedule = simulate(units, cluster, moved=moved)
     by_unit = {run.unit: run for run in schedule.runs}
     assert len(by_unit) == len(schedule.runs) == len(units)
     for unit in units:
@@ -153,7 +160,7 @@ def test_every_schedule_is_one_that_could_be(units, workers, bandwidth, loading)
     assert schedule.busy == pytest.approx(work)
     if bandwidth is not None:
         assert schedule.makespan >= (sum(moved.values()) + 2 * used) / bandwidth - 1e-9
-    assert simulate(units, cluster, moved) == schedule
+    assert simulate(units, cluster, moved=moved) == schedule
 
 
 @given(works(), st.integers(1, 5))
@@ -187,6 +194,6 @@ def test_a_hundred_thousand_units_on_a_thousand_workers_take_seconds():
     units = [Unit(f"prior/{i}", (), 100) for i in range(1000)]
     units += [Unit(f"{i}", (f"prior/{i % 1000}",), 50 + i % 97) for i in range(20_000)]
     began = time.process_time()
-    schedule = simulate(units, Cluster(1000, loading=30, bandwidth=1e9), {"1": 1e9})
+    schedule = simulate(units, Cluster(1000, loading=30, bandwidth=1e9), moved={"1": 1e9})
     assert len(schedule.runs) == 21_000
     assert time.process_time() - began < 5
