@@ -125,10 +125,15 @@ class ClassAnswers(Document):
         return mask
 
     @property
+    def counts(self) -> bool:
+        """Whether any image is in the headline numbers."""
+        return len(self.left_out) < len(self.predictions)
+
+    @property
     def counted_generators(self) -> int:
         """How many made images that count."""
         if not self.generators:
-            return int(self.counted.any())
+            return int(self.counts)
         starts = np.cumsum([0, *self.generators[:-1]])
         return int(np.count_nonzero(np.add.reduceat(self.counted, starts)))
 

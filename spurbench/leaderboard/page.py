@@ -100,7 +100,7 @@ def classes_csv(board: Board) -> str:
     return tables.csv_text(
         {
             "classifier": row.label,
-            "preprocessing": tables.describe(row.preprocessing),
+            "preprocessing": preprocessing,
             "split": split,
             "class_index": c.index,
             "class_name": c.name,
@@ -113,6 +113,7 @@ def classes_csv(board: Board) -> str:
             "mean_probability": c.mean_probability,
         }
         for row in board.rows
+        for preprocessing in [tables.describe(row.preprocessing)]
         for split in SPLITS
         if split in row.splits
         for c in row.splits[split].classes

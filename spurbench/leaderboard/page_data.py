@@ -9,6 +9,9 @@ from urllib.parse import quote
 
 import numpy as np
 
+# Not later: its import leaves cycles of frames, which would hold on to all entries that are read.
+from matplotlib import colormaps
+
 from spurbench.core.markdown import plain
 from spurbench.evaluation.results import (
     ClassResult,
@@ -111,8 +114,6 @@ def answers_data(board: Board, pictures: Pictures) -> dict[str, Any]:
 
 def heat_colours(scheme: str) -> list[tuple[str, str]]:
     """Background and text of each step; text is black or white, whichever is the more legible."""
-    from matplotlib import colormaps
-
     # Low shares recede into the page, high ones stand out, in either scheme.
     low, high, name = (0.0, 0.85, "YlOrRd") if scheme == "light" else (0.12, 0.82, "inferno")
     colours = []

@@ -5,6 +5,8 @@ import hashlib
 import io
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,25 @@ def test_build_publishes_entries_tables_and_a_page(results, data, tmp_path):
     site.build([results], [data], tmp_path / "board")
     site.build([], [data], tmp_path / "board")  # from the entries alone
     assert {path: path.read_bytes() for path in written} == before
+
+
+KEPT = """
+import gc, sys
+from pathlib import Path
+from spurbench.leaderboard.entries import Entry
+from spurbench.leaderboard.page import build
+gc.disable()
+build([], [], Path(sys.argv[1]))
+print(sum(isinstance(thing, Entry) for thing in gc.get_objects()))
+"""
+
+
+def test_entries_are_given_back_without_the_garbage_collector(results, tmp_path):
+    """In a new process: what holds on to them are imports, which are made once."""
+    site.build([results], [], tmp_path)
+    command = [sys.executable, "-c", KEPT, str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr) == ("0\n", "")
 
 
 def test_ties_are_in_markdown_csv_and_page(results, tmp_path):
