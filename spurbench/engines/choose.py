@@ -57,9 +57,9 @@ def open_engine(
 
             return RayEngine(workers=workers, gpus=gpus, address=address)
         case "slurm":
-            from spurbench.engines.slurm import SlurmEngine, SlurmOptions
+            from spurbench.engines.slurm import SlurmEngine, SlurmOptions, read_options
 
-            chosen = SlurmOptions() if options is None else SlurmOptions.read(options)
+            chosen = read_options(options) if options else SlurmOptions.model_validate({})
             return SlurmEngine(chosen, workers=workers, gpus=gpus)
 
 
