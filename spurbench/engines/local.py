@@ -19,6 +19,7 @@ from typing import Any
 
 from spurbench.core.errors import SpurbenchError
 from spurbench.engines.ledger import Ledger
+from spurbench.engines.seat import heed
 from spurbench.engines.view import View
 from spurbench.engines.work import Unit, Work
 
@@ -75,34 +76,9 @@ class LocalEngine:
                     view.begin(unit.name)
                     worker.give(unit)
                 with suppress(queue.Empty):
-                    _heed(*inbox.get(timeout=1), ledger, view)
+                    heed(*inbox.get(timeout=1), ledger, view)
                 view.settle(ledger.left)
             return ledger.failed
-
-
-def _heed(worker: _Worker, message: dict[str, Any], ledger: Ledger, view: View) -> None:
-    """Take note of what a worker says."""
-    match message.pop("event"):
-        case "progress":
-            if worker.unit is not None:  # the last of a unit may come after its end
-                view.advance(worker.unit.name, **message)
-        case "log":
-            logging.getLogger(message["name"]).log(message["level"], "%s", message["text"])
-        case "unopened":
-            raise SpurbenchError(message["why"])
-        case "done":
-            unit = worker.take()
-            ledger.succeed(unit)
-            view.end(unit.name)
-        case "failed":
-            unit = worker.take()
-            ledger.fail(unit, message["why"])
-            view.end(unit.name)
-        case "ended":
-            lost, how = worker.bury()
-            if lost is not None:
-                ledger.lose(lost, how)
-                view.end(lost.name)
 
 
 class _Worker:

@@ -53,12 +53,9 @@ def main() -> None:
     channel = Channel(os.dup(1))
     os.dup2(2, 1)
     level, work = pickle.load(source)  # from the process that started this one, and no other
-    logger = logging.getLogger("spurbench")
-    logger.handlers, logger.propagate = [_ToChannel(channel)], False
-    logger.setLevel(level)
     units: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(source, units), daemon=True).start()
-    serve(work, units, channel)
+    serve(work, units, channel, level)
 
 
 def _listen(source: BinaryIO, units: queue.Queue[str]) -> None:
@@ -67,8 +64,14 @@ def _listen(source: BinaryIO, units: queue.Queue[str]) -> None:
     os._exit(0)
 
 
-def serve(work: Work, names: queue.Queue[str], channel: Channel) -> None:
-    """Open the work, then do the units that are asked for, one after another."""
+def serve(work: Work, names: queue.Queue[str], channel: Channel, level: int) -> None:
+    """Open the work, then do the units that are asked for, one after another.
+
+    What they log goes through the channel, from ``level`` on.
+    """
+    logger = logging.getLogger("spurbench")
+    logger.handlers, logger.propagate = [_ToChannel(channel)], False
+    logger.setLevel(level)
     units = {unit.name: unit for unit in work.units}
     try:
         do = work.open()

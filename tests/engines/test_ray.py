@@ -1,0 +1,262 @@
+"""Ray's own cluster for tests: two nodes with a core each on this machine, and no network."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from makers.engines import CountingWork, lines, tree
+from spurbench.engines.ledger import ATTEMPTS
+from spurbench.engines.ray import RayEngine
+from spurbench.engines.work import Unit
+
+NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    # Names of sockets have at most 107 characters, which pytest's folders take up.
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")
+        patch.setenv("PYTHONPATH", os.pathsep.join(entry for entry in sys.path if entry))
+        head = NODE | {"num_cpus": 0, "include_dashboard": False, "temp_dir": folder}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        yield cluster
+        cluster.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def two(cluster):
+    """The engine on two nodes that can be killed; it is connected to a third, which has no core."""
+    missing = [cluster.add_node(wait=False, **NODE) for _ in range(2 - len(cluster.worker_nodes))]
+    if missing:
+        cluster.wait_for_nodes()
+    return RayEngine(workers=None, gpus=0, address=cluster.address)
+
+
+@pytest.fixture
+def store(tmp_path):
+    (tmp_path / "store").mkdir()
+    return tmp_path / "store"
+
+
+def alone(folder, units):
+    """What the units write where nothing disturbs them."""
+    folder.mkdir()
+    work = CountingWork(folder, units)
+    do = work.open()
+    for unit in units:
+        do(unit)
+    return work.made()
+
+
+def running(work):
+    """The units in work and the process that has each, read from outside."""
+    begun = [line.split() for line in lines(work.folder / "begun.log")]
+    return {name: int(pid) for name, pid in begun if not work.file(name).exists() and alive(pid)}
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def parent(pid):
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    except FileNotFoundError:
+        return None
+
+
+def node_of(pid, cluster):
+    """The node whose child a process is."""
+    nodes = {node.all_processes["raylet"][0].process.pid: node for node in cluster.worker_nodes}
+    return nodes[parent(pid)]
+
+
+def when(condition, act):
+    """A thread that acts once, as soon as the condition gives something."""
+
+    def watch():
+        while not (found := condition()):
+            time.sleep(0.02)
+        act(found)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_every_unit_is_done_after_what_it_needs_by_workers_that_open_once(two, store, tmp_path):
+    work = CountingWork(store, tree(2, 4), seconds=0.2)
+    assert two.run(work) == {}
+    assert work.made() == alone(tmp_path / "alone", work.units)
+    begun = [line.split() for line in lines(store / "begun.log")]
+    order = [name for name, _ in begun]
+    assert len(order) == 6
+    assert all(order.index(need) < order.index(u.name) for u in work.units for need in u.needs)
+    opened = lines(store / "opened.log")
+    assert len(opened) == len({*opened}) == 2
+    assert {pid for _, pid in begun} == {*opened}
+    assert not any(map(alive, opened))
+
+
+def test_a_worker_that_is_killed_costs_its_unit_an_attempt_and_failures_are_named(
+    two, store, caplog
+):
+    work = CountingWork(store, [*tree(2, 4), Unit("killed", weight=9)], 0.3, ("prior/noun1",))
+    when(lambda: running(work).get("killed"), lambda pid: os.kill(pid, signal.SIGKILL))
+    failed = two.run(work)
+    assert failed["prior/noun1"] == "prior/noun1 can't be done"
+    assert "prior/noun1, which it needs, failed" in failed["class3"]
+    assert set(failed) == {"prior/noun1", "class1", "class3"}
+    assert set(work.made()) == {"prior/noun0", "class0", "class2", "killed"}
+    assert work.begun("killed") == 2
+    assert "killed: its worker ended (its worker process has died" in caplog.text
+
+
+def test_an_interruption_leaves_no_worker(two, store):
+    work = CountingWork(store, [Unit("a"), Unit("b")], seconds=60)
+    found = []
+
+    def interrupt(units):
+        found.extend([*units.values(), time.monotonic()])
+        os.kill(os.getpid(), signal.SIGINT)
+
+    when(lambda: len(units := running(work)) == 2 and units, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        two.run(work)
+    *pids, at = found
+    assert len(pids) == 2
+    while any(map(alive, pids)):
+        assert time.monotonic() - at < 2
+        time.sleep(0.02)
+    assert not work.made()
+
+
+@pytest.mark.slow
+def test_output_is_the_same_after_a_dozen_kills_of_nodes_and_workers(two, cluster, store, tmp_path):
+    work = CountingWork(store, tree(3, 21), seconds=1)
+    killed = []
+
+    def kill_and_go_on():
+        while len(killed) < 12:
+            names = [name for name, _ in killed]
+            fresh = {n: pid for n, pid in running(work).items() if names.count(n) < ATTEMPTS - 1}
+            if not fresh:
+                time.sleep(0.02)
+                continue
+            (name, pid), *_ = fresh.items()
+            node = node_of(pid, cluster)
+            if len(killed) % 3 == 0:
+                killed.append((name, "node"))
+                cluster.remove_node(node, allow_graceful=False)
+                cluster.add_node(**NODE)
+            else:
+                killed.append((name, "worker"))
+                os.kill(pid, signal.SIGKILL)
+            while alive(pid):
+                time.sleep(0.02)
+
+    thread = threading.Thread(target=kill_and_go_on, daemon=True)
+    thread.start()
+    assert two.run(work) == {}
+    assert not thread.is_alive()
+    assert work.made() == alone(tmp_path / "alone", work.units)
+    assert [how for _, how in killed].count("node") == 4
+    assert len(lines(store / "begun.log")) == len(work.units) + len(killed)
+
+
+SCRIPT = """
+    import logging, pickle, sys
+    from spurbench.cli.endings import terminating_in_order
+    from spurbench.engines.ray import RayEngine
+    logging.basicConfig(level="INFO")
+    work = pickle.load(open(sys.argv[1], "rb"))
+    with terminating_in_order():
+        print(RayEngine(workers=2, gpus=0, address=None).run(work))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, None])
+def test_a_cluster_of_its_own_ends_with_it(tmp_path, store, sent):
+    work = CountingWork(store, [Unit("a"), Unit("b")], seconds=60 if sent else 0.1)
+    (tmp_path / "work.pickle").write_bytes(pickle.dumps(work))
+    (tmp_path / "lead.py").write_text(textwrap.dedent(SCRIPT))
+    paths = os.pathsep.join(entry for entry in sys.path if entry)
+    lead = subprocess.Popen(
+        [sys.executable, tmp_path / "lead.py", tmp_path / "work.pickle"],
+        env=os.environ | {"PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if sent:
+        while len(units := running(work)) < 2:
+            assert lead.poll() is None
+            time.sleep(0.02)
+        rays = descendants(lead.pid)
+        assert {*units.values()} < rays
+        lead.send_signal(sent)
+        begun = time.monotonic()
+        while any(map(alive, units.values())):
+            assert time.monotonic() - begun < 2
+            time.sleep(0.02)
+    said, errors = lead.communicate(timeout=120)
+    if sent:
+        while any(map(alive, rays)):
+            assert time.monotonic() - begun < 20
+            time.sleep(0.02)
+        assert not work.made()
+    else:
+        assert work.made() == {"a": "a()", "b": "b()"}
+        assert said == "{}\n"
+        assert "a begins on" in errors
+        assert "a is done" in errors
+
+
+def descendants(pid):
+    found = {pid}
+    while True:
+        more = {
+            p for p in map(int, filter(str.isdecimal, os.listdir("/proc"))) if parent(p) in found
+        }
+        if more <= found:
+            return found - {pid}
+        found |= more
+
+
+def test_a_node_that_dies_costs_its_unit_an_attempt(two, cluster, store, tmp_path, caplog):
+    work = CountingWork(store, tree(1, 3), seconds=1)
+    lost = []
+
+    def kill(units):
+        (name, pid), *_ = units.items()
+        lost.append(name)
+        cluster.remove_node(node_of(pid, cluster), allow_graceful=False)
+
+    when(lambda: running(work), kill)
+    assert two.run(work) == {}
+    assert work.made() == alone(tmp_path / "alone", work.units)
+    assert [work.begun(name) for name in lost] == [2]
+    assert len(lines(store / "begun.log")) == 4 + 1
+    assert f"{lost[0]}: its worker ended (" in caplog.text
