@@ -356,6 +356,10 @@ def _needs(gpus: int) -> str:
 
 def _how(error: Exception) -> str:
     """How an actor ended, in a line, without its numbers and Ray's general advice."""
+    from ray.exceptions import ActorUnavailableError
+
+    if isinstance(error, ActorUnavailableError):
+        return "out of reach, as where its machine is gone"
     said = " ".join(str(error).split())
     cause = said.rpartition("The actor is dead because ")[2]
     return cause.partition(" Some common causes")[0][:300]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from makers.engines import CountingWork, lines, tree
+from spurbench.core.errors import SpurbenchError
 from spurbench.engines.ledger import ATTEMPTS
 from spurbench.engines.ray import RayEngine
 from spurbench.engines.work import Unit
@@ -79,6 +83,21 @@ def alive(pid):
         return False
 
 
+def wait_for_end(pids, until):
+    while any(map(alive, pids)):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def descendants(pid):
+    """Processes that it started, and what they started."""
+    found = {pid}
+    everyone = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    while more := {p for p in everyone if p not in found and parent(p) in found}:
+        found |= more
+    return found - {pid}
+
+
 def parent(pid):
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
@@ -133,6 +152,45 @@ def test_a_worker_that_is_killed_costs_its_unit_an_attempt_and_failures_are_name
     assert "killed: its worker ended (its worker process has died" in caplog.text
 
 
+def test_a_work_that_can_not_be_opened_ends_the_run_with_its_reason(two, store):
+    one = dataclasses.replace(two, workers=1)
+    with pytest.raises(SpurbenchError, match="no such base"):
+        one.run(CountingWork(store, tree(1, 1), unopened="no such base"))
+
+
+def test_a_cluster_without_what_a_worker_needs_is_not_waited_for(two, store):
+    with pytest.raises(SpurbenchError, match="no machine of the Ray cluster has a core and 2 GPUs"):
+        dataclasses.replace(two, gpus=2).run(CountingWork(store, tree(1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1 .*refused.*`ray start --head`"),
+        ("ray://node1:10001", "'ray://node1:10001' is neither HOST:PORT nor auto"),
+        ("node1", "'node1' is neither HOST:PORT nor auto"),
+        ("node1:99999", "'node1:99999' is neither HOST:PORT nor auto"),
+    ],
+)
+def test_an_address_without_a_cluster_is_said_at_once_in_a_line(store, address, says):
+    engine, begun = RayEngine(workers=None, gpus=0, address=address), time.monotonic()
+    with pytest.raises(SpurbenchError, match=says) as caught:
+        engine.run(CountingWork(store, tree(1, 1)))
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - begun < 10
+
+
+def test_what_is_done_asks_for_no_cluster(store):
+    work = CountingWork(store, [])
+    assert RayEngine(workers=None, gpus=0, address="127.0.0.1:1").run(work) == {}
+
+
+def test_without_ray_its_extra_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SpurbenchError, match=re.escape("pip install 'spurbench[ray]'")):
+        RayEngine(workers=None, gpus=0)
+
+
 def test_an_interruption_leaves_no_worker(two, store):
     work = CountingWork(store, [Unit("a"), Unit("b")], seconds=60)
     found = []
@@ -146,10 +204,18 @@ def test_an_interruption_leaves_no_worker(two, store):
         two.run(work)
     *pids, at = found
     assert len(pids) == 2
-    while any(map(alive, pids)):
-        assert time.monotonic() - at < 2
-        time.sleep(0.02)
+    wait_for_end(pids, at + 2)
     assert not work.made()
+
+
+class Stranger(CountingWork):
+    """Of a module that workers can't import."""
+
+
+@pytest.mark.slow
+def test_a_work_that_workers_lack_the_code_of_ends_the_run_with_its_reason(two, store):
+    with pytest.raises(SpurbenchError, match=r"can't be taken up on .*ModuleNotFoundError"):
+        two.run(Stranger(store, tree(1, 1)))
 
 
 @pytest.mark.slow
@@ -214,35 +280,21 @@ def test_a_cluster_of_its_own_ends_with_it(tmp_path, store, sent):
         while len(units := running(work)) < 2:
             assert lead.poll() is None
             time.sleep(0.02)
-        rays = descendants(lead.pid)
-        assert {*units.values()} < rays
+        started = descendants(lead.pid)
+        assert {*units.values()} < started
         lead.send_signal(sent)
         begun = time.monotonic()
-        while any(map(alive, units.values())):
-            assert time.monotonic() - begun < 2
-            time.sleep(0.02)
-    said, errors = lead.communicate(timeout=120)
+        # Of a death that it can't see to itself Ray's other processes take note, one by one.
+        wait_for_end(units.values(), begun + (20 if sent == signal.SIGKILL else 2))
+        wait_for_end(started, begun + 20)
+    said, errors = lead.communicate(timeout=60)
     if sent:
-        while any(map(alive, rays)):
-            assert time.monotonic() - begun < 20
-            time.sleep(0.02)
         assert not work.made()
     else:
         assert work.made() == {"a": "a()", "b": "b()"}
         assert said == "{}\n"
         assert "a begins on" in errors
         assert "a is done" in errors
-
-
-def descendants(pid):
-    found = {pid}
-    while True:
-        more = {
-            p for p in map(int, filter(str.isdecimal, os.listdir("/proc"))) if parent(p) in found
-        }
-        if more <= found:
-            return found - {pid}
-        found |= more
 
 
 def test_a_node_that_dies_costs_its_unit_an_attempt(two, cluster, store, tmp_path, caplog):
