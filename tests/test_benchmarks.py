@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import eval as eval_benchmark
-from benchmarks import finetune, sfsl_error
+from benchmarks import finetune, scale_plan, sfsl_error
 from benchmarks import page as page_benchmark
 from benchmarks.finetune import measure, run_peer, table, variants
 from benchmarks.models import set_up
@@ -141,3 +141,13 @@ def test_the_page_is_built_and_timed(tmp_path):
     assert (document["classifiers"], document["classes"]) == (6, 2)
     assert 0 < document["first_table"]["seconds"]["median"] < 60
     assert published["bytes"] <= 3_000_000
+
+
+def test_the_page_on_scale_holds_the_tables_that_the_plan_prints():
+    page = (RESULTS.parents[1] / "docs" / "scale.md").read_text()
+    printed = CliRunner().invoke(scale_plan.main).output
+    lines = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len(lines) > 30
+    assert not [line for line in lines if line not in page.splitlines()]
+    said = "".join(CliRunner().invoke(scale_plan.main, ["--measure"]).output.splitlines())
+    assert all(word in said for word in ("decode", "sha256", "parquet", "ledger"))

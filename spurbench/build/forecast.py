@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 IMPORTS = 10.0
 """Seconds that a worker takes to start and import."""
 
+LEAST = 0.001
+"""Of a device's TFLOP/s, and of their share: below lies a slip of the keyboard."""
+
 READING = 1e9
 """Bytes a second at which it reads the base's weights."""
 
@@ -38,7 +41,7 @@ class Rate:
 
     Attributes:
         peak: operations a second, as its maker gives them.
-        share: of the peak that a stage is taken to reach, above 0, at most 1.
+        share: of the peak that a stage is taken to reach.
 
     Raises:
         SpurbenchError: if they are not numbers that can be.
@@ -48,12 +51,12 @@ class Rate:
     share: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.peak < inf:
+        if not LEAST * TERA <= self.peak < inf:
             raise SpurbenchError(
-                f"--device-tflops {self.peak / TERA:g} is no speed; give one above 0"
+                f"--device-tflops {self.peak / TERA:g} is no GPU's; give one of {LEAST} or more"
             )
-        if not 0 < self.share <= 1:
-            raise SpurbenchError(f"--device-share {self.share:g} is no share; give one in (0, 1]")
+        if not LEAST <= self.share <= 1:
+            raise SpurbenchError(f"--device-share {self.share:g} is not in {LEAST}..1")
 
 
 @dataclass(frozen=True)

@@ -149,23 +149,18 @@ def build(
             "--recipe sd15 has the 100 of Spurious ImageNet."
         )
     if dry_run:
+        from spurbench.build.forecast import Rate, forecast
         from spurbench.build.plan import plan
+        from spurbench.build.units import BuildWork
 
+        rate = Rate(1e12 * device_tflops, device_share)
         planned = plan(recipe, classes, replicates=replicates, make_positives=positives is None)
         show(*plan_tables(planned))
         if gpus is not None:
             workers = gpus // gpus_per_class
         if workers is not None:
-            from spurbench.build.forecast import Rate, forecast
-            from spurbench.build.units import BuildWork
-
-            foreseen = forecast(
-                planned,
-                request,
-                BuildWork(request).units,
-                workers=workers,
-                rate=Rate(1e12 * device_tflops, device_share),
-            )
+            units = BuildWork(request).units
+            foreseen = forecast(planned, request, units, workers=workers, rate=rate)
             show(*forecast_tables(foreseen, gpus=0 if gpus is None else gpus_per_class))
         return
 

@@ -30,7 +30,7 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--address", help="Of a running Ray cluster. [default: one on this machine]"),
         click.option(
             "--workers",
-            type=click.IntRange(min=1),
+            type=click.IntRange(1, 100_000),
             help="At once. [default: local: one a GPU, else a core; else all there is room for]",
         ),
         click.option(

@@ -165,7 +165,7 @@ class _Simulation:
                 self._needed_by[need].append(unit)
         self._lost: Counter[str] = Counter()
         self._ready: list[tuple[float, int]] = []
-        self._free = list(range(cluster.workers))
+        self._free = list(range(min(cluster.workers, len(units))))  # no more are ever used
         self._warm: set[int] = set()
         self._going: dict[int, _Attempt] = {}
         self._random = random.Random(cluster.seed)

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from makers.engines import CountingWork, lines, tree
 from spurbench.engines.ledger import ATTEMPTS
+from spurbench.engines.local import LocalEngine
 from spurbench.engines.schedule import Cluster, simulate
 from spurbench.engines.work import Unit
 
@@ -44,6 +46,13 @@ def test_seconds_say_how_long_and_weights_in_which_order():
     schedule = simulate(units, Cluster(workers=1), seconds={"a": 7, "b": 1, "c": 5})
     assert [(run.unit, run.end) for run in schedule.runs] == [("b", 1), ("a", 8), ("c", 13)]
     assert schedule.critical_path == ("a",) and schedule.critical_seconds == 7
+
+
+def test_units_begin_in_the_order_in_which_the_local_engine_begins_them(tmp_path):
+    units = [*tree(3, 6), Unit("heavy", ("prior/noun2",), 5.0), Unit("light", (), 0.5)]
+    LocalEngine.on_cores(1).run(CountingWork(tmp_path, units))
+    begun = [line.split()[0] for line in lines(tmp_path / "begun.log")]
+    assert [run.unit for run in simulate(units, Cluster(workers=1)).runs] == begun
 
 
 def test_a_unit_begins_when_what_it_needs_is_done_and_needs_from_outside_are_done():

@@ -83,6 +83,12 @@ def _arguments(world: World) -> Iterator[Case]:
         *((*dry, "--classes", x) for x in ("", ",", "hummingbrid", "²", "٩٤", "-1", "9" * 5000)),
         *((*dry, "--classes", x) for x in ("[/b]", forged, undecodable, "paper", "all,all")),
         *((*dry, "--device", x) for x in ("", "cpu:9", "cuda:99", "cuda:x", "tpu", "mps", forged)),
+        *((*dry, "--gpus", x) for x in ("", "0", "-1", "1.5", "9" * 30)),
+        *(
+            (*dry, "--gpus", "2", "--device-tflops", x)
+            for x in ("0", "-1", "nan", "inf", "9" * 400)
+        ),
+        *((*dry, "--workers", "2", "--device-share", x) for x in ("0", "1.1", "nan", "")),
         *(("build", "--dry-run", "--recipe", x) for x in ("", "/", ".", "/dev/zero", "..", forged)),
         *(
             ("build", "--dry-run", "--recipe", x)
