@@ -79,13 +79,13 @@ class Settings:
         return "inductor" if self.device.type == "cuda" else "eager"
 
     def set_up(self) -> Setup:
-        """The base, in the recipe's precision on a GPU."""
+        """The base; in float32 on a CPU, and a toy takes few steps to an image."""
         setup = set_up(self.size, self.pipeline, self.device)
-        if self.device.type == "cuda":
-            return setup
+        precision = {} if self.device.type == "cuda" else {"precision": "float32"}
+        steps = {"steps": 2} if self.toy else {}
         changed = {
-            name: getattr(setup.recipe, name).model_copy(update={"precision": "float32"})
-            for name in ("finetune", "sample")
+            "finetune": setup.recipe.finetune.model_copy(update=precision),
+            "sample": setup.recipe.sample.model_copy(update=precision | steps),
         }
         return replace(setup, recipe=setup.recipe.model_copy(update=changed))
 
