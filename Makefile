@@ -12,7 +12,7 @@ PANEL := resnet_v1 resnet_v2 resnet_robust vit
 # Bytecode is compiled once, here: where it can't be written later, every start would compile it anew.
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode
 
-.PHONY: help demo test test-browser test-robustbench test-slow test-faults mutants check docs leaderboard bench assets clean
+.PHONY: help demo test test-browser test-robustbench test-slow test-faults mutants check docs leaderboard bench bench-growth bench-gpu assets clean
 
 help: ## List the targets
 	@grep -E '^[A-Za-z0-9_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -84,6 +84,12 @@ bench: $(VENV)/.installed ## Measure speed and memory, and the error of the SFSL
 	$(BIN)/python -m benchmarks.finetune $(BENCH)
 	$(BIN)/python -m benchmarks.sfsl_error
 	$(BIN)/python -m benchmarks.eval
+
+bench-growth: $(VENV)/.installed ## Fit how the time of build, eval and leaderboard build grows (ten minutes of a quiet machine); arguments in GROWTH
+	$(BIN)/python -m benchmarks.growth $(GROWTH)
+
+bench-gpu: $(VENV)/.installed ## Measure all that needs a GPU in ten minutes, downloading nothing; arguments in GPU
+	$(BIN)/python -m benchmarks.gpu $(GPU)
 
 assets: $(VENV)/.installed ## Train the embedded recipe's models from nothing (hours on two cores)
 	$(BIN)/python -m spurbench.mini.training.assets

@@ -44,10 +44,12 @@ SIDE = 367
 """Pixels of a side, as the photographs of Spurious ImageNet have."""
 LARGE = "vit_base_patch16_224"
 SMALL = ("lcnet_050", "lcnet_035", "mobilenetv3_small_050", "mobilenetv3_small_075")
+FOLDER = "spurious_class_094_hummingbird_component_2"
+"""Where images of noise go."""
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "spurious_imagenet_tiles" / "images"
 
 
-def write_images(folder: Path, count: int) -> str:
+def write_images(folder: Path, count: int, side: int = SIDE) -> str:
     """``count`` JPEG files in the Spurious ImageNet layout; returns what they show."""
     found = sorted(PHOTOGRAPHS.glob("*/*"))[:count] if PHOTOGRAPHS.is_dir() else []
     rng = np.random.default_rng(0)
@@ -57,9 +59,9 @@ def write_images(folder: Path, count: int) -> str:
             name = found[i % len(found)].parent.name
         else:
             coarse = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
-            image, name = Image.fromarray(coarse), "spurious_class_094_hummingbird_component_2"
+            image, name = Image.fromarray(coarse), FOLDER
         (folder / name).mkdir(parents=True, exist_ok=True)
-        image.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(
+        image.resize((side, side), Image.Resampling.BICUBIC).save(
             folder / name / f"{i}.jpg", quality=92
         )
     return "Spurious ImageNet photographs, enlarged" if found else "smooth noise"
@@ -74,7 +76,7 @@ def load_random(architecture: str, folder: Path, device: torch.device) -> Classi
 
 
 def run_spurbench(
-    classifiers: Sequence[Classifier], images: Path, batch_size: int, workers: int
+    classifiers: Sequence[Classifier], images: Path, batch_size: int, workers: int | None
 ) -> None:
     """Evaluate all of them."""
     request = EvaluationRequest(

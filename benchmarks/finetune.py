@@ -28,10 +28,10 @@ import torch
 
 from benchmarks.models import Setup, noise, set_up
 from benchmarks.report import publish, spread, surroundings
+from spurbench.build.costs import known_or_counted
 from spurbench.build.plan import TERA
 from spurbench.core.environment import choose_device
 from spurbench.diffusion.cost import step_operations
-from spurbench.diffusion.count import count
 from spurbench.diffusion.finetune import finetune
 from spurbench.diffusion.objective import Draw, Objective
 from spurbench.diffusion.sample import sample
@@ -258,7 +258,7 @@ def measure(
             peer_seconds.append((long - short) / steps)
         for batch in speeds:
             speeds[batch].append(images_a_second(setup, int(batch), sample_steps))
-    costs = count(setup.configs, setup.recipe)
+    costs = known_or_counted(setup.configs, setup.recipe)
     finetuning = setup.recipe.finetune.model_copy(update={"batch_size": 1})
     entries = {}
     for name, options in chosen.items():

@@ -69,7 +69,8 @@ def set_up(size: str, folder: Path, device: torch.device) -> Setup:
     Args:
         size: ``full``: Stable Diffusion v1.5's architecture at 512 px; ``mini``: the embedded base
             at 64 px; ``toy``: the full architecture's layers at small widths and 64 px.
-        folder: is left with a pipeline in diffusers' layout, for a peer to load.
+        folder: is left with a pipeline in diffusers' layout, for a peer to load; of the full or the
+            toy size, one that is there is taken.
         device: where to measure.
     """
     from diffusers import AutoencoderTiny
@@ -88,7 +89,8 @@ def set_up(size: str, folder: Path, device: torch.device) -> Setup:
             recipe = recipe.model_copy(
                 update={"base": recipe.base.model_copy(update={"resolution": 64})}
             )
-        _pipeline(configs).save_pretrained(folder)
+        if not (folder / "model_index.json").is_file():  # which is written last
+            _pipeline(configs).save_pretrained(folder)
         base = load_base(str(folder), revision=None, device=device)
         # TAESD's architecture.
         tiny = Decoder(AutoencoderTiny().to(device).requires_grad_(False).eval(), "untrained")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import eval as eval_benchmark
-from benchmarks import finetune, scale_plan, sfsl_error
+from benchmarks import finetune, gpu, growth, scale_plan, sfsl_error
 from benchmarks import page as page_benchmark
 from benchmarks.finetune import measure, run_peer, table, variants
 from benchmarks.models import set_up
@@ -91,7 +94,7 @@ def test_a_peer_that_fails_is_said_with_its_last_words(setup, tmp_path):
         run_peer(script, toy, folder, 1)
 
 
-@pytest.mark.parametrize("benchmark", [eval_benchmark, finetune, sfsl_error])
+@pytest.mark.parametrize("benchmark", [eval_benchmark, finetune, gpu, growth, sfsl_error])
 def test_every_benchmark_says_how_it_is_used(benchmark):
     result = CliRunner().invoke(benchmark.main, ["--help"])
     assert result.exit_code == 0 and "--output" in result.output
@@ -151,3 +154,126 @@ def test_the_page_on_scale_holds_the_tables_that_the_plan_prints():
     assert not [line for line in lines if line not in page.splitlines()]
     said = "".join(CliRunner().invoke(scale_plan.main, ["--measure"]).output.splitlines())
     assert all(word in said for word in ("decode", "sha256", "parquet", "ledger"))
+
+
+@pytest.mark.parametrize("power", [1, 1.5, 2])
+def test_the_marginal_exponent_is_that_of_growth_whatever_a_start_costs(power):
+    sizes = [1, 2, 4, 8, 16]
+    grown = [0.5 * size**power for size in sizes]
+    assert growth.exponents(sizes, grown)["exponent"] == pytest.approx(power)
+    started = growth.exponents(sizes, [10 + seconds for seconds in grown])
+    assert started["marginal_exponent"] == pytest.approx(power)
+    assert started["exponent"] < power
+    assert started["seconds_of_a_further_one"] == pytest.approx((grown[-1] - grown[-2]) / 8)
+
+
+def test_growth_that_noise_hides_has_no_exponent():
+    assert growth.exponents([1, 2, 4], [3.0, 2.9, 3.1])["marginal_exponent"] is None
+
+
+STARTS_ANOTHER = """
+import pathlib, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+pathlib.Path(sys.argv[1]).write_text(str(child.pid))
+time.sleep(60)
+"""
+
+
+def test_parts_share_a_budget_and_one_whose_time_is_out_is_killed_with_all_it_started(tmp_path):
+    programs = {
+        "quick": "",
+        "broken": "import sys; sys.exit(3)",
+        "endless": STARTS_ANOTHER,
+        "last": "",
+        "small": "",
+    }
+    shares = {"quick": 1, "broken": 1, "endless": 1, "last": 1, "small": 0.01}
+
+    def command(part):
+        return [sys.executable, "-c", programs[part], str(tmp_path / part)]
+
+    started = time.monotonic()
+    ended = gpu.run_parts(shares, 6, command, least=0.1)
+    assert time.monotonic() - started < 6
+    said = {part: how["ended"] for part, how in ended.items()}
+    # What is left when the last is over goes to the small one, whatever its share was.
+    assert said == {
+        "quick": "done",
+        "broken": "failed",
+        "endless": "killed",
+        "last": "done",
+        "small": "done",
+    }
+    child = int((tmp_path / "endless").read_text())
+    assert not _runs(child)
+    assert {how["ended"] for how in gpu.run_parts(shares, 0.3, command, least=1).values()} == {
+        "skipped"
+    }
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process does: one that ended and nobody waited for does not."""
+    for _ in range(20):
+        try:
+            os.kill(pid, 0)
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (ProcessLookupError, FileNotFoundError):
+            return False
+        if state == "Z":
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_without_a_gpu_its_benchmark_says_so_in_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    ran = CliRunner().invoke(gpu.main, ["--output", str(tmp_path)])
+    assert ran.exit_code == 1 and not list(tmp_path.iterdir())
+    assert ran.output.startswith("Error: no GPU") and ran.output.count("\n") == 1
+
+
+def test_goals_are_held_to_what_was_measured_and_to_nothing_else(tmp_path):
+    settings = gpu.Settings("full", torch.device("cpu"), tmp_path, tmp_path / "base", None)
+    assert {goal["measured"] for goal in gpu.goals(settings)} == {None}
+    median = {"no SFSL": 2.0, "SFSL": 2.8, "SFSL, every 2": 2.4}
+    peaks = {"no SFSL": 1, "SFSL": 30, "SFSL, every 2": 20}
+    variants = {
+        name: {"seconds": {"median": median[name]}, "peak_bytes": peaks[name]} for name in median
+    }
+    settings.write("finetune", {"variants": variants, "peer": {"ratio": 0.4}})
+    settings.write("class", {"seconds": 50.0})
+    said = {goal["goal"]: goal["measured"] for goal in gpu.goals(settings)}
+    assert said["a step with the loss, of one without"] == pytest.approx(1.4)
+    assert said["a step without the loss, of the peer's"] == 0.4
+    assert said["least peak memory with the loss, bytes"] == 20
+    assert (said["a class, s"], said["100 classes, s"]) == (50, 5000)
+    assert said["sampling compiled, images/s"] is None
+
+
+@pytest.mark.slow
+def test_all_that_needs_a_gpu_is_tried_at_toy_size(tmp_path):
+    script = tmp_path / "train_dreambooth.py"
+    script.write_text(STAND_IN)
+    asked = ["--size", "toy", "--device", "cpu", "--budget", "900", "--peer", str(script)]
+    ran = CliRunner().invoke(gpu.main, [*asked, "--output", str(tmp_path)])
+    assert ran.exit_code == 0, ran.output
+    names = ("finetune", "class", "eval", "sample", "gpu")
+    documents = {
+        name: json.loads((tmp_path / f"{name}-toy-cpu.json").read_text()) for name in names
+    }
+    assert {part["ended"] for part in documents["gpu"]["parts"].values()} == {"done"}
+    assert documents["finetune"]["peer"]["ratio"] > 0
+    assert documents["sample"]["difference_by_compiling"]["mean"] <= 1
+    parts = documents["class"]["parts"]
+    assert documents["class"]["seconds"] == pytest.approx(sum(parts.values()))
+
+
+@pytest.mark.slow
+def test_growth_is_measured_of_every_command(tmp_path):
+    ran = CliRunner().invoke(growth.main, ["--quick", "--output", str(tmp_path / "growth.json")])
+    assert ran.exit_code == 0, ran.output
+    studies = json.loads((tmp_path / "growth.json").read_text())["studies"]
+    assert list(studies) == list(growth.STUDIES)
+    for found in studies.values():
+        assert min(found["seconds"]["best"]) > 0
+        assert len(found["runs"]) == len(found["sizes"])

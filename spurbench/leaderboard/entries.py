@@ -41,6 +41,9 @@ LOCAL = {"folder", "module", "onnx", "open_clip"}
 WIDTH = 100
 """Columns of a published JSON: what fits is on one line."""
 
+_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+"""Made once: json.dumps would make one for each of an entry's many values."""
+
 
 class EntryClassifier(Document):
     """Which classifier was measured; as in a result, without the path it was loaded from."""
@@ -287,7 +290,7 @@ def _layout(value: Any, indent: int) -> str:
     """JSON whose lines hold as much as fits; a list of numbers, or a long string, is one line."""
     items = value.values() if isinstance(value, dict) else value
     nested = isinstance(value, dict | list) and any(isinstance(i, dict | list) for i in items)
-    flat = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    flat = _json(value)
     numbers = isinstance(value, list) and not nested
     if not isinstance(value, dict | list) or numbers or indent + len(flat) <= WIDTH:
         return flat
@@ -296,7 +299,7 @@ def _layout(value: Any, indent: int) -> str:
         parts = [_layout(item, inner) for item in value]
     else:
         parts = _filled(
-            [f"{json.dumps(k, ensure_ascii=False)}: {_layout(v, inner)}" for k, v in value.items()],
+            [f"{_json(key)}: {_layout(item, inner)}" for key, item in value.items()],
             WIDTH - inner - 1,
         )
     opening, closing = "{}" if isinstance(value, dict) else "[]"
