@@ -18,6 +18,7 @@ EXTRAS = {
     "quality": {"pyiqa"},
     "onnx": {"onnx", "onnxruntime"},
     "open_clip": {"open-clip-torch"},
+    "slurm": {"submitit"},
 }
 
 UNSEEN = {"accelerate": "diffusers loads weights with it, without a second copy in memory"}
