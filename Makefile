@@ -12,7 +12,7 @@ PANEL := resnet_v1 resnet_v2 resnet_robust vit
 # Bytecode is compiled once, here: where it can't be written later, every start would compile it anew.
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode
 
-.PHONY: help demo test test-browser test-robustbench test-slow test-faults mutants check docs leaderboard bench bench-growth bench-gpu assets clean
+.PHONY: help demo test test-browser test-slurm test-robustbench test-slow test-faults mutants check docs leaderboard bench bench-growth bench-gpu assets clean
 
 help: ## List the targets
 	@grep -E '^[A-Za-z0-9_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -48,10 +48,14 @@ demo: $(VENV)/.installed ## Build the embedded dataset, evaluate its panel, rend
 	@echo "Load it:      $(BIN)/python -c 'from datasets import load_dataset; print(load_dataset(\"$(DATASET)\"))'"
 
 test: $(VENV)/.installed-test ## Run the fast tests
-	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not slurm" --numprocesses auto --maxprocesses 8 --dist loadfile
 
 test-browser: $(VENV)/.installed-test ## Test the leaderboard's page in a headless Chromium (Debian: chromium chromium-driver)
 	$(BIN)/python -m pytest -m browser
+
+test-slurm: $(VENV)/.installed-test ## Kill jobs, nodes and leads of a Slurm cluster on this machine (Debian: munge slurmctld slurmd slurm-client)
+	PYTHONPATH=tests $(BIN)/python -m makers.slurm_cluster
+	$(BIN)/python -m pytest -m slurm
 
 test-robustbench: $(ROBUSTBENCH)/.installed ## Test what depends on robustbench and the packages that it pins, in an environment of their own
 	$(ROBUSTBENCH)/bin/python -m pytest -m "robustbench and not slow"

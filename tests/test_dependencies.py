@@ -19,6 +19,7 @@ EXTRAS = {
     "onnx": {"onnx", "onnxruntime"},
     "open_clip": {"open-clip-torch"},
     "ray": {"ray"},
+    "slurm": {"submitit"},
 }
 
 UNSEEN = {"accelerate": "diffusers loads weights with it, without a second copy in memory"}

@@ -88,7 +88,8 @@ class SlurmOptions(Document):
         (), description="lines of shell before Python starts, such as `module load cuda`"
     )
     sbatch: dict[str, bool | int | str] = Field(
-        {}, description="further options of sbatch by their long names, such as gres or exclude"
+        {},
+        description="further options of sbatch, or others than ours, by long names: gres, exclude",
     )
     folder: Path = Field(
         Path("spurbench-slurm"),
@@ -110,6 +111,7 @@ class SlurmOptions(Document):
             asked["mem"] = f"{round(self.mem * 1024)}M"
         if gpus:
             asked["gpus_per_node"] = gpus
+        further = {k.replace("-", "_"): v for k, v in self.sbatch.items() if v is not False}
         return asked | {
             "time": self.time,
             "cpus_per_task": self.cpus_per_task or max(1, CPUS_A_GPU * gpus),
@@ -120,7 +122,7 @@ class SlurmOptions(Document):
             "use_srun": False,
             "wckey": None,
             # A job that Slurm began again could meet the one that this engine began for it.
-            "additional_parameters": {**self.sbatch, "no-requeue": True},
+            "additional_parameters": {**further, "no_requeue": True},
         }
 
 
@@ -134,8 +136,9 @@ def read_options(path: Path) -> SlurmOptions:
         options = validated(SlurmOptions, read_toml(path), str(path), SlurmOptions.model_fields)
     except FileNotFoundError:
         raise SpurbenchError(f"{path} is missing; --engine-options takes a TOML file") from None
-    if taken := OURS & options.sbatch.keys():
-        raise SpurbenchError(f"{path}: sbatch.{min(taken)} is set by the engine; leave it out")
+    for name in options.sbatch:
+        if name.replace("_", "-") in OURS:
+            raise SpurbenchError(f"{path}: sbatch.{name} is set by the engine; leave it out")
     return options
 
 

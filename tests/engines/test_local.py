@@ -8,11 +8,10 @@ import sys
 import textwrap
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
-from makers.engines import CountingWork, lines, tree
+from makers.engines import CountingWork, alive, lines, tree
 from spurbench.core.errors import SpurbenchError
 from spurbench.engines.local import LocalEngine
 from spurbench.engines.work import Unit
@@ -137,10 +136,3 @@ def test_the_end_of_who_started_them_ends_all_workers_within_a_second(tmp_path, 
         assert time.monotonic() - begun < 1
         time.sleep(0.02)
     assert not work.made()
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

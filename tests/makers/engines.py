@@ -86,3 +86,11 @@ def append(path: Path, line: str) -> None:
 def lines(path: Path) -> list[str]:
     """Those of a file; none without it."""
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be noticed as dead does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

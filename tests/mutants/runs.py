@@ -38,7 +38,7 @@ LIBRARIES = (
 )  # fmt: skip
 MEMORY = 8 * 2**30
 """Bytes of data a child may have: a wrong size must not take the machine with it."""
-FAST = "not slow and not browser"
+FAST = "not slow and not browser and not slurm"
 
 
 def load_libraries(bytecode: Path) -> None:
