@@ -219,7 +219,7 @@ def _row(
 ) -> Row:
     """A row of the dataset; ``made`` are the columns that say how the image came about."""
     return Row(
-        image=record.read(),
+        read=record.read,
         label=spurious_class.index,
         class_index=spurious_class.index,
         class_name=spurious_class.name,

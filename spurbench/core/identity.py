@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 
 def fingerprint(value: Any) -> str:
     """Hex sha256 of a JSON value, independent of key order."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """A JSON value as :func:`fingerprint` hashes it: keys sorted, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def file_sha256(path: Path) -> str:

@@ -233,7 +233,7 @@ def sample_grid(rows: Rows, columns: int = 5, side: int = 112) -> Image.Image:
         for at, split in enumerate(SPLITS):
             chosen = [row for row in rows[split] if row.class_index == index][:columns]
             for column, row in enumerate(chosen):
-                tile = decode_rgb(row.image).resize((side - 2, side - 2), Image.Resampling.LANCZOS)
+                tile = decode_rgb(row.read()).resize((side - 2, side - 2), Image.Resampling.LANCZOS)
                 sheet.paste(tile, (label + at * (columns * side + gap) + column * side, top))
             if chosen:
                 name, feature = chosen[0].class_name, chosen[0].spurious_feature

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field
@@ -12,7 +13,7 @@ from pydantic import Field
 from spurbench.core.documents import Document
 from spurbench.core.identity import fingerprint
 from spurbench.dataset.manifest import Provenance, Snapshot
-from spurbench.dataset.rows import OWN_PARTS, PartName, panel_accuracy
+from spurbench.dataset.rows import OWN_PARTS, PartName, share
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -92,12 +93,8 @@ def compare(old: Snapshot, new: Snapshot) -> Difference:
         {member.name: member.weights_sha256 for member in version.provenance.panel}
         for version in (old, new)
     ]
-    names = {
-        row.class_index: row.class_name
-        for version in (old, new)
-        for part in OWN_PARTS
-        for row in version.rows.get(part, ())
-    }
+    tallies = [_tally(version) for version in (old, new)]
+    names = {index: tally.name for each in tallies for (index, _), tally in each.items()}
     return Difference(
         old=Identity(name=old.name, version=old.version),
         new=Identity(name=new.name, version=new.version),
@@ -110,10 +107,10 @@ def compare(old: Snapshot, new: Snapshot) -> Difference:
         panel_removed=[name for name in panels[0] if name not in panels[1]],
         panel_changed=[n for n in panels[1] if n in panels[0] and panels[0][n] != panels[1][n]],
         classes=[
-            change
-            for index in sorted(names)
+            _class_change(before_and_after, index, name, part)
+            for index, name in sorted(names.items())
             for part in OWN_PARTS
-            if (change := _class_change(old, new, index, names[index], part)).old or change.new
+            if any(before_and_after := [each.get((index, part)) for each in tallies])
         ],
     )
 
@@ -191,28 +188,53 @@ def _flattened(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
+@dataclass
+class _Tally:
+    """What a comparison needs of the rows of one class and part.
+
+    Attributes:
+        name: of the class.
+        images: their hashes.
+        whole: fingerprints of all columns.
+        right: whether a panel classifier calls the image its class, for each of both.
+    """
+
+    name: str = ""
+    images: Counter[str] = field(default_factory=Counter)
+    whole: Counter[str] = field(default_factory=Counter)
+    right: list[bool] = field(default_factory=list)
+
+
+def _tally(version: Snapshot) -> dict[tuple[int, PartName], _Tally]:
+    """By class and part, in one pass over the rows."""
+    tallies: dict[tuple[int, PartName], _Tally] = {}
+    for part in OWN_PARTS:
+        for row in version.rows.get(part, ()):
+            tally = tallies.setdefault((row.class_index, part), _Tally())
+            tally.name = row.class_name
+            tally.images[row.image_sha256] += 1
+            tally.whole[fingerprint(row.columns())] += 1
+            tally.right += [answer.rank == 1 for answer in row.panel]
+    return tallies
+
+
 def _class_change(
-    old: Snapshot, new: Snapshot, index: int, name: str, part: PartName
+    tallies: Sequence[_Tally | None], index: int, name: str, part: PartName
 ) -> ClassChange:
-    before, after = (
-        [row for row in version.rows.get(part, ()) if row.class_index == index]
-        for version in (old, new)
-    )
-    images = [Counter(row.image_sha256 for row in rows) for rows in (before, after)]
-    whole = [Counter(fingerprint(row.columns()) for row in rows) for rows in (before, after)]
-    kept = (images[0] & images[1]).total()
+    old, new = (tally or _Tally() for tally in tallies)
+    kept = (old.images & new.images).total()
     return ClassChange(
         index=index,
         name=name,
         part=part,
-        old=len(before),
-        new=len(after),
-        added=len(after) - kept,
-        removed=len(before) - kept,
+        old=old.images.total(),
+        new=new.images.total(),
+        added=new.images.total() - kept,
+        removed=old.images.total() - kept,
         kept=kept,
-        reexamined=kept - (whole[0] & whole[1]).total(),
-        old_panel_accuracy=panel_accuracy(before),
-        new_panel_accuracy=panel_accuracy(after),
+        reexamined=kept - (old.whole & new.whole).total(),
+        old_panel_accuracy=share(old.right),
+        new_panel_accuracy=share(new.right),
     )
 
 

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from spurbench.core import atomic
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.imagenet import imagenet_wnids
-from spurbench.dataset import card
-from spurbench.dataset.manifest import Manifest, iter_part
+from spurbench.dataset import card, parquet
+from spurbench.dataset.manifest import Manifest, StoredRows
 from spurbench.dataset.rows import Config, PartName, Row, features, place
 from spurbench.images.records import Split
 from spurbench.images.sources import IMAGE_SUFFIXES
@@ -83,18 +83,19 @@ def export(
     return counts
 
 
-def _rows(folder: Path, part: PartName) -> Iterator[Row]:
-    """The rows of a part, one after another, each what was published."""
+def _rows(folder: Path, part: PartName) -> Iterator[tuple[Row, bytes]]:
+    """The rows of a part and their images, one after another, each what was published."""
     wnids = imagenet_wnids()
-    for row in iter_part(folder, part, images=True):
+    for row in StoredRows(folder, part):
+        image = row.read()
         known = 0 <= row.class_index < len(wnids) and row.wnid == wnids[row.class_index]
-        if not known or hashlib.sha256(row.image).hexdigest() != row.image_sha256:
+        if not known or hashlib.sha256(image).hexdigest() != row.image_sha256:
             raise SpurbenchError(
                 f"{folder}, {part}: {row.file_name} is not what was published, for its "
                 f"{'sha256' if known else 'class'} is another; `spurbench verify {folder}` says "
                 "more"
             )
-        yield row
+        yield row, image
 
 
 def _suffix(row: Row, folder: Path) -> str:
@@ -116,23 +117,18 @@ def _write_folder(target: Path, folder: Path, part: PartName, manifest: Manifest
         for name, kind in columns.items()
         if name != "image"
     }
-    described: list[dict[str, Any]] = []
-    for number, row in enumerate(_rows(folder, part)):
-        file = target / row.wnid / f"{number:06d}{_suffix(row, folder)}"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(row.image)
-        values = row.columns()
-        values["original_name"] = values["file_name"]
-        values["file_name"] = file.relative_to(target).as_posix()
-        described.append(values)
+    number = 0
+    target.mkdir()
     # Parquet, for JSON and CSV say nothing of the type of a column without values: splits of
     # which only one has prompts could not be loaded together.
-    table = datasets.Dataset.from_dict(
-        {name: [values[name] for values in described] for name in types},
-        features=datasets.Features(types),
-    )
-    table.to_parquet(str(target / "metadata.parquet"))
-    return len(described)
+    with parquet.writing(target / "metadata.parquet", datasets.Features(types)) as metadata:
+        for number, (row, image) in enumerate(_rows(folder, part), start=1):
+            file = target / row.wnid / f"{number - 1:06d}{_suffix(row, folder)}"
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(image)
+            name = file.relative_to(target).as_posix()
+            metadata.add({**row.columns(), "original_name": row.file_name, "file_name": name})
+    return number
 
 
 def _common_suffix(folder: Path, parts: list[PartName]) -> str:
@@ -141,9 +137,7 @@ def _common_suffix(folder: Path, parts: list[PartName]) -> str:
     Its readers make a column of each suffix, and may leave out those that the first images lack;
     decoders go by the bytes.
     """
-    found = {
-        _suffix(row, folder) for part in parts for row in iter_part(folder, part, images=False)
-    }
+    found = {_suffix(row, folder) for part in parts for row in StoredRows(folder, part)}
     return found.pop() if len(found) == 1 else ".jpg"
 
 
@@ -168,10 +162,10 @@ def _write_shards(target: Path, split: Split, suffix: str, folder: Path, part: P
     number = shard = 0
     archive: tarfile.TarFile | None = None
     with ExitStack() as opened:
-        for number, row in enumerate(_rows(folder, part), start=1):
+        for number, (row, image) in enumerate(_rows(folder, part), start=1):
             key = f"{number - 1:06d}"
             sample = {
-                f"{key}{suffix}": row.image,
+                f"{key}{suffix}": image,
                 f"{key}.json": json.dumps(row.columns(), ensure_ascii=False).encode(),
                 f"{key}.cls": str(row.class_index).encode(),
             }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -14,8 +16,9 @@ from pydantic import ConfigDict, Field
 from spurbench.core import atomic
 from spurbench.core.documents import Document, read_json, validated
 from spurbench.core.errors import SpurbenchError, reason
-from spurbench.core.identity import fingerprint
+from spurbench.core.identity import canonical_json, fingerprint
 from spurbench.dataset.rows import OWN_PARTS, PartName, Row, Rows
+from spurbench.images.parquet import ParquetImages
 
 MANIFEST = "spurbench.json"
 
@@ -26,8 +29,8 @@ OLDER = ("spurbench.dataset/1",)
 DEPTH = 64
 """How deep a manifest may be nested."""
 
-BATCH = 64
-"""Rows whose images are in memory at once."""
+BATCH = 256
+"""Rows that are read at once, without their images."""
 
 VERSION = r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}$"
 
@@ -243,9 +246,20 @@ def require_writable(output: Path, *, name: str, version: str) -> None:
 
 
 def content_hash(rows: Rows, provenance: Provenance) -> str:
-    """Hex sha256 over rows (an image counts by its hash) and provenance."""
-    columns = {part: [row.columns() for row in rows[part]] for part in OWN_PARTS if rows.get(part)}
-    return fingerprint({"provenance": provenance.as_json(), "rows": columns})
+    """Hex sha256 over rows (an image counts by its hash) and provenance.
+
+    It is the fingerprint of ``{"provenance": ..., "rows": {part: [columns, ...]}}``, without parts
+    that are empty, and is taken row by row.
+    """
+    digest = hashlib.sha256(b'{"provenance":' + canonical_json(provenance.as_json()))
+    digest.update(b',"rows":{')
+    for position, part in enumerate(sorted(part for part in OWN_PARTS if rows.get(part))):
+        digest.update(b"," * (position > 0) + canonical_json(part) + b":[")
+        for number, row in enumerate(rows[part]):
+            digest.update(b"," * (number > 0) + canonical_json(row.columns()))
+        digest.update(b"]")
+    digest.update(b"}}")
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -256,49 +270,51 @@ class Snapshot:
         name: of the dataset.
         version: X.Y.Z.
         provenance: how it was made.
-        rows: their images are not needed.
+        rows: gone through once a part.
         changelog: the newest version first.
     """
 
     name: str
     version: str
     provenance: Provenance
-    rows: Rows
+    rows: Mapping[PartName, Iterable[Row]]
     changelog: tuple[ChangelogEntry, ...] = ()
 
 
 def read_snapshot(folder: Path) -> Snapshot:
-    """A finished dataset as far as a comparison needs it; image bytes are not read.
+    """A finished dataset as far as a comparison needs it; its rows are read as they are needed.
 
     Raises:
         SpurbenchError: see :func:`read_rows`.
     """
     manifest = Manifest.read(folder)
-    rows = read_rows(folder, images=False)
+    rows = {part: StoredRows(folder, part) for part in OWN_PARTS}
+    for part, stored in rows.items():
+        _require_count(manifest, part, sum(1 for _ in stored), folder)
     return Snapshot(manifest.name, manifest.version, manifest.provenance, rows, manifest.changelog)
 
 
-def read_rows(folder: Path, *, images: bool = True) -> dict[PartName, list[Row]]:
+def read_rows(folder: Path) -> dict[PartName, list[Row]]:
     """The rows of a finished dataset, by own part, of which some may be empty.
-
-    Args:
-        folder: the dataset.
-        images: read the encoded images too.
 
     Raises:
         SpurbenchError: if the folder holds no dataset, its parquet can't be read, or it holds
             other rows than the manifest counts.
     """
-    counts = Manifest.read(folder).counts
+    manifest = Manifest.read(folder)
     rows: dict[PartName, list[Row]] = {}
     for part in OWN_PARTS:
-        rows[part] = read_part(folder, part, images=images)
-        if len(rows[part]) != counts.get(part, 0):
-            raise SpurbenchError(
-                f"{folder} holds {len(rows[part])} rows of {part}, {MANIFEST} says "
-                f"{counts.get(part, 0)}; `spurbench verify {folder}` says more"
-            )
+        rows[part] = [*StoredRows(folder, part)]
+        _require_count(manifest, part, len(rows[part]), folder)
     return rows
+
+
+def _require_count(manifest: Manifest, part: PartName, found: int, folder: Path) -> None:
+    if found != (told := manifest.counts.get(part, 0)):
+        raise SpurbenchError(
+            f"{folder} holds {found} rows of {part}, {MANIFEST} says {told}; `spurbench verify "
+            f"{folder}` says more"
+        )
 
 
 def shards(folder: Path, part: PartName) -> list[Path]:
@@ -314,31 +330,41 @@ def shards(folder: Path, part: PartName) -> list[Path]:
     return files
 
 
-def read_part(folder: Path, part: PartName, *, images: bool) -> list[Row]:
-    """The rows of a part; see :func:`iter_part`."""
-    return list(iter_part(folder, part, images=images))
+@dataclass(frozen=True)
+class StoredRows:
+    """The rows of a part as they lie on disk, read anew each time they are gone through.
 
+    Only some are in memory at once, and of their images none that is not read.
 
-def iter_part(folder: Path, part: PartName, *, images: bool) -> Iterator[Row]:
-    """The rows of a part, of which only some are in memory at once.
-
-    Raises:
-        SpurbenchError: if its parquet can't be read, or holds something else.
+    Attributes:
+        folder: the dataset.
+        part: of it.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    for path in shards(folder, part):
-        try:
-            with pq.ParquetFile(path) as file:
-                names = [name for name in file.schema_arrow.names if images or name != "image"]
-                for batch in file.iter_batches(BATCH, columns=names):
-                    for columns in batch.to_pylist():
-                        if images:
-                            columns["image"] = (columns.get("image") or {}).get("bytes")
-                        yield Row.of(columns)
-        # ValueError: what isn't a row, too; the others are what damaged pages end in
-        except (pa.ArrowException, OSError, ValueError, OverflowError, AttributeError) as error:
-            raise SpurbenchError(
-                f"{path} can't be read ({reason(error)}); `spurbench verify {folder}` says more"
-            ) from None
+    folder: Path
+    part: PartName
+
+    def __iter__(self) -> Iterator[Row]:
+        """Each row.
+
+        Raises:
+            SpurbenchError: if its parquet can't be read, or holds something else.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for path in shards(self.folder, self.part):
+            try:
+                with pq.ParquetFile(path) as file:
+                    images, number = ParquetImages(path), 0
+                    names = [name for name in file.schema_arrow.names if name != "image"]
+                    for batch in file.iter_batches(BATCH, columns=names):
+                        for columns in batch.to_pylist():
+                            yield Row.of(columns, partial(images.read, number))
+                            number += 1
+            # ValueError: what isn't a row, too; the others are what damaged pages end in
+            except (pa.ArrowException, OSError, ValueError, OverflowError, AttributeError) as error:
+                raise SpurbenchError(
+                    f"{path} can't be read ({reason(error)}); `spurbench verify {self.folder}` "
+                    "says more"
+                ) from None

@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -36,7 +36,7 @@ def available(metrics: Sequence[str], device: torch.device) -> frozenset[str]:
     return frozenset(metric for metric in metrics if _metric(metric, device) is not None)
 
 
-def score(images: Sequence[Image.Image], metric: str, device: torch.device) -> list[float]:
+def score(images: Iterable[Image.Image], metric: str, device: torch.device) -> list[float]:
     """A metric's score of each RGB image.
 
     Args:
@@ -88,7 +88,7 @@ def fill_quality(folder: Path, metrics: Sequence[str], device: torch.device) -> 
     filled = {}
     for metric in wanted:
         empty = [r for split in SPLITS for r in rows[split] if r.quality.get(metric) is None]
-        scores = iter(score([_decoded(row, folder) for row in empty], metric, device))
+        scores = iter(score((_decoded(row, folder) for row in empty), metric, device))
         for part in rows:
             rows[part] = [
                 replace(row, quality={**row.quality, metric: next(scores)})
@@ -115,7 +115,7 @@ def fill_quality(folder: Path, metrics: Sequence[str], device: torch.device) -> 
 
 def _decoded(row: Row, folder: Path) -> Image.Image:
     try:
-        return decode_rgb(row.image)
+        return decode_rgb(row.read())
     except DamagedImageError as error:
         raise SpurbenchError(
             f"{folder}: {row.file_name} can't be decoded: {error}; `spurbench verify {folder}` "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
@@ -57,13 +57,11 @@ def _column(kind: str, meaning: str) -> dict[str, str]:
 class Row:
     """One image and all that is known of it: a column each, in this order.
 
-    ``image`` is empty in rows that were read without their images.
+    The image is not in memory. ``read`` returns the encoded bytes from where they lie; that their
+    sha256 is ``image_sha256`` is for whoever reads them to check.
     """
 
-    image: bytes = field(
-        repr=False,
-        metadata=_column("image", "The encoded image, as photographed, rendered or generated."),
-    )
+    read: Callable[[], bytes] = field(repr=False, compare=False)
     label: int = field(
         metadata=_column(
             "class label",
@@ -184,30 +182,30 @@ class Row:
 
     def columns(self) -> dict[str, Any]:
         """All columns but ``image``, in order, as JSON values."""
-        values = {name: getattr(self, name) for name in COLUMNS} | {**self.quality}
+        values = {**vars(self), **self.quality}
         values["panel"] = [asdict(answer) for answer in self.panel]
         return {name: values[name] for name in describe_columns([*self.quality]) if name != "image"}
 
     @classmethod
-    def of(cls, columns: Mapping[str, Any]) -> Row:
-        """The row of :meth:`columns`, with or without its ``image``.
+    def of(cls, columns: Mapping[str, Any], read: Callable[[], bytes]) -> Row:
+        """The row of :meth:`columns`; those of no other name are image quality metrics.
 
-        Columns of no other name are image quality metrics.
+        Args:
+            columns: all but ``image``.
+            read: returns the encoded image.
 
         Raises:
             ValueError: if a column is missing or of another type, null where it must not be, or
                 no finite number; the message is one line.
         """
-        known = {"image": b"", **{k: v for k, v in columns.items() if k in COLUMNS}}
-        if not isinstance(known["image"], bytes):
-            raise ValueError("image is no encoded image")
+        known = {k: v for k, v in columns.items() if k in COLUMNS}
         if not isinstance(known.get("panel"), list):
             raise ValueError("panel is no list of answers")
         known["panel"] = tuple(Answer(**_checked(Answer, a, "panel")) for a in known["panel"])
         quality = {k: v for k, v in columns.items() if k not in COLUMNS}
         for name, value in quality.items():
             _check(name, value, (float, type(None)))
-        return cls(**_checked(cls, known, "row"), quality=quality)
+        return cls(**_checked(cls, known, "row"), quality=quality, read=read)
 
 
 def _checked(kind: type, values: Any, what: str) -> dict[str, Any]:
@@ -240,7 +238,7 @@ def _types(kind: type) -> Mapping[str, tuple[type, ...]]:
     return {
         name: tuple(t for t in get_args(hint) or (hint,) if t in KINDS or t is type(None))
         for name, hint in ((f.name, hints[f.name]) for f in fields(kind))
-        if name != "quality"
+        if name not in ("read", "quality")
     }
 
 
@@ -248,9 +246,12 @@ Rows = Mapping[PartName, Sequence[Row]]
 """A dataset's rows by own part; a part without any may be left out."""
 
 COLUMNS: Mapping[str, tuple[str, str]] = {
-    column.name: (column.metadata["kind"], column.metadata["meaning"])
-    for column in fields(Row)
-    if column.metadata
+    "image": ("image", "The encoded image, as photographed, rendered or generated."),
+    **{
+        column.name: (column.metadata["kind"], column.metadata["meaning"])
+        for column in fields(Row)
+        if column.metadata
+    },
 }
 """The kind and the meaning of every column but the image quality metrics', in order."""
 

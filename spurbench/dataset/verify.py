@@ -24,7 +24,7 @@ from spurbench.core.identity import file_sha256
 from spurbench.core.imagenet import imagenet_wnids
 from spurbench.core.scratch import scratch
 from spurbench.dataset import card, croissant
-from spurbench.dataset.manifest import BATCH, MANIFEST, Manifest, content_hash, read_part, shards
+from spurbench.dataset.manifest import MANIFEST, Manifest, StoredRows, content_hash, shards
 from spurbench.dataset.rows import (
     OWN_PARTS,
     SEED_END,
@@ -116,21 +116,12 @@ class _Dataset:
 
     @cached_property
     def rows(self) -> dict[PartName, list[Row]]:
-        """The rows of every part, without their images."""
-        return {part: read_part(self.folder, part, images=False) for part in self.manifest.counts}
+        """The rows of every part; their images are read one by one."""
+        return {part: [*StoredRows(self.folder, part)] for part in self.manifest.counts}
 
     @property
     def own(self) -> dict[PartName, list[Row]]:
         return {part: self.rows[part] for part in OWN_PARTS if part in self.rows}
-
-    def images(self, part: PartName) -> Iterator[tuple[bytes, str, str]]:
-        """The bytes, hash and file name of each row."""
-        for shard in shards(self.folder, part):
-            with pq.ParquetFile(shard) as file:
-                columns = ["image", "image_sha256", "file_name"]
-                for batch in file.iter_batches(BATCH, columns=columns):
-                    for row in batch.to_pylist():
-                        yield row["image"]["bytes"], row["image_sha256"], row["file_name"]
 
 
 def _outcome(name: str, check: Callable[[_Dataset], str], dataset: _Dataset) -> Check:
@@ -310,13 +301,14 @@ def _require_twins(dataset: _Dataset) -> None:
 def _images(dataset: _Dataset) -> str:
     checked = 0
     for part in dataset.manifest.counts:
-        for data, digest, name in dataset.images(part):
-            if hashlib.sha256(data).hexdigest() != digest:
-                raise _FaultError(f"{part}: {name} is not the image of its image_sha256")
+        for row in dataset.rows[part]:
+            image = row.read()
+            if hashlib.sha256(image).hexdigest() != row.image_sha256:
+                raise _FaultError(f"{part}: {row.file_name} is not the image of its image_sha256")
             try:
-                decode_rgb(data)
+                decode_rgb(image)
             except DamagedImageError as error:
-                raise _FaultError(f"{part}: {name} can't be decoded: {error}") from None
+                raise _FaultError(f"{part}: {row.file_name} can't be decoded: {error}") from None
             checked += 1
     return f"{checked} images decode and have the hash in image_sha256"
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import datasets
 
 from spurbench.core import atomic, markdown
+from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import file_sha256
-from spurbench.dataset import card, croissant
+from spurbench.dataset import card, croissant, parquet
 from spurbench.dataset.manifest import (
     MANIFEST,
     SCHEMA,
@@ -23,6 +25,7 @@ from spurbench.dataset.manifest import (
 from spurbench.dataset.rows import PartName, Row, Rows, features, parts
 
 SHARD_BYTES = 500_000_000
+"""Of encoded images in a parquet file, at most; a larger image has one to itself."""
 
 
 def write_dataset(
@@ -42,7 +45,7 @@ def write_dataset(
 
     Args:
         output: the folder.
-        rows: with their images.
+        rows: their images are read as they are written, a row group at a time.
         provenance: how it was made.
         name: of the dataset.
         version: X.Y.Z.
@@ -51,6 +54,9 @@ def write_dataset(
 
     Returns:
         False if the folder held the very same dataset already; nothing is written then.
+
+    Raises:
+        SpurbenchError: if an image is not, or no longer, the one of its row's ``image_sha256``.
     """
     content = content_hash(rows, provenance)
     if (output / MANIFEST).is_file():
@@ -104,26 +110,40 @@ def _is_whole(folder: Path, manifest: Manifest) -> bool:
 
 
 def _write_parquet(
-    folder: Path, part: PartName, rows: Sequence[Row], kind: datasets.Features
+    folder: Path, part: PartName, rows: Sequence[Row], kinds: datasets.Features
 ) -> card.Part:
     (folder / "data").mkdir(exist_ok=True)
-    total = sum(len(row.image) for row in rows)
-    shards = max(1, -(-total // SHARD_BYTES))
-    data_bytes, files = 0, []
-    for shard in range(shards):
-        chosen = rows[len(rows) * shard // shards : len(rows) * (shard + 1) // shards]
-        columns: dict[str, list[Any]] = {
-            "image": [{"bytes": row.image, "path": row.file_name} for row in chosen]
-        }
-        values = [row.columns() for row in chosen]
-        columns |= {name: [row[name] for row in values] for name in kind if name != "image"}
-        table = datasets.Dataset.from_dict(columns, features=kind)
-        files.append(folder / "data" / f"{part}-{shard:05d}-of-{shards:05d}.parquet")
-        table.to_parquet(str(files[-1]))
-        data_bytes += table.data.nbytes
+    files: list[Path] = []
+    data_bytes = 0
+    with ExitStack() as opened:
+        writer: parquet.ParquetWriter | None = None
+        for row in rows:
+            image = _image(row)
+            if writer is None or writer.image_bytes + len(image) > SHARD_BYTES:
+                opened.close()
+                data_bytes += writer.data_bytes if writer else 0
+                files.append(folder / "data" / f"{part}-{len(files):05d}")
+                writer = opened.enter_context(parquet.writing(files[-1], kinds))
+            encoded = {"bytes": image, "path": row.file_name}
+            writer.add({"image": encoded, **row.columns()}, image)
+    assert writer is not None  # a part has rows
+    data_bytes += writer.data_bytes
+    # How many there are is known now, and is in the name of each.
+    files = [file.rename(f"{file}-of-{len(files):05d}.parquet") for file in files]
     return card.Part(
         rows=len(rows),
         data_bytes=data_bytes,
         files={file.relative_to(folder).as_posix(): file_sha256(file) for file in files},
         file_bytes=sum(file.stat().st_size for file in files),
     )
+
+
+def _image(row: Row) -> bytes:
+    """A row's image, which may have changed since the row was made."""
+    image = row.read()
+    if hashlib.sha256(image).hexdigest() != row.image_sha256:
+        raise SpurbenchError(
+            f"{row.file_name} is not the image that was examined, for its sha256 is another; the "
+            "same command examines it anew"
+        )
+    return image

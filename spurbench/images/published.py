@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -19,6 +19,7 @@ from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.identity import file_sha256
 from spurbench.core.text import label
 from spurbench.images.decode import fault
+from spurbench.images.parquet import ParquetImages
 from spurbench.images.records import (
     SPLITS,
     Config,
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 MANIFEST = "spurbench.json"
 
 SCHEMA: Literal["spurbench.dataset/2"] = "spurbench.dataset/2"
+
+BATCH = 256
+"""Rows that are read at once, without their images."""
 
 Part = tuple[str, Split]
 """A config and a split; configs are those of images, ``positives`` and ``controls``."""
@@ -83,12 +87,9 @@ class _Manifest(_Read):
         return roles | {self.provenance.phi.weights_sha256: "phi"}
 
 
-class _Image(_Read):
-    data: bytes = Field(alias="bytes")
-
-
 class _Row(_Read):
-    image: _Image
+    """All of a row but its image."""
+
     image_sha256: str
     class_index: int = Field(ge=0, le=999)
     source: Split
@@ -115,9 +116,28 @@ class _Dataset(Protocol):
         """Whether there is such a part."""
         ...
 
-    def rows(self, part: Part) -> Iterator[tuple[str, Iterable[Any]]]:
-        """Each file's rows, and what to call it."""
+    def files(self, part: Part) -> Iterator[_File]:
+        """A part's files."""
         ...
+
+    def changed(self, part: Part) -> str | None:
+        """What is wrong with a part's files, were they changed since they were published."""
+        ...
+
+
+@dataclass(frozen=True)
+class _File:
+    """Rows of a part.
+
+    Attributes:
+        where: what to call it.
+        rows: without their images.
+        image: returns the encoded image of a row by its number, from 0 on.
+    """
+
+    where: str
+    rows: Iterable[Any]
+    image: Callable[[int], bytes]
 
 
 def open_dataset(path: Path, splits: Sequence[Split], config: Config, decode: bool) -> ImageSet:
@@ -171,18 +191,26 @@ def _read(
     records: list[ImageRecord] = []
     damaged: list[Damaged] = []
     for part in parts:
-        for where, rows in dataset.rows(part):
+        of_part = len(records)
+        for file in dataset.files(part):
             before = len(records) + len(damaged)
-            for number, values in enumerate(rows):
-                row = validated(_Row, values, f"{where}, row {number}")
-                found = _record(row, part, source, f"{where}, row {number}", dataset.where)
-                wrong = fault(row.image.data) if decode else None
+            for number, values in enumerate(file.rows):
+                where = f"{file.where}, row {number}"
+                row = validated(_Row, values, where)
+                found = _record(
+                    row, part, source, where, dataset.where, partial(file.image, number)
+                )
+                wrong = fault(found.read()) if decode else None
                 if wrong is None:
                     records.append(found)
                 else:
                     damaged.append(Damaged(path=found.path, reason=wrong))
             if len(records) + len(damaged) == before:
                 raise SpurbenchError(f"{_called(part)} of {dataset.where} is empty; build it again")
+        if changed := dataset.changed(part):
+            for record in records[of_part:]:
+                record.read()  # one that is another is named, which says more
+            raise SpurbenchError(changed)
     return _image_set(dataset, records, damaged)
 
 
@@ -199,19 +227,20 @@ def _image_set(
     )
 
 
-def _record(row: _Row, part: Part, source: Source | None, where: str, dataset: str) -> ImageRecord:
-    """A row's record, checked to be the image that was published."""
-    data, called = row.image.data, label(row.file_name)
+def _record(
+    row: _Row,
+    part: Part,
+    source: Source | None,
+    where: str,
+    dataset: str,
+    read: Callable[[], bytes],
+) -> ImageRecord:
+    """A row's record; an image that is read is checked to be the one that was published."""
+    called = label(row.file_name)
     if row.source != part[1]:
         raise SpurbenchError(
             f"{where}: source is {row.source} in {_called(part)}; "
             f"`spurbench verify {dataset}` says more"
-        )
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != row.image_sha256:
-        raise SpurbenchError(
-            f"{where}: {called} is not the image that was published, for its sha256 is another; "
-            f"`spurbench verify {dataset}` names every such image"
         )
     if source == "control" and row.twin_of is None:
         raise SpurbenchError(f"{where}: {called} is the twin of no image; build it again")
@@ -219,8 +248,8 @@ def _record(row: _Row, part: Part, source: Source | None, where: str, dataset: s
         path=called,
         class_index=row.class_index,
         source=source or row.source,
-        sha256=digest,
-        read=partial(bytes, data),
+        sha256=row.image_sha256,
+        read=partial(_published, read, row.image_sha256, f"{where}: {called}", dataset),
         class_name=row.class_name,
         spurious_feature=row.spurious_feature,
         object_absent=row.object_absent,
@@ -231,13 +260,24 @@ def _record(row: _Row, part: Part, source: Source | None, where: str, dataset: s
     )
 
 
+def _published(read: Callable[[], bytes], digest: str, called: str, dataset: str) -> bytes:
+    """An encoded image, if it is the one that was published."""
+    data = read()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise SpurbenchError(
+            f"{called} is not the image that was published, for its sha256 is another; "
+            f"`spurbench verify {dataset}` names every such image"
+        )
+    return data
+
+
 def _called(part: Part) -> str:
     config, split = part
     return f"split {split}" if config == "default" else f"split {split} in config {config}"
 
 
 def _require_columns(present: Sequence[str], where: str) -> None:
-    missing = [column for column in _Row.model_fields if column not in present]
+    missing = [column for column in ("image", *_Row.model_fields) if column not in present]
     if missing:
         raise SpurbenchError(f"{where} is not spurbench's: no column {', '.join(missing)}")
 
@@ -259,32 +299,36 @@ class _Folder:
     def has(self, part: Part) -> bool:
         return bool(self._found(part))
 
-    def rows(self, part: Part) -> Iterator[tuple[str, Iterable[Any]]]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        files, some = self._found(part), False
-        for file in files:
+    def files(self, part: Part) -> Iterator[_File]:
+        for file in self._found(part):
             if not file.is_file():
                 raise SpurbenchError(
                     f"{file} is not there, or is not a regular file; fetch the dataset again"
                 )
-            try:
-                _require_columns(pq.read_schema(file).names, str(file))
-                table = pq.read_table(file, columns=[*_Row.model_fields])
-            except (pa.ArrowException, OSError):
-                raise SpurbenchError(
-                    f"{file} is damaged; `spurbench verify {self.path}` names every file that is"
-                ) from None
-            some = some or len(table) > 0
-            yield str(file), table.to_pylist()
-        # After the rows, which say more of what is wrong; that there are none says most.
-        for file in files if some else ():
+            yield _File(str(file), self._rows(file), ParquetImages(file).read)
+
+    def _rows(self, file: Path) -> Iterator[Any]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(file) as opened:
+                _require_columns(opened.schema_arrow.names, str(file))
+                for batch in opened.iter_batches(BATCH, columns=[*_Row.model_fields]):
+                    yield from batch.to_pylist()
+        except (pa.ArrowException, OSError):
+            raise SpurbenchError(
+                f"{file} is damaged; `spurbench verify {self.path}` names every file that is"
+            ) from None
+
+    def changed(self, part: Part) -> str | None:
+        for file in self._found(part):
             if file_sha256(file) != self._files.get(file.relative_to(self.path).as_posix()):
-                raise SpurbenchError(
+                return (
                     f"{file} is not the file that was published, for its sha256 is another; "
                     f"`spurbench verify {self.path}` names every such file"
                 )
+        return None
 
     def _found(self, part: Part) -> list[Path]:
         config, split = part
@@ -327,13 +371,18 @@ class _Hub:
         config, split = part
         return (config == "default" or config in self._configs) and split in self._of(config)
 
-    def rows(self, part: Part) -> Iterator[tuple[str, Iterable[Any]]]:
+    def files(self, part: Part) -> Iterator[_File]:
         import datasets
 
         loaded, where = self._of(part[0])[part[1]], f"{self.where}, {_called(part)}"
         _require_columns(loaded.column_names, where)
-        encoded = loaded.cast_column("image", datasets.Image(decode=False))
-        yield where, encoded.select_columns([*_Row.model_fields])
+        # Rows of mapped files: they are read when asked for, and memory holds none of them.
+        encoded = loaded.select_columns("image").cast_column("image", datasets.Image(decode=False))
+        rows = loaded.select_columns([*_Row.model_fields])
+        yield _File(where, rows, partial(_mapped_image, encoded, where))
+
+    def changed(self, part: Part) -> str | None:
+        return None  # the hub's client checks what it fetches
 
     def _of(self, config: str) -> Mapping[str, datasets.Dataset]:
         return self._default if config == "default" else self._load(config)
@@ -361,3 +410,10 @@ class _Hub:
                 f"there is no folder {self.where}, and no dataset {self.where} can be had from "
                 f"the hub ({reason(error)[:160]}); check the name and the network"
             ) from error
+
+
+def _mapped_image(encoded: datasets.Dataset, where: str, row: int) -> bytes:
+    data = (encoded[row]["image"] or {}).get("bytes")
+    if not isinstance(data, bytes):
+        raise SpurbenchError(f"{where}, row {row}: image.bytes is null; build it again")
+    return data

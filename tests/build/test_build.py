@@ -72,7 +72,7 @@ def work(finished, tmp_path):
 
 
 def images_of(rows) -> list[bytes]:
-    return [row.image for row in rows]
+    return [row.read() for row in rows]
 
 
 def test_a_whole_build_loads_and_says_how_it_was_made(finished, tmp_path):
@@ -139,7 +139,7 @@ def test_fine_tuning_sees_the_surest_photographs_and_the_rows_say_which(
     (call,) = calls
     subject = call["subject"]
     assert [pixels(image) for image in subject.references] == [
-        pixels(decode_rgb(row.image)) for row in surest
+        pixels(decode_rgb(row.read())) for row in surest
     ]
     assert subject.reference_names == [Path(row.file_name).name for row in surest]
     assert [row.is_reference for row in rows] == [row in surest for row in rows]
@@ -207,7 +207,7 @@ def test_every_image_has_the_quality_that_the_metric_gives_it(recipe_folder, wor
     ]
     parts = read_rows(tmp_path / "out")
     for rows in (parts.pop("real"), parts.pop("generated")):
-        scores = quality.score([decode_rgb(row.image) for row in rows], "entropy", device)
+        scores = quality.score([decode_rgb(row.read()) for row in rows], "entropy", device)
         assert [row.quality for row in rows] == [{"entropy": score} for score in scores]
     others = [row.quality for rows in parts.values() for row in rows]
     assert others and all(scores == {"entropy": None} for scores in others)

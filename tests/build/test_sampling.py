@@ -52,7 +52,7 @@ def drawn_again(recipe: Path, prompt: str, rows: list[Row]) -> list[bytes]:
 
 
 def pixels(rows: list[Row]) -> list[bytes]:
-    return [decode_rgb(row.image).tobytes() for row in rows]
+    return [decode_rgb(row.read()).tobytes() for row in rows]
 
 
 @pytest.fixture(scope="module")

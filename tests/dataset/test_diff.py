@@ -145,7 +145,7 @@ def test_the_command_shows_tables_and_writes_json(tmp_path):
 def test_a_snapshot_reads_everything_but_the_images(tmp_path):
     write(tmp_path / "d")
     read = read_snapshot(tmp_path / "d")
-    assert read.rows["generated"] == [replace(row("generated", i), image=b"") for i in range(4)]
+    assert [*read.rows["generated"]] == [row("generated", i) for i in range(4)]
     assert read.provenance == provenance()
     shard = tmp_path / "d" / "data" / "real-00000-of-00001.parquet"
     shard.write_bytes(shard.read_bytes()[:100])

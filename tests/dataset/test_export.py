@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from makers.rows import columns, every_part, row, write
+from makers.rows import columns, every_part, rewrite, row, write
 from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError
 from spurbench.dataset import export as exporting
@@ -199,8 +199,9 @@ def test_an_output_that_holds_something_is_left_alone(dataset, tmp_path):
     ],
 )
 def test_a_damaged_dataset_is_refused_and_nothing_is_left(tmp_path, layout, changes, said):
-    rows = [row("real", 0), row("real", 1), row("real", 2, **changes)]
-    write(tmp_path / "x" / "d", rows={"real": rows, "generated": [row("generated", 0)]})
+    write(tmp_path / "x" / "d")
+    shard = "data/real-00000-of-00001.parquet"
+    rewrite(tmp_path / "x" / "d", shard, lambda rows: rows[2].update(changes))
     with pytest.raises(SpurbenchError, match=said):
         export(tmp_path / "x" / "d", tmp_path / "x" / "o", layout)
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["d"]

@@ -248,4 +248,4 @@ def test_what_the_command_pushes_loads_from_the_hub(hub, datasets_of_versions, t
             "real": real,
             "generated": generated,
         }
-        assert loaded["generated"][0] == hashlib.sha256(row("generated", 0).image).hexdigest()
+        assert loaded["generated"][0] == hashlib.sha256(row("generated", 0).read()).hexdigest()

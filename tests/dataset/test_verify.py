@@ -330,7 +330,7 @@ def test_an_image_has_one_control(tmp_path):
     write(tmp_path / "a", rows=rows | {"controls-generated": rows["controls-generated"][1:]})
     assert failures(tmp_path / "a") == {"rows": "generated/0.png has no control"}
     again = control(rows["generated"][0], image_sha256=positive(0).image_sha256)
-    again = replace(again, image=positive(0).image)
+    again = replace(again, read=positive(0).read)
     write(tmp_path / "b", rows=rows | {"controls-generated": [*rows["controls-generated"], again]})
     assert failures(tmp_path / "b") == {"rows": f"controls: 2 are twins of image {again.twin_of}"}
 

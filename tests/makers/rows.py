@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -72,14 +73,15 @@ def columns(split: str, i: int, **changes) -> dict:
 
 
 def row(split: str, i: int, **changes) -> Row:
-    return Row.of(columns(split, i, **changes))
+    values = columns(split, i, **changes)
+    return Row.of(values, partial(bytes, values.pop("image")))
 
 
 def control(image: Row, **changes) -> Row:
     """The twin of a generated image."""
     data = picture(2000 + int(image.seed or 0) % 1000)
     made = {
-        "image": data,
+        "read": partial(bytes, data),
         "image_sha256": hashlib.sha256(data).hexdigest(),
         "twin_of": image.image_sha256,
         "prompt": "a photo of a flower",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +98,8 @@ def ablate(request: AblationRequest, engine: Engine | None = None) -> Ablation:
                 seconds = _seconds(built, c)
                 measured[c.name] = BuildMeasures(**measures.model_dump(), seconds=seconds)
                 if seed == request.seeds[0]:
-                    samples[variation.name, c.name] = [r.image for r in generated]
-                    references[c.name] = [r.image for r in photographs if r.is_reference]
+                    samples[variation.name, c.name] = [r.read() for r in generated]
+                    references[c.name] = [r.read() for r in photographs if r.is_reference]
             fooled = fooled_classifiers(
                 splits["generated"], classifiers.unseen, list(classifiers.parts)
             )
@@ -158,7 +157,7 @@ def fooled_classifiers(
             row.class_index,
             row.source,
             row.image_sha256,
-            partial(bytes, row.image),
+            row.read,
             row.class_name,
             row.spurious_feature,
         )
@@ -306,8 +305,8 @@ def _seconds(built: Built, spurious_class: SpuriousClass) -> float:
 @torch.inference_mode()
 def _features(phi: Classifier, rows: Sequence[Row]) -> dict[str, NDArray[np.float32]]:
     prepare = transform(phi.preprocessing("whole"))
-    images = {row.image_sha256: row.image for row in rows}
-    pixels = [prepare(decode_rgb(data)) for data in images.values()]
+    images = {row.image_sha256: row.read for row in rows}
+    pixels = [prepare(decode_rgb(read())) for read in images.values()]
     parts = [
         phi.features(torch.stack(pixels[i : i + 64]).to(phi.device).float() / 255).cpu().numpy()
         for i in range(0, len(pixels), 64)
