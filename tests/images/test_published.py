@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
@@ -11,8 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from makers.measured import save_dataset
+from spurbench.classifiers.info import Preprocessing
 from spurbench.core.errors import SpurbenchError
-from spurbench.images import published
+from spurbench.core.identity import file_sha256
+from spurbench.images import parquet, published
+from spurbench.images.pixels import decode
 from spurbench.images.sources import open_images
 
 
@@ -136,6 +140,7 @@ def test_the_hub_s_configs_are_the_same_sets(folder, monkeypatch, caplog):
     for of in (lambda s: s, lambda s: s.positives, lambda s: s.controls):
         assert of(there).info.fingerprint == of(here).info.fingerprint
         assert of(there).records == of(here).records
+        assert [r.read() for r in of(there).records] == [r.read() for r in of(here).records]
     assert there.roles == here.roles
 
     def fail(*_, **__):
@@ -153,3 +158,89 @@ def test_a_part_that_the_manifest_lists_and_is_gone_is_named(part, folder, tmp_p
     file.unlink()
     with pytest.raises(SpurbenchError, match=f"{file.name} is not there"):
         open_images(str(copy))
+
+
+@pytest.fixture
+def in_groups(folder, tmp_path):
+    """The dataset with five row groups in each file of a split."""
+    copy = shutil.copytree(folder, tmp_path / "set")
+    for part in ("real", "generated"):
+        file = copy / f"data/{part}-00000.parquet"
+        pq.write_table(pq.read_table(file), file, row_group_size=3)
+    manifest = json.loads((copy / "spurbench.json").read_text())
+    manifest["files"] = {
+        f"data/{file.name}": file_sha256(file) for file in (copy / "data").iterdir()
+    }
+    (copy / "spurbench.json").write_text(json.dumps(manifest))
+    return copy
+
+
+@pytest.fixture
+def groups_read(monkeypatch):
+    """Every row group that is read of an image column, as it is read."""
+    read: list[tuple[str, int]] = []
+    original = pq.ParquetFile.read_row_group
+
+    def counted(self, number, **options):
+        read.append((self.metadata.num_rows, number))
+        return original(self, number, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    return read
+
+
+def test_opening_reads_no_image_and_looking_reads_each_group_once(in_groups, groups_read):
+    images = open_images(str(in_groups), decode=False)
+    assert groups_read == []
+    geometry = Preprocessing(
+        mode="whole",
+        resize=(8,),
+        crop=(8, 8),
+        interpolation="bilinear",
+        mean=(0,) * 3,
+        std=(1,) * 3,
+    )
+    seen = sum(len(b.positions) for b in decode(images.records, geometry, batch_size=1, workers=4))
+    assert (seen, len(images.records)) == (24, 24)
+    assert [number for _, number in groups_read] == [*range(4), *range(4)]
+
+
+def test_the_images_in_memory_are_of_two_groups_whatever_is_read(in_groups, groups_read):
+    images = open_images(str(in_groups), decode=False)
+    held = parquet._group
+    for record in images.records:
+        record.read()
+        assert held.cache_info().currsize <= parquet.KEPT == 2
+    assert images.records[23].read() and len(groups_read) == 8  # kept
+    assert images.records[0].read() and len(groups_read) == 9
+
+
+def test_an_image_that_changes_after_the_opening_is_refused_when_it_is_read(in_groups):
+    images = open_images(str(in_groups), decode=False)
+    file = in_groups / "data/real-00000.parquet"
+    rows = pq.read_table(file).to_pylist()
+    rows[4]["image"], rows[5]["image"] = rows[5]["image"], rows[4]["image"]
+    schema = pq.read_schema(file)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), file, row_group_size=3)
+    assert images.records[3].read()
+    with pytest.raises(SpurbenchError, match=r"row 4: real/565/0\.png is not the image that was"):
+        images.records[4].read()
+    pq.write_table(pa.Table.from_pylist(rows[:3], schema=schema), file)
+    with pytest.raises(SpurbenchError, match="is damaged; `spurbench verify"):
+        images.records[9].read()
+    file.unlink()
+    with pytest.raises(SpurbenchError, match="is damaged; `spurbench verify"):
+        images.records[7].read()
+
+
+def test_a_reopened_dataset_is_read_anew(in_groups):
+    """What is kept of a file is of one opening: another file may lie there by now."""
+    first = open_images(str(in_groups), decode=False).records[0].read()
+    file = in_groups / "data/real-00000.parquet"
+    rows = pq.read_table(file).to_pylist()[::-1]
+    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(file)), file)
+    manifest = json.loads((in_groups / "spurbench.json").read_text())
+    manifest["files"]["data/real-00000.parquet"] = file_sha256(file)
+    (in_groups / "spurbench.json").write_text(json.dumps(manifest))
+    records = open_images(str(in_groups), decode=False).records
+    assert records[0].read() != first and records[11].read() == first
