@@ -15,6 +15,8 @@ import tempfile
 import textwrap
 import threading
 import time
+import types
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -37,8 +39,10 @@ def cluster():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_worker_niceness", "0")
+        patch.setenv("RAY_health_check_period_ms", "500")  # five missed ones are a node's death
         patch.setenv("PYTHONPATH", os.pathsep.join(entry for entry in sys.path if entry))
-        head = NODE | {"num_cpus": 0, "include_dashboard": False, "temp_dir": folder}
+        quiet = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+        head = NODE | {"num_cpus": 0, "temp_dir": folder} | quiet
         cluster = Cluster(initialize_head=True, head_node_args=head)
         yield cluster
         cluster.shutdown()
@@ -152,6 +156,7 @@ def test_a_worker_that_is_killed_costs_its_unit_an_attempt_and_failures_are_name
     assert "killed: its worker ended (its worker process has died" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_work_that_can_not_be_opened_ends_the_run_with_its_reason(two, store):
     one = dataclasses.replace(two, workers=1)
     with pytest.raises(SpurbenchError, match="no such base"):
@@ -208,47 +213,40 @@ def test_an_interruption_leaves_no_worker(two, store):
     assert not work.made()
 
 
-class Stranger(CountingWork):
-    """Of a module that workers can't import."""
-
-
 @pytest.mark.slow
-def test_a_work_that_workers_lack_the_code_of_ends_the_run_with_its_reason(two, store):
-    with pytest.raises(SpurbenchError, match=r"can't be taken up on .*ModuleNotFoundError"):
-        two.run(Stranger(store, tree(1, 1)))
+def test_a_work_whose_code_workers_lack_ends_the_run_with_its_reason(two, store, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nowhere", module := types.ModuleType("nowhere"))
+    module.Stranger = type("Stranger", (CountingWork,), {"__module__": "nowhere"})
+    with pytest.raises(SpurbenchError, match=r"can't be taken up on .*No module named 'nowhere'"):
+        two.run(module.Stranger(store, tree(1, 1)))
 
 
 @pytest.mark.slow
 def test_output_is_the_same_after_a_dozen_kills_of_nodes_and_workers(two, cluster, store, tmp_path):
     work = CountingWork(store, tree(3, 21), seconds=1)
-    killed = []
-
-    def kill_and_go_on():
-        while len(killed) < 12:
-            names = [name for name, _ in killed]
-            fresh = {n: pid for n, pid in running(work).items() if names.count(n) < ATTEMPTS - 1}
-            if not fresh:
-                time.sleep(0.02)
-                continue
-            (name, pid), *_ = fresh.items()
-            node = node_of(pid, cluster)
-            if len(killed) % 3 == 0:
-                killed.append((name, "node"))
-                cluster.remove_node(node, allow_graceful=False)
-                cluster.add_node(**NODE)
-            else:
-                killed.append((name, "worker"))
-                os.kill(pid, signal.SIGKILL)
-            while alive(pid):
-                time.sleep(0.02)
-
-    thread = threading.Thread(target=kill_and_go_on, daemon=True)
+    failed = []
+    thread = threading.Thread(target=lambda: failed.append(two.run(work)), daemon=True)
     thread.start()
-    assert two.run(work) == {}
-    assert not thread.is_alive()
+    kills = Counter()
+    lost = Counter()
+    while thread.is_alive() and lost.total() < 12:
+        fresh = {n: pid for n, pid in running(work).items() if lost[n] < ATTEMPTS - 1}
+        for name, pid in [*fresh.items()][:1]:
+            if lost.total() % 3 == 0:
+                kills["node"] += 1
+                cluster.remove_node(node_of(pid, cluster), allow_graceful=False)
+                cluster.add_node(**NODE)  # which starts in the main thread alone
+            else:
+                kills["worker"] += 1
+                os.kill(pid, signal.SIGKILL)
+            lost[name] += 1
+            wait_for_end([pid], time.monotonic() + 10)
+        time.sleep(0.02)
+    thread.join()
+    assert failed == [{}]
     assert work.made() == alone(tmp_path / "alone", work.units)
-    assert [how for _, how in killed].count("node") == 4
-    assert len(lines(store / "begun.log")) == len(work.units) + len(killed)
+    assert kills == {"node": 4, "worker": 8}
+    assert len(lines(store / "begun.log")) == len(work.units) + lost.total()
 
 
 SCRIPT = """
