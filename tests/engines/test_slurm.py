@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -122,17 +122,12 @@ def test_every_offer_is_taken_once_the_first_ones_first(tmp_path):
     offers.open()
     for number in range(200):
         offers.offer(number, number % 7)
-    got: dict[str, list[tuple[str, int]]] = {"a": [], "b": [], "c": []}
 
-    def take_all(taker: str) -> None:
-        while taken := offers.take(taker):
-            got[taker].append(taken)
+    def take_all(taker: str) -> list[tuple[str, int]]:
+        return list(iter(lambda: offers.take(taker), None))
 
-    threads = [threading.Thread(target=take_all, args=(taker,)) for taker in got]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(3) as pool:
+        got = dict(zip("abc", pool.map(take_all, "abc"), strict=True))
     everything = sorted(offer for taken in got.values() for offer in taken)
     assert everything == [(f"{n:06}-{n % 7}", n % 7) for n in range(200)]
     assert all(taken == sorted(taken) for taken in got.values())
@@ -194,10 +189,15 @@ class Queue:
 
     Args:
         job: takes a job's id, work and offers, and returns the state in which the job is then.
+        asked: called whenever Slurm is asked or told something.
     """
 
-    def __init__(self, job: Callable[[str, CountingWork, Offers], str | None]) -> None:
-        self._job = job
+    def __init__(
+        self,
+        job: Callable[[str, CountingWork, Offers], str | None],
+        asked: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._job, self._asked = job, asked
         self.arrays: list[int] = []
         self.states: dict[str, str] = {}
         self.commands: list[str] = []
@@ -222,6 +222,7 @@ class Queue:
     def answer(self, command: str, name: str, *_: str) -> subprocess.CompletedProcess[str]:
         assert name == self.parameters["job_name"]
         self.commands.append(command)
+        self._asked()
         assert len(self.commands) < 500, "it never ends"
         self.silent -= 1
         said = "".join(f"{job}|{state}|None\n" for job, state in self.states.items())
@@ -303,28 +304,38 @@ def test_jobs_that_take_nothing_end_the_run(tmp_path, engine):
     assert queue.commands[-1] == "scancel"
 
 
-def test_a_squeue_that_fails_says_nothing_of_the_jobs(tmp_path, engine, caplog):
-    taken: list[str] = []
-
+def test_a_unit_that_fails_is_not_begun_again(tmp_path, engine):
     def job(job: str, work: CountingWork, offers: Offers) -> str:
-        taken.append(offers.take(job)[0])
+        offers.end(offers.take(job)[0], "it can't be done")
         return "RUNNING"
 
     queue = Queue(job)
+    assert engine(CountingWork(tmp_path, [Unit("a")]), queue) == {"a": "it can't be done"}
+    assert queue.arrays == [1]
+    assert list((tmp_path / "jobs").iterdir())
 
-    def answer(*arguments: str) -> subprocess.CompletedProcess[str]:
+
+@pytest.mark.parametrize(("state", "silent"), [("COMPLETED", 0), ("RUNNING", 20)])
+def test_neither_a_slow_file_system_nor_a_silent_slurm_costs_a_unit(
+    tmp_path, engine, caplog, state, silent
+):
+    """What the job made is seen only some time after Slurm says, or would say, that it is over."""
+
+    def job(job: str, work: CountingWork, offers: Offers) -> str:
+        offers.take(job)
+        return state
+
+    def later() -> None:
         if len(queue.commands) == 20:
             work.open()(work.units[0])
-            Offers(next((tmp_path / "jobs").iterdir())).end(taken[0])
-        return Queue.answer(queue, *arguments)
+            queue.states["1_0"] = "COMPLETED"
 
-    queue.silent = 20
-    queue.answer = answer
-    work = CountingWork(tmp_path, [Unit("a")])
+    queue, work = Queue(job, later), CountingWork(tmp_path, [Unit("a")])
+    queue.silent = silent
     caplog.set_level("INFO", "spurbench")
     assert engine(work, queue) == {}
-    assert queue.arrays == [1] and len(lines(tmp_path / "begun.log")) == 1
-    assert caplog.text.count("squeue fails (error: no answer)") == 1
+    assert queue.arrays == [1] and "begins again" not in caplog.text
+    assert caplog.text.count("squeue fails (error: no answer)") == (silent > 0)
 
 
 def test_an_interruption_in_the_midst_of_a_submission_cancels_it_too(tmp_path, engine):
