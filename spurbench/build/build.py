@@ -100,7 +100,7 @@ class _Crew:
         # Workers may be elsewhere, each with its own GPU as the only one that it sees.
         device = torch.device(request.device.type)
         self._engine, self._built = engine, built
-        self._work = BuildWork(replace(request.absolute(), device=device), run)
+        self._work = BuildWork.of(replace(request, device=device), run)
         self.fresh: set[tuple[str, str]] = set()
         """Subject and label of each stage that was made, not found."""
 

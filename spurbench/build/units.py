@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -57,11 +57,20 @@ class BuildWork:
 
     Attributes:
         request: what to build, with absolute paths.
+        images: hash of the names, sizes and times of the files that were given; workers don't
+            ask for them.
         run: name of a forced run; see :class:`spurbench.build.store.StageStore`.
     """
 
     request: BuildRequest
+    images: str
     run: str | None = None
+
+    @classmethod
+    def of(cls, request: BuildRequest, run: str | None = None) -> BuildWork:
+        """The work of a request; the folders of photographs are gone through."""
+        given = [folder and sorted(_files(folder)) for folder in (request.data, request.positives)]
+        return cls(request.absolute(), fingerprint(given), run)
 
     @cached_property
     def units(self) -> Sequence[Unit]:
@@ -109,10 +118,6 @@ class BuildWork:
 
         return do
 
-    def __reduce__(self) -> tuple[type[BuildWork], tuple[BuildRequest, str | None]]:
-        """What was looked up here stays here."""
-        return BuildWork, (self.request, self.run)
-
     def record(self, unit: Unit) -> Record:
         """What the worker wrote that did it.
 
@@ -159,22 +164,10 @@ class BuildWork:
             "unit": unit.name,
             "class": spurious_class.model_dump(mode="json") if of_class else spurious_class.noun,
             "replicates": request.replicates if of_class else None,
-            "data": self._listing(request.data) if of_class else None,
-            "positives": self._listing(request.positives) if of_class else None,
+            "images": self.images if of_class else None,
         }
         name = unit.name.replace("/", "-")
         return request.work / FOLDER / f"{name}-{fingerprint(known)[:16]}.json"
-
-    def _listing(self, folder: Path | None) -> list[tuple[str, int, int]] | None:
-        """Name, size and time of each file; asked once."""
-        if folder is None:
-            return None
-        return self._listings[folder]
-
-    @cached_property
-    def _listings(self) -> Mapping[Path, list[tuple[str, int, int]]]:
-        folders = [f for f in (self.request.data, self.request.positives) if f is not None]
-        return {folder: sorted(_files(folder)) for folder in folders}
 
 
 def _files(folder: Path) -> list[tuple[str, int, int]]:

@@ -159,7 +159,7 @@ def build(
         if gpus is not None:
             workers = gpus // gpus_per_class
         if workers is not None:
-            units = BuildWork(request).units
+            units = BuildWork.of(request).units
             foreseen = forecast(planned, request, units, workers=workers, rate=rate)
             show(*forecast_tables(foreseen, gpus=0 if gpus is None else gpus_per_class))
         return

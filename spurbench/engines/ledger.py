@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from bisect import bisect_left, insort
+from collections import Counter, defaultdict
 
 from spurbench.engines.work import Unit, Work
 
@@ -31,10 +32,21 @@ class Ledger:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._open = {unit.name: unit for unit in work.units if not work.done(unit)}
-        self._running: set[str] = set()
+        self._order = {
+            unit.name: (-unit.weight, place) for place, unit in enumerate(self._open.values())
+        }
+        self._lacking: dict[str, set[str]] = {}
+        self._needed_by: defaultdict[str, list[str]] = defaultdict(list)
+        self._ready: list[tuple[tuple[float, int], str]] = []
         self._settling: dict[str, float] = {}
         self._lost: Counter[str] = Counter()
         self.failed: dict[str, str] = {}
+        for unit in self._open.values():
+            self._lacking[unit.name] = {need for need in unit.needs if need in self._open}
+            for need in self._lacking[unit.name]:
+                self._needed_by[need].append(unit.name)
+            if not self._lacking[unit.name]:
+                self._put(unit.name)
 
     @property
     def left(self) -> int:
@@ -47,57 +59,66 @@ class Ledger:
         """Whether none is left."""
         return not self.left
 
-    def ready(self) -> list[Unit]:
-        """Units that may begin now, the heaviest first."""
+    def ready(self, most: int | None = None) -> list[Unit]:
+        """Units that may begin now, the heaviest first; ``most`` of them at most."""
         self._settle()
-        idle = self._open.keys() - self._running - self._settling.keys()
-        units = [self._open[name] for name in self._open if name in idle]
-        units = [unit for unit in units if not any(need in self._open for need in unit.needs)]
-        return sorted(units, key=lambda unit: -unit.weight)
+        return [self._open[name] for _, name in self._ready[:most]]
 
     def begin(self, unit: Unit) -> None:
         """A worker has it now."""
-        self._running.add(unit.name)
+        del self._ready[bisect_left(self._ready, (self._order[unit.name], unit.name))]
 
     def succeed(self, unit: Unit) -> None:
         """A worker says that it did it; it is done as soon as the store shows it."""
-        self._running.discard(unit.name)
         self._settling[unit.name] = time.monotonic() + SETTLING
         self._settle()
 
     def fail(self, unit: Unit, why: str) -> None:
         """A worker says that it can't be done, and lives; another attempt would end the same."""
-        self._running.discard(unit.name)
         if self._work.done(unit):
-            self._open.pop(unit.name, None)
+            self._close(unit.name)
         else:
-            self._give_up(unit, why)
+            self._give_up(unit.name, why)
 
     def lose(self, unit: Unit, how: str) -> None:
         """Its worker is gone, ``how`` says in words; unless it is done, it may begin again."""
-        self._running.discard(unit.name)
         if self._work.done(unit):
-            self._open.pop(unit.name, None)
+            self._close(unit.name)
             return
         self._lost[unit.name] += 1
         if self._lost[unit.name] == ATTEMPTS:
-            self._give_up(unit, f"its worker ended {ATTEMPTS} times, the last time {how}")
+            how = f"its worker ended {ATTEMPTS} times, the last time {how}"
+            self._give_up(unit.name, how)
         else:
             log.warning("%s: its worker ended (%s); it begins again", unit.name, how)
+            self._put(unit.name)
 
     def _settle(self) -> None:
         for name, until in list(self._settling.items()):
             unit = self._open[name]
             if self._work.done(unit):
-                del self._open[name], self._settling[name]
+                del self._settling[name]
+                self._close(name)
             elif time.monotonic() > until:
                 del self._settling[name]
                 self.lose(unit, "and what it says to have made is not in the store")
 
-    def _give_up(self, unit: Unit, why: str) -> None:
+    def _put(self, name: str) -> None:
+        """It may begin."""
+        insort(self._ready, (self._order[name], name))
+
+    def _close(self, name: str) -> None:
+        """It is done; what needs nothing else may begin."""
+        del self._open[name]
+        for other in self._needed_by.pop(name, ()):
+            self._lacking[other].discard(name)
+            if other in self._open and not self._lacking[other]:
+                self._put(other)
+
+    def _give_up(self, name: str, why: str) -> None:
         """It failed, and with it all that needs it."""
-        del self._open[unit.name]
-        self.failed[unit.name] = why
-        for other in list(self._open.values()):
-            if unit.name in other.needs and other.name in self._open:
-                self._give_up(other, f"{unit.name}, which it needs, failed: {why}")
+        del self._open[name]
+        self.failed[name] = why
+        for other in self._needed_by.pop(name, ()):
+            if other in self._open:
+                self._give_up(other, f"{name}, which it needs, failed: {why}")

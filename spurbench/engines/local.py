@@ -71,7 +71,8 @@ class LocalEngine:
         packed = pickle.dumps((logging.getLogger("spurbench").getEffectiveLevel(), work))
         with View(len(work.units)) as view, _workers(self.environments, packed, inbox) as workers:
             while not ledger.finished:
-                for unit, worker in zip(ledger.ready(), _free(workers), strict=False):
+                free = [worker for worker in workers if worker.unit is None]
+                for unit, worker in zip(ledger.ready(len(free)), free, strict=False):
                     ledger.begin(unit)
                     view.begin(unit.name)
                     worker.give(unit)
@@ -178,7 +179,3 @@ def _workers(
     finally:
         for worker in workers:
             worker.kill()
-
-
-def _free(workers: Sequence[_Worker]) -> Iterator[_Worker]:
-    return (worker for worker in workers if worker.unit is None)

@@ -48,7 +48,7 @@ def foreseen(store, *overrides, workers=2, **options):
     return forecast(
         plan(request.recipe, request.classes, replicates=request.replicates),
         request,
-        BuildWork(request).units,
+        BuildWork.of(request).units,
         workers=workers,
         rate=RATE,
     )

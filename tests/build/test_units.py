@@ -84,7 +84,7 @@ def test_a_unit_is_done_when_its_stages_are_in_the_store_and_of_this_request(
 ):
     shutil.copytree(alone[0] / "work", tmp_path / "work")
     asked = request(recipe, tmp_path)
-    work = BuildWork(asked.absolute())
+    work = BuildWork.of(asked)
     assert [u.name for u in work.units] == [
         "prior/flower",
         "prior/tree",
@@ -106,9 +106,9 @@ def test_a_unit_is_done_when_its_stages_are_in_the_store_and_of_this_request(
         "recipe": request(recipe, tmp_path, "finetune.steps=4"),
     }
     for name, other in others.items():
-        assert not BuildWork(other.absolute()).done(hummingbird), name
-    assert BuildWork(others["replicates"].absolute()).done(flower)
-    assert not BuildWork(asked.absolute(), run="forced").done(hummingbird)
+        assert not BuildWork.of(other).done(hummingbird), name
+    assert BuildWork.of(others["replicates"]).done(flower)
+    assert not BuildWork.of(asked, run="forced").done(hummingbird)
     (sample,) = (tmp_path / "work" / "094_hummingbird").glob(f"sample-*/{MARKER}")
     sample.unlink()
     assert not work.done(hummingbird) and work.done(flower)
@@ -116,14 +116,14 @@ def test_a_unit_is_done_when_its_stages_are_in_the_store_and_of_this_request(
 
 def test_a_photograph_that_changes_is_a_unit_to_be_done_again(recipe, tmp_path):
     data = shutil.copytree(recipe / "real", tmp_path / "data")
-    asked = request(recipe, tmp_path, data=data).absolute()
-    before = BuildWork(asked)
+    asked = request(recipe, tmp_path, data=data)
+    before = BuildWork.of(asked)
     hummingbird = before.units[2]
     path = before._path(hummingbird)
     photograph = next(data.rglob("*.png"))
     photograph.write_bytes(photograph.read_bytes() + b"\0")
-    assert BuildWork(asked)._path(hummingbird) != path
-    assert BuildWork(asked)._path(before.units[0]) == before._path(before.units[0])
+    assert BuildWork.of(asked)._path(hummingbird) != path
+    assert BuildWork.of(asked)._path(before.units[0]) == before._path(before.units[0])
 
 
 def test_a_stage_that_is_not_what_is_asked_for_is_made_again_by_the_engine(
