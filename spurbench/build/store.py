@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 MARKER = "stage.json"
 
+WEIGHTS = ".safetensors"
+
 LEASE = 30.0
 """Seconds after which a holder that another machine no longer hears of is taken for dead."""
 
@@ -84,7 +86,8 @@ class StageStore:
         root: the folder.
         device: what to note of where stages are made.
         run: makes every stage anew that was not made by this forced run; a name of its own.
-        complete: it holds every stage that will be asked for, and makes none.
+        complete: it holds every stage that will be asked for, and makes none; whose weights are
+            thus not looked at.
     """
 
     def __init__(
@@ -163,7 +166,7 @@ class StageStore:
             return Stage(final, identity, seconds, reused=False, device=self._device)
 
     def _stored(self, final: Path, identity: str) -> Stage | None:
-        marker = _whole(final, identity)
+        marker = _whole(final, identity, weights=not self._complete)
         if marker is None or (self._run is not None and marker.run != self._run):
             return None
         return Stage(final, identity, marker.seconds, reused=True, device=marker.device)
@@ -223,13 +226,18 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _whole(folder: Path, identity: str) -> Marker | None:
-    """The marker of a whole stage; None if there is no stage or its files aren't what it lists."""
+def _whole(folder: Path, identity: str, *, weights: bool) -> Marker | None:
+    """The marker of a whole stage; None if there is no stage or its files aren't what it lists.
+
+    Without ``weights`` those, the most of the bytes, are not read.
+    """
     try:
         marker = validated(Marker, read_json(folder / MARKER), MARKER)
         if marker.fingerprint != identity:
             raise SpurbenchError(f"its {MARKER} is of another stage")
         for name, digest in marker.files.items():
+            if name.endswith(WEIGHTS) and not weights:
+                continue
             if not (folder / name).is_file() or file_sha256(folder / name) != digest:
                 raise SpurbenchError(f"{name} differs from its {MARKER}")
     except FileNotFoundError:

@@ -179,8 +179,11 @@ def test_a_complete_store_makes_nothing(tmp_path):
     with pytest.raises(NotStoredError, match="is not in the store"):
         StageStore(tmp_path, complete=True).run("cls", "s", {}, maker)
     assert not maker.calls and not list(tmp_path.iterdir())
-    StageStore(tmp_path, device="H200").run("cls", "s", {}, maker)
+    stage = StageStore(tmp_path, device="H200").run("cls", "s", {}, maker)
     assert StageStore(tmp_path, complete=True).run("cls", "s", {}, maker).device == "H200"
+    (stage.folder / "out.txt").write_text("changed")
+    with pytest.raises(NotStoredError):
+        StageStore(tmp_path, complete=True).run("cls", "s", {}, maker)
 
 
 def test_who_was_taken_over_while_he_stood_still_does_not_put_his_half_in_place(tmp_path):

@@ -133,14 +133,14 @@ def test_a_stage_that_is_not_what_is_asked_for_is_made_again_by_the_engine(
     asked = request(recipe, tmp_path)
     engine = InThisProcess()
     build(asked, engine)
-    (fine_tuned,) = (tmp_path / "work" / "094_hummingbird").glob("finetune-*/unet.safetensors")
-    fine_tuned.write_bytes(b"other")
+    (image,) = (tmp_path / "work" / "094_hummingbird").glob("sample-*/0000.png")
+    image.write_bytes(b"other")
     engine.did.clear()
     built = build(replace(asked, output=tmp_path / "again"), engine)
     assert "094_hummingbird" in engine.did and "hummingbird" not in built.failed
     assert files(tmp_path / "again") == files(alone[0] / "out")
     labels = {label for (_, label), (_, reused) in built.seconds.items() if not reused}
-    assert labels == {"fine-tune"}
+    assert labels == {"sample"}
 
 
 def test_force_has_every_stage_made_again_once(recipe, tmp_path):
