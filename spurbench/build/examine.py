@@ -8,6 +8,7 @@ from pathlib import Path
 
 from spurbench.build.workshop import Workshop
 from spurbench.core import atomic
+from spurbench.core.progress import tracked
 from spurbench.dataset import quality
 from spurbench.evaluation import panel
 from spurbench.images.decode import decode_rgb
@@ -85,8 +86,9 @@ def measure_quality(
             continue
 
         def make(folder: Path, metric: str = metric) -> None:
-            images = [decode_rgb(record.read()) for record in records]
-            scores = quality.score(images, metric, shop.device)
+            images = (decode_rgb(record.read()) for record in records)
+            shown = tracked(images, metric, len(records), unit="img")
+            scores = quality.score(shown, metric, shop.device)
             atomic.write_json(folder / "scores.json", scores)
 
         inputs = {"images": [record.sha256 for record in records], "metric": metric}

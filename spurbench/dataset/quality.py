@@ -53,7 +53,7 @@ def score(images: Iterable[Image.Image], metric: str, device: torch.device) -> l
     if model is None:
         raise SpurbenchError(f"metric {metric} can't run here; its weights are missing")
     scores = []
-    for image in tracked(images, metric, len(images), unit="img"):
+    for image in images:
         pixels = tv.pil_to_tensor(image.convert("RGB")).float()[None] / 255
         with torch.inference_mode():
             scores.append(float(model(pixels.to(device))))
@@ -88,7 +88,9 @@ def fill_quality(folder: Path, metrics: Sequence[str], device: torch.device) -> 
     filled = {}
     for metric in wanted:
         empty = [r for split in SPLITS for r in rows[split] if r.quality.get(metric) is None]
-        scores = iter(score((_decoded(row, folder) for row in empty), metric, device))
+        images = (_decoded(row, folder) for row in empty)
+        shown = tracked(images, metric, len(empty), unit="img")
+        scores = iter(score(shown, metric, device))
         for part in rows:
             rows[part] = [
                 replace(row, quality={**row.quality, metric: next(scores)})
