@@ -12,7 +12,7 @@ PANEL := resnet_v1 resnet_v2 resnet_robust vit
 # Bytecode is compiled once, here: where it can't be written later, every start would compile it anew.
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode
 
-.PHONY: help demo test test-browser test-slurm test-robustbench test-slow test-faults mutants check docs leaderboard bench bench-growth bench-gpu assets clean
+.PHONY: help demo test test-browser test-slurm test-robustbench test-slow test-faults mutants check docs leaderboard bench bench-growth bench-scale bench-gpu assets clean
 
 help: ## List the targets
 	@grep -E '^[A-Za-z0-9_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -91,6 +91,9 @@ bench: $(VENV)/.installed ## Measure speed and memory, and the error of the SFSL
 
 bench-growth: $(VENV)/.installed ## Fit how the time of build, eval and leaderboard build grows (ten minutes of a quiet machine); arguments in GROWTH
 	$(BIN)/python -m benchmarks.growth $(GROWTH)
+
+bench-scale: $(VENV)/.installed ## Measure the memory of commands on datasets of up to 16,000 images (35 GB of disk); arguments in SCALE
+	$(BIN)/python -m benchmarks.scale $(SCALE)
 
 bench-gpu: $(VENV)/.installed ## Measure all that needs a GPU in ten minutes, downloading nothing; arguments in GPU
 	$(BIN)/python -m benchmarks.gpu $(GPU)

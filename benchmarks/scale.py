@@ -29,7 +29,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ from spurbench.dataset.manifest import Provenance
 from spurbench.dataset.rows import PartName, Row
 from spurbench.images.records import SPLITS, Answer, Split
 from spurbench.recipe.load import read_recipe
+from spurbench.recipe.schema import Recipe
 
 SIDE = 408
 """Pixels of a side: as PNG of noise, uncompressed, half a megabyte."""
@@ -100,9 +101,14 @@ def eval_from_hub(folder: Path, output: Path) -> None:
     evaluate(classifier, EvaluationRequest(images), output)
 
 
+@cache
+def _recipe() -> Recipe:
+    return read_recipe("mini")
+
+
 def _row(split: Split, i: int, file: Path) -> Row:
     made = split == "generated"
-    classes = read_recipe("mini").classes
+    classes = _recipe().classes
     its = classes[i % len(classes)]
     fools = i % 4 == 0
     answers = (Answer(name, its.index if fools else 1, 0.5, 1 if fools else 2) for name in PANEL)
@@ -141,7 +147,7 @@ def _provenance() -> Provenance:
     source = {"name": "noise", "fingerprint": "f" * 64}
     return Provenance.model_validate(
         {
-            "recipe": json.loads(read_recipe("mini").model_dump_json()),
+            "recipe": json.loads(_recipe().model_dump_json()),
             "seed": 0,
             "device": "cpu",
             "base_model": source,

@@ -16,10 +16,11 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import eval as eval_benchmark
-from benchmarks import finetune, gpu, growth, scale_plan, sfsl_error
+from benchmarks import finetune, gpu, growth, scale, scale_plan, sfsl_error
 from benchmarks import page as page_benchmark
 from benchmarks.finetune import measure, run_peer, table, variants
 from benchmarks.models import set_up
+from spurbench.dataset.verify import verify
 from spurbench.recipe.schema import SFSL, Finetune
 
 RESULTS = Path(eval_benchmark.__file__).parent / "results"
@@ -94,7 +95,7 @@ def test_a_peer_that_fails_is_said_with_its_last_words(setup, tmp_path):
         run_peer(script, toy, folder, 1)
 
 
-@pytest.mark.parametrize("benchmark", [eval_benchmark, finetune, gpu, growth, sfsl_error])
+@pytest.mark.parametrize("benchmark", [eval_benchmark, finetune, gpu, growth, scale, sfsl_error])
 def test_every_benchmark_says_how_it_is_used(benchmark):
     result = CliRunner().invoke(benchmark.main, ["--help"])
     assert result.exit_code == 0 and "--output" in result.output
@@ -277,3 +278,40 @@ def test_growth_is_measured_of_every_command(tmp_path):
     for found in studies.values():
         assert min(found["seconds"]["best"]) > 0
         assert len(found["runs"]) == len(found["sizes"])
+
+
+def test_memory_is_measured_on_a_dataset_that_is_sound(tmp_path):
+    scale.write_images(tmp_path / "images", 12)
+    scale.emit(tmp_path / "images", tmp_path / "d")
+    found = {check.name: check for check in verify(tmp_path / "d")}
+    assert {check.status for check in found.values()} == {"ok"}
+    assert found["counts"].detail == "real 6, generated 6, curated-real 2, curated-generated 2"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux")
+def test_the_peak_is_the_child_s_own_and_what_it_frees_counts(tmp_path):
+    mine = bytearray(300_000_000)
+    code = "import time; a = bytearray(100_000_000); time.sleep({}); del a; time.sleep({})"
+    small = scale.run(["-c", "import time; time.sleep(0.2)"], {})
+    large = scale.run(["-c", code.format(0.2, 0.2)], {})
+    assert len(mine) and small["peak_mb"] < 60
+    for kind in ("peak_mb", "anonymous_mb"):
+        assert 95 < large[kind] - small[kind] < 110
+    with pytest.raises(click.ClickException, match="no such luck"):
+        scale.run(["-c", "import sys; sys.exit('no such luck')"], {})
+
+
+def test_memory_that_grows_or_is_large_misses_the_goal():
+    def at(peak: float, anonymous: float) -> dict[str, float]:
+        return {"peak_mb": peak, "anonymous_mb": anonymous, "seconds": 1.0}
+
+    grown = scale.growth(
+        {
+            100: {"verify": at(900, 500), "diff": at(90, 50), scale.MAPPED: at(100, 100)},
+            400: {"verify": at(1501, 500), "diff": at(100, 50), scale.MAPPED: at(400, 100)},
+            1600: {"verify": at(1501, 500), "diff": at(121, 50), scale.MAPPED: at(1600, 110)},
+        }
+    )
+    reached = {entry["command"]: (entry["reached"], round(entry["ratio"], 2)) for entry in grown}
+    assert reached == {"verify": (False, 1), "diff": (False, 1.21), scale.MAPPED: (True, 1.1)}
+    assert grown[2]["peak_mb_an_image"] == pytest.approx(1)

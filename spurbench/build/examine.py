@@ -87,7 +87,8 @@ def measure_quality(
 
         def make(folder: Path, metric: str = metric) -> None:
             images = (decode_rgb(record.read()) for record in records)
-            scores = quality.score(tracked(images, metric, len(records)), metric, shop.device)
+            shown = tracked(images, metric, len(records), unit="img")
+            scores = quality.score(shown, metric, shop.device)
             atomic.write_json(folder / "scores.json", scores)
 
         inputs = {"images": [record.sha256 for record in records], "metric": metric}
