@@ -329,7 +329,7 @@ def main(quick: bool, only: tuple[str, ...], repeats: int, output: Path) -> None
     document = {
         "command": "python -m benchmarks.growth",
         "surroundings": where,
-        "settings": {"repeats": 1 if quick else repeats, "goal": GOAL},
+        "settings": {"repeats": 1 if quick else repeats, "only": list(only), "goal": GOAL},
         "studies": studies,
     }
     publish(document, output, "Growth", table(studies))
