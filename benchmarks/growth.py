@@ -110,13 +110,13 @@ def save_photographs(folder: Path, indices: Sequence[int], count: int) -> dict[i
         rng = np.random.default_rng(index)
         coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
         smooth = np.asarray(coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-        prototypes[index] = smooth.clip(10, 245)
+        prototypes[index] = smooth.clip(2, 253)
         own = folder / f"spurious_class_{index:03d}_{_slug(index)}_component_1"
         own.mkdir(parents=True)
         for i in range(count):
-            noise = rng.integers(-10, 11, (SIDE, SIDE, 3))
+            noise = rng.integers(-2, 3, (SIDE, SIDE, 3))
             noisy = (prototypes[index] + noise).astype(np.uint8)
-            Image.fromarray(noisy).save(own / f"{i}.jpg", quality=92)
+            Image.fromarray(noisy).save(own / f"{i}.png")
     return prototypes
 
 
@@ -329,7 +329,7 @@ def main(quick: bool, only: tuple[str, ...], repeats: int, output: Path) -> None
     document = {
         "command": "python -m benchmarks.growth",
         "surroundings": where,
-        "settings": {"repeats": 1 if quick else repeats, "goal": GOAL},
+        "settings": {"repeats": 1 if quick else repeats, "only": list(only), "goal": GOAL},
         "studies": studies,
     }
     publish(document, output, "Growth", table(studies))

@@ -20,7 +20,10 @@ from benchmarks import finetune, gpu, growth, scale, scale_plan, sfsl_error
 from benchmarks import page as page_benchmark
 from benchmarks.finetune import measure, run_peer, table, variants
 from benchmarks.models import set_up
+from spurbench.classifiers.load import load_classifier
 from spurbench.dataset.verify import verify
+from spurbench.evaluation.predict import predict
+from spurbench.images.sources import open_images
 from spurbench.recipe.schema import SFSL, Finetune
 
 RESULTS = Path(eval_benchmark.__file__).parent / "results"
@@ -170,6 +173,17 @@ def test_the_marginal_exponent_is_that_of_growth_whatever_a_start_costs(power):
 
 def test_growth_that_noise_hides_has_no_exponent():
     assert growth.exponents([1, 2, 4], [3.0, 2.9, 3.1])["marginal_exponent"] is None
+
+
+def test_the_made_up_panel_calls_every_photograph_its_class_at_the_largest_size(tmp_path):
+    indices = growth.spaced(max(growth.STUDIES["build: classes"][1]))
+    prototypes = growth.save_photographs(tmp_path / "real", indices, 3)
+    images = open_images(str(tmp_path / "real")).records
+    assert len({image.sha256 for image in images}) == len(images) == 3 * len(indices)
+    for seed in (0, 1):
+        growth.save_classifier(tmp_path / str(seed), prototypes, seed)
+        classifier = load_classifier(str(tmp_path / str(seed)), device=torch.device("cpu"))
+        assert (predict(classifier, images).rank == 1).all()
 
 
 STARTS_ANOTHER = """
