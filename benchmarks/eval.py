@@ -80,7 +80,7 @@ def run_spurbench(
 ) -> None:
     """Evaluate all of them."""
     request = EvaluationRequest(
-        open_images(str(images), decode=False), batch_size=batch_size, workers=workers
+        open_images(str(images), decode=False), batch_size=batch_size, decoders=workers
     )
     with tempfile.TemporaryDirectory() as output:
         folder = Path(output)

@@ -149,6 +149,7 @@ def evaluate(
         SpurbenchError: if a model or data can't be loaded or don't go together, or no data are
             named, and none or several are at hand.
     """
+    from spurbench.core.environment import choose_device
     from spurbench.evaluation import evaluate as evaluation
     from spurbench.images.at_hand import one_at_hand
     from spurbench.images.records import ImageSet
@@ -165,9 +166,11 @@ def evaluate(
     )
     if isinstance(model, str) and output is not None:
         _refuse_for_spec(transform=transform, name=name)
-        return evaluation.evaluate_member(
-            _member(model, None, labels), request, Path(output), device=device
-        ).result
+        member = _member(model, None, labels)
+        found = evaluation.stored(member, request, Path(output)) or evaluation.evaluate_member(
+            member, request, Path(output), load=lambda asked: asked.load(choose_device(device))
+        )
+        return found.result
     from spurbench.classifiers.classifier import Classifier
 
     if isinstance(model, Classifier):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spurbench.cli.options import device_option
+from spurbench.cli.options import device_option, engine_options
 from spurbench.cli.tables import contrast_tables, show
 from spurbench.cli.terminal import say, say_json
 from spurbench.core.errors import SpurbenchError
@@ -98,9 +98,10 @@ log = logging.getLogger(__name__)
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="[default: by the device]")
 @click.option(
-    "--workers",
+    "--decoders",
     type=click.IntRange(min=0),
-    help="Threads that decode while the classifier runs. [default: one a core, 8 at most]",
+    help="Threads that decode while a classifier runs. [default: one a core, 8 at most; of "
+    "several workers on a CPU, one each]",
 )
 @click.option(
     "--limit",
@@ -109,6 +110,7 @@ log = logging.getLogger(__name__)
 )
 @click.option("--force", is_flag=True, help="Measure again even if an unchanged result is stored.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as a JSON list, no more.")
+@engine_options
 @device_option
 def evaluate(
     specs: tuple[str, ...],
@@ -123,43 +125,61 @@ def evaluate(
     preprocess: Any,
     output: Path,
     batch_size: int | None,
-    workers: int | None,
+    decoders: int | None,
     limit: int | None,
     force: bool,
     as_json: bool,
+    engine: Any,
+    workers: int | None,
+    address: str | None,
+    engine_options: Path | None,
     device: str,
 ) -> None:
     """Measure classifiers' spurious accuracy, real and generated.
 
-    Without --data it is measured on what is at hand. Several classifiers share the decoding of the
-    images; one that fails does not stop the others.
+    Without --data it is measured on what is at hand. Classifiers, and the images of one, are shared
+    out among workers where there is enough to do; one that fails does not stop the others.
     """
     from spurbench.evaluation.display import results_sheets
-    from spurbench.evaluation.evaluate import EvaluationRequest, Failed, evaluate_each
+    from spurbench.evaluation.evaluate import Failed, evaluate_each
     from spurbench.evaluation.members import members
+    from spurbench.evaluation.request import RequestSource
+    from spurbench.evaluation.spread import Spread
     from spurbench.images.at_hand import AtHand, at_hand
-    from spurbench.images.sources import open_images, open_positives
 
     note = log.info if as_json else say
     asked = members(specs, panel_file, checkpoint, labels)
-    shown = open_positives(positives, decode=False) if positives else None
     results: list[Result] = []
     failed: list[Failed] = []
     known: set[str] = set()
     for place in [AtHand(data)] if data is not None else at_hand(split, config):
         if place.why:
             log.info("measuring on %s: %s", place.data, place.why)
-        images = open_images(place.data, split, config=config, decode=False)
-        request = EvaluationRequest(
-            images=images if limit is None else images.first(limit),
-            positives=shown if shown is None or limit is None else shown.first(limit),
+        source = RequestSource(
+            data=place.data,
+            split=split,
+            config=config,
+            positives=positives,
+            limit=limit,
             preprocess=preprocess,
             protocol=protocol,
             batch_size=batch_size,
-            workers=workers,
+            decoders=decoders,
         )
+        request = source.open()
         here: list[Result] = []
-        outcomes = evaluate_each(asked, request, output, device=device, force=force)
+        spread = Spread(
+            source,
+            request,
+            output,
+            device=device,
+            force=force,
+            engine=engine,
+            workers=workers,
+            address=address,
+            options=engine_options,
+        )
+        outcomes = evaluate_each(asked, request, output, force=force, spread=spread)
         for member, outcome in zip(asked, outcomes, strict=True):
             if isinstance(outcome, Failed):
                 failed.append(outcome)

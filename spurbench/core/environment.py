@@ -41,6 +41,17 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def environment(device: torch.device) -> dict[str, str]:
+    """What the last digits of computed numbers depend on: versions, the device, torch's threads.
+
+    On a GPU, where threads change nothing, they are not named.
+    """
+    import torch
+
+    threads = {"threads": str(torch.get_num_threads())} if device.type == "cpu" else {}
+    return {**package_versions(), "device": device_name(device), **threads}
+
+
 def choose_device(wanted: str) -> torch.device:
     """The device to run on.
 

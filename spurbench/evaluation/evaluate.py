@@ -6,13 +6,12 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spurbench.classifiers.labels import UnknownClassError
 from spurbench.core.environment import choose_device
-from spurbench.core.errors import SpurbenchError, reason
+from spurbench.core.errors import SpurbenchError, described
 from spurbench.core.identity import file_sha256
 from spurbench.core.scratch import scratch
 from spurbench.evaluation import known
@@ -24,6 +23,7 @@ from spurbench.evaluation.results import Result
 
 if TYPE_CHECKING:
     from spurbench.classifiers.classifier import Classifier
+    from spurbench.evaluation.shares import Shares
     from spurbench.images.pixels import PixelStore
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,15 @@ class Failed:
     reason: str
     lacks_class: bool = False
 
+    @classmethod
+    def of(cls, member: Member, error: Exception) -> Failed:
+        """What is said of an error that its measuring ended in."""
+        return cls(member.asked, described(error), isinstance(error, UnknownClassError))
+
+
+Spread = Callable[[Sequence[Member]], Iterator[Measured | Failed]]
+"""Measures classifiers whose results are not known to be stored; yields what became of each."""
+
 
 def evaluate(
     classifier: Classifier,
@@ -59,6 +68,7 @@ def evaluate(
     output: Path,
     *,
     store: PixelStore | None = None,
+    shares: Shares | None = None,
     force: bool = False,
 ) -> Measured:
     """Measure a classifier, or find the stored result of the same measurement.
@@ -68,6 +78,7 @@ def evaluate(
         request: what it is asked.
         output: folder of results; ``NAME.json`` and ``NAME.parquet`` go there.
         store: see :func:`measure`.
+        shares: see :func:`measure`.
         force: measure even if an unchanged result is stored.
 
     Raises:
@@ -78,8 +89,8 @@ def evaluate(
     force = force or (classifier.info.source == "module" and classifier.own_transform is not None)
     if not force and (stored := find(identity, request, output)):
         return stored
-    _require_writable(output)
-    result = measure(classifier, request, store=store)
+    require_writable(output)
+    result = measure(classifier, request, store=store, shares=shares)
     path = _path(identity, request, output)
     result.write(path)
     return Measured(result, path, stored=False)
@@ -101,34 +112,40 @@ def find(identity: Identity, request: EvaluationRequest, output: Path) -> Measur
     return Measured(result, path, stored=True)
 
 
+def stored(member: Member, request: EvaluationRequest, output: Path) -> Measured | None:
+    """The stored result of a classifier that is known without being loaded."""
+    key = known.key(member)
+    identity = known.recall(key, output) if key else None
+    return find(identity, request, output) if identity else None
+
+
 def evaluate_member(
     member: Member,
     request: EvaluationRequest,
     output: Path,
     *,
-    device: str = "auto",
-    store: Callable[[], PixelStore | None] = lambda: None,
+    load: Callable[[Member], Classifier],
+    store: PixelStore | None = None,
+    shares: Shares | None = None,
     force: bool = False,
 ) -> Measured:
-    """As :func:`evaluate`, by SPEC; a classifier that is known is loaded only to be measured.
+    """As :func:`evaluate`, of a classifier that is yet to be loaded; :func:`stored` will know it.
 
     Args:
         member: the classifier.
         request: see :func:`evaluate`.
         output: see :func:`evaluate`.
-        device: where it runs, see :func:`spurbench.core.environment.choose_device`.
-        store: makes what :func:`measure` takes.
+        load: loads it to where it is to run.
+        store: see :func:`measure`.
+        shares: see :func:`measure`.
         force: see :func:`evaluate`.
 
     Raises:
-        SpurbenchError: see :func:`evaluate`; or if it can't be loaded, or the device is not there.
+        SpurbenchError: see :func:`evaluate`; or if it can't be loaded.
     """
     key = known.key(member)
-    identity = known.recall(key, output) if key else None
-    if identity and not force and (stored := find(identity, request, output)):
-        return stored
-    classifier = member.load(choose_device(device))
-    measured = evaluate(classifier, request, output, store=store(), force=force)
+    classifier = load(member)
+    measured = evaluate(classifier, request, output, store=store, shares=shares, force=force)
     if key and key == known.key(member):  # unless a file changed while it was read
         known.remember(key, Identity.of(classifier), output)
     return measured
@@ -141,16 +158,52 @@ def evaluate_each(
     *,
     device: str = "auto",
     force: bool = False,
+    spread: Spread | None = None,
 ) -> Iterator[Measured | Failed]:
-    """Measure classifiers one after another; each image is decoded once per input geometry.
+    """Measure classifiers; whose result is stored, and who is known, is not loaded.
 
-    Only one classifier is in memory at a time. One that fails does not stop the others.
+    One that fails does not stop the others.
 
     Args:
         members: the classifiers.
         request: see :func:`evaluate`.
         output: see :func:`evaluate`.
-        device: see :func:`evaluate_member`.
+        device: where they run, see :func:`spurbench.core.environment.choose_device`.
+        force: see :func:`evaluate`.
+        spread: what measures those that are left; None: :func:`evaluate_here`.
+
+    Yields:
+        What became of each as soon as it is there.
+
+    Raises:
+        SpurbenchError: see ``spread``.
+    """
+    found = [None if force else _stored(member, request, output) for member in members]
+    left = [member for member, there in zip(members, found, strict=True) if there is None]
+    outcomes = (
+        spread(left) if spread else evaluate_here(left, request, output, device=device, force=force)
+    )
+    for there in found:
+        yield there or next(outcomes)
+
+
+def evaluate_here(
+    members: Sequence[Member],
+    request: EvaluationRequest,
+    output: Path,
+    *,
+    device: str = "auto",
+    force: bool = False,
+) -> Iterator[Measured | Failed]:
+    """Measure classifiers one after another; each image is decoded once per input geometry.
+
+    Only one classifier is in memory at a time.
+
+    Args:
+        members: the classifiers.
+        request: see :func:`evaluate`.
+        output: see :func:`evaluate`.
+        device: see :func:`evaluate_each`.
         force: see :func:`evaluate`.
 
     Yields:
@@ -159,32 +212,42 @@ def evaluate_each(
     Raises:
         SpurbenchError: if a device that is asked for is not there.
     """
-    if device != "auto":  # which is never missing, and takes torch to find out
-        choose_device(device)
+    if not members:
+        return
+    place = choose_device(device)
     with scratch() as folder:
+        from spurbench.images.pixels import PixelStore
 
-        @cache
-        def store() -> PixelStore | None:
-            from spurbench.images.pixels import PixelStore
-
-            return PixelStore(folder) if len(members) > 1 else None
-
+        store = PixelStore(folder) if len(members) > 1 else None
         for member in members:
             try:
-                measured = evaluate_member(
-                    member, request, output, device=device, store=store, force=force
+                yield evaluate_member(
+                    member,
+                    request,
+                    output,
+                    load=lambda member: member.load(place),
+                    store=store,
+                    force=force,
                 )
             except Exception as error:  # one classifier's failure must not cost the others
                 log.debug("%s failed", member.asked, exc_info=True)
-                kind = "" if isinstance(error, SpurbenchError) else f"{type(error).__name__}: "
-                lacks_class = isinstance(error, UnknownClassError)
-                yield Failed(member.asked, kind + reason(error), lacks_class)
-            else:
-                yield measured
+                yield Failed.of(member, error)
 
 
-def _require_writable(folder: Path) -> None:
-    """Fail before the measuring, not after it."""
+def _stored(member: Member, request: EvaluationRequest, output: Path) -> Measured | None:
+    try:
+        return stored(member, request, output)
+    except Exception:  # it is told when the classifier is to be measured
+        log.debug("%s failed", member.asked, exc_info=True)
+        return None
+
+
+def require_writable(folder: Path) -> None:
+    """Fail before the measuring, not after it.
+
+    Raises:
+        SpurbenchError: if results can't be written to ``folder``.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-from collections.abc import Callable, Sequence, Set
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from spurbench.classifiers.info import YES_NO
-from spurbench.core.environment import device_name, package_versions
+from spurbench.core.environment import environment
 from spurbench.core.errors import SpurbenchError
 from spurbench.evaluation.known import Identity
 from spurbench.evaluation.negatives import negatives
@@ -34,13 +35,18 @@ if TYPE_CHECKING:
     from spurbench.classifiers.classifier import Classifier
     from spurbench.classifiers.info import Preprocessing
     from spurbench.evaluation.predict import Predictions
+    from spurbench.evaluation.shares import Shares
     from spurbench.images.pixels import PixelStore
 
 log = logging.getLogger(__name__)
 
 
 def measure(
-    classifier: Classifier, request: EvaluationRequest, *, store: PixelStore | None = None
+    classifier: Classifier,
+    request: EvaluationRequest,
+    *,
+    store: PixelStore | None = None,
+    shares: Shares | None = None,
 ) -> Result:
     """Measure a classifier; nothing is written.
 
@@ -48,6 +54,7 @@ def measure(
         classifier: to measure.
         request: what it is asked.
         store: see :func:`spurbench.evaluation.predict.predict`.
+        shares: see :func:`spurbench.evaluation.predict.predict`.
 
     Returns:
         The result, which holds the answers to each image.
@@ -65,52 +72,41 @@ def measure(
     images, shown, controls = request.images, request.shown, request.controls
     damaged: list[Damaged] = []
     unreadable: set[ImageRecord] = set()
-    whole = classifier.preprocessing(request.preprocess)
-    if request.protocol == "neuhaus" and classifier.own_transform is not None:
-        raise SpurbenchError(
-            f"protocol neuhaus says how images are resized, and {classifier.info.name} has a "
-            "transform of its own; measure it by protocol spurbench"
-        )
-
-    def ask(
-        asked: ImageSet,
-        counts: Callable[[ImageRecord], bool],
-        preprocessing: Preprocessing = whole,
-        source: Source | None = None,
-    ) -> pd.DataFrame:
-        records = [image for image in asked.records if image.class_index in request.classes]
-        damaged.extend(asked.damaged)
+    frames: list[pd.DataFrame] = []
+    counts: Callable[[ImageRecord], bool]
+    for question in _questions(classifier, request, unreadable):
+        damaged.extend(question.damaged)
+        records = question.images
         if not records:
-            return pd.DataFrame()
+            continue
         answers = predict(
             classifier,
             records,
-            preprocess=preprocessing,
+            preprocess=question.preprocessing,
             batch_size=request.batch_size,
-            workers=request.workers,
+            decoders=request.decoders,
             store=store,
+            shares=shares,
         )
         damaged.extend(Damaged(path=records[i].path, reason=r) for i, r in answers.damaged.items())
         unreadable.update(records[i] for i in answers.damaged)
         readable = [r for i, r in enumerate(records) if i not in answers.damaged]
-        return _frame(readable, answers, request, counts, source)
-
-    frames = [ask(images, request.counts)]
-    _require_every_split(images, frames[0])
-    if shown is not None:
-        like = cropped(whole) if request.protocol == "neuhaus" else whole
-        frames.append(ask(shown, lambda _: True, like, "positive"))
-        request.require_positives(frames[-1]["class_index"])
-        if classifier.info.head == YES_NO:
-            readable = [r for r in shown.records if r not in unreadable]
-            others = negatives([r for r in readable if r.class_index in request.classes])
-            asked = replace(shown, records=tuple(others), damaged=())
-            frames.append(ask(asked, lambda _: True, source="negative"))
-    if controls is not None:
-        own = frames[0][frames[0]["counted"]]
-        counted = set(zip(own["class_index"], own["image_sha256"], strict=True))
-        frames.append(ask(controls, lambda twin: _twin_counts(twin, counted), source="control"))
-    frame = pd.concat([part for part in frames if len(part)], ignore_index=True)
+        match question.source:
+            case None:
+                counts = request.counts
+            case "control":
+                own = frames[0][frames[0]["counted"]]
+                counted = set(zip(own["class_index"], own["image_sha256"], strict=True))
+                counts = partial(_twin_counts, counted=counted)
+            case _:
+                counts = _always
+        frame = _frame(readable, answers, request, counts, question.source)
+        if question.source is None:
+            _require_every_split(images, frame)
+        elif question.source == "positive":
+            request.require_positives(frame["class_index"])
+        frames.append(frame)
+    frame = pd.concat(frames, ignore_index=True)
     outputs = len(classifier.wnids)
     splits: dict[Split, SplitResult] = {
         split: summarise(frame[frame["source"].isin(_beside(split))], outputs=outputs)
@@ -131,16 +127,94 @@ def measure(
         protocol=request.protocol,
         config=images.config,
         role=images.roles.get(classifier.info.weights_sha256),
-        preprocessing=whole,
+        preprocessing=classifier.preprocessing(request.preprocess),
         positives=_info(shown, unreadable) if shown else None,
         controls=_info(controls, unreadable) if controls else None,
         damaged=damaged,
         settings=BOOTSTRAP,
         predictions=f"{request.file_stem(Identity.of(classifier))}.parquet",
         predictions_sha256=hashlib.sha256(parquet).hexdigest(),
-        environment={**package_versions(), "device": device_name(classifier.device)},
+        environment=environment(classifier.device),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     ).with_answers(parquet)
+
+
+def answer_share(
+    classifier: Classifier, request: EvaluationRequest, shares: Shares, number: int
+) -> None:
+    """Leave the answers to one share of the images where :func:`measure` finds them.
+
+    Args:
+        classifier: to measure.
+        request: what it is asked.
+        shares: where the answers are left, unless they are there.
+        number: of the share, from 0.
+
+    Raises:
+        SpurbenchError: see :func:`spurbench.evaluation.predict.predict_share`; or if the protocol
+            does not go with the classifier's own transform.
+    """
+    from spurbench.evaluation.predict import predict_share
+
+    # Which images are damaged nobody knows yet. What is asked otherwise for it, other workers'
+    # shares lack, and whoever writes the result computes it.
+    for question in _questions(classifier, request, frozenset()):
+        if question.images:
+            predict_share(
+                classifier,
+                question.images,
+                shares,
+                number,
+                preprocess=question.preprocessing,
+                batch_size=request.batch_size,
+                decoders=request.decoders,
+            )
+
+
+@dataclass(frozen=True)
+class _Question:
+    """Images that a classifier is shown together.
+
+    Attributes:
+        images: those of classes that are measured.
+        damaged: those that were left out before.
+        preprocessing: how they become its pixels.
+        source: what they are measured as, where that is not their split.
+    """
+
+    images: Sequence[ImageRecord]
+    damaged: Sequence[Damaged]
+    preprocessing: Preprocessing
+    source: Source | None = None
+
+
+def _questions(
+    classifier: Classifier, request: EvaluationRequest, unreadable: Set[ImageRecord]
+) -> Iterator[_Question]:
+    """What a classifier is asked, one after another.
+
+    Those that are ``unreadable`` by the time that the next is asked for show nobody what they are,
+    so they are no negatives either.
+    """
+    whole = classifier.preprocessing(request.preprocess)
+    if request.protocol == "neuhaus" and classifier.own_transform is not None:
+        raise SpurbenchError(
+            f"protocol neuhaus says how images are resized, and {classifier.info.name} has a "
+            "transform of its own; measure it by protocol spurbench"
+        )
+
+    def measured(images: ImageSet) -> list[ImageRecord]:
+        return [image for image in images.records if image.class_index in request.classes]
+
+    yield _Question(measured(request.images), request.images.damaged, whole)
+    if (shown := request.shown) is not None:
+        like = cropped(whole) if request.protocol == "neuhaus" else whole
+        yield _Question(measured(shown), shown.damaged, like, "positive")
+        if classifier.info.head == YES_NO:
+            others = negatives([r for r in measured(shown) if r not in unreadable])
+            yield _Question(others, (), whole, "negative")
+    if (controls := request.controls) is not None:
+        yield _Question(measured(controls), controls.damaged, whole, "control")
 
 
 def _beside(split: Split) -> list[Source]:
@@ -153,6 +227,10 @@ def cropped(whole: Preprocessing) -> Preprocessing:
     """Of positives in the protocol of Spurious ImageNet: a border of an eighth is cut away."""
     enlarged = tuple(int(256 / 224 * side) for side in whole.resize)
     return whole.model_copy(update={"resize": enlarged})
+
+
+def _always(_: ImageRecord) -> bool:
+    return True
 
 
 def _twin_counts(twin: ImageRecord, counted: Set[tuple[int, str]]) -> bool:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
 
 from spurbench.classifiers.info import Mode
 from spurbench.core.errors import SpurbenchError
@@ -13,7 +15,7 @@ from spurbench.core.identity import fingerprint
 from spurbench.core.imagenet import imagenet_names, imagenet_wnids
 from spurbench.evaluation.known import Identity
 from spurbench.evaluation.results import BOOTSTRAP, Protocol
-from spurbench.images.records import SPLITS, ImageRecord, ImageSet
+from spurbench.images.records import SPLITS, Config, ImageRecord, ImageSet
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class EvaluationRequest:
         protocol: ``neuhaus``: as the authors of Spurious ImageNet measure. Every spurious image
             counts, and positives are resized to 256/224 of the input before they are cropped.
         batch_size: see :func:`spurbench.evaluation.predict.predict`.
-        workers: see :func:`spurbench.evaluation.predict.predict`.
+        decoders: see :func:`spurbench.evaluation.predict.predict`.
 
     Raises:
         SpurbenchError: if an image is of no split or class, a class goes by two names, given
@@ -39,7 +41,7 @@ class EvaluationRequest:
     preprocess: Mode = "whole"
     protocol: Protocol = "spurbench"
     batch_size: int | None = None
-    workers: int | None = None
+    decoders: int | None = None
 
     def __post_init__(self) -> None:
         count = len(imagenet_wnids())
@@ -113,29 +115,92 @@ class EvaluationRequest:
     def file_stem(self, identity: Identity) -> str:
         """A file name that says what is measured, ending in a key of all it depends on."""
         info = self.images.info
-        key = {
+        key = self._key | {
             "classifier": identity.info.name,
             "weights": identity.info.weights_sha256,
             "head": identity.info.head,
-            "images": info.fingerprint,
-            "classes": [[index, *names] for index, names in sorted(self.classes.items())],
-            "positives": self.shown.info.fingerprint if self.shown else None,
-            "controls": self.controls.info.fingerprint if self.controls else None,
-            "known": fingerprint([_known(image) for image in self._every]),
-            "config": self.images.config,
-            "protocol": self.protocol,
             "role": self.images.roles.get(identity.info.weights_sha256),
             "preprocessing": identity.preprocessing[self.preprocess].model_dump(mode="json"),
-            "settings": BOOTSTRAP.model_dump(mode="json"),
         }
         version = f"-{info.version}" if info.version else ""
         label = f"{info.name}{version}_{identity.info.source}-{identity.info.name}"
         return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', label)}_{fingerprint(key)[:12]}"
 
     @property
+    def size(self) -> int:
+        """How many images a classifier is asked about, once each."""
+        return sum(
+            image.class_index in self.classes
+            for images in (self.images, self.shown, self.controls)
+            if images
+            for image in images.records
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of all that is asked, whichever classifier."""
+        return fingerprint(self._key | {"preprocess": self.preprocess})
+
+    @property
+    def _key(self) -> dict[str, Any]:
+        """What a result depends on beside the classifier."""
+        return {
+            "images": self.images.info.fingerprint,
+            "classes": [[index, *names] for index, names in sorted(self.classes.items())],
+            "positives": self.shown.info.fingerprint if self.shown else None,
+            "controls": self.controls.info.fingerprint if self.controls else None,
+            "known": fingerprint([_known(image) for image in self._every]),
+            "config": self.images.config,
+            "protocol": self.protocol,
+            "settings": BOOTSTRAP.model_dump(mode="json"),
+        }
+
+    @property
     def _every(self) -> list[ImageRecord]:
         sets = (self.images, self.controls)
         return [image for images in sets if images for image in images.records]
+
+
+@dataclass(frozen=True)
+class RequestSource:
+    """A request by where its images lie, so that any process can open it.
+
+    Attributes:
+        data: see :func:`spurbench.images.sources.open_images`, as are ``split`` and ``config``.
+        positives: folder, see :func:`spurbench.images.sources.open_positives`.
+        limit: only the first images of each class, see :meth:`ImageSet.first`.
+        preprocess: see :class:`EvaluationRequest`, as are those that follow.
+    """
+
+    data: str
+    split: Literal["real", "generated", "all"] = "all"
+    config: Config = "default"
+    positives: Path | None = None
+    limit: int | None = None
+    preprocess: Mode = "whole"
+    protocol: Protocol = "spurbench"
+    batch_size: int | None = None
+    decoders: int | None = None
+
+    def open(self) -> EvaluationRequest:
+        """Open its images.
+
+        Raises:
+            SpurbenchError: see :func:`spurbench.images.sources.open_images` and
+                :class:`EvaluationRequest`.
+        """
+        from spurbench.images.sources import open_images, open_positives
+
+        shown = open_positives(self.positives, decode=False) if self.positives else None
+        images = open_images(self.data, self.split, config=self.config, decode=False)
+        return EvaluationRequest(
+            images=images if self.limit is None else images.first(self.limit),
+            positives=shown if shown is None or self.limit is None else shown.first(self.limit),
+            preprocess=self.preprocess,
+            protocol=self.protocol,
+            batch_size=self.batch_size,
+            decoders=self.decoders,
+        )
 
 
 def _known(image: ImageRecord) -> list[str | int | bool | None]:

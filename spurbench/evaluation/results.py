@@ -181,7 +181,9 @@ class Result(Document):
     settings: Settings
     predictions: str = Field(description="file name of the per-image parquet beside this JSON")
     predictions_sha256: str = Field(description="of that file")
-    environment: dict[str, str] = Field(description="versions of packages, and the device")
+    environment: dict[str, str] = Field(
+        description="versions of packages, the device, and on a processor torch's threads"
+    )
     created: str = Field(description="UTC, ISO 8601")
 
     _answers: bytes | Path | None = PrivateAttr(default=None)

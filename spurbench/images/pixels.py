@@ -65,7 +65,7 @@ class PixelStore:
         preprocessing: Preprocessing,
         *,
         batch_size: int,
-        workers: int,
+        decoders: int,
     ) -> Iterator[Batch]:
         """As :func:`decode`, which is done only the first time."""
         key = fingerprint(
@@ -82,7 +82,7 @@ class PixelStore:
         damaged: dict[int, str] = {}
         # Without a buffer that would be flushed, and fail again, on closing.
         with path.open("wb", buffering=0) as file:
-            for batch in decode(images, preprocessing, batch_size=batch_size, workers=workers):
+            for batch in decode(images, preprocessing, batch_size=batch_size, decoders=decoders):
                 damaged |= batch.damaged
                 if self._has_room:
                     self._write(file, batch)
@@ -120,7 +120,7 @@ def _read(
             )
 
 
-def default_workers() -> int:
+def default_decoders() -> int:
     """A thread for each core this process may use, eight at most."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(8, cores or 1)
@@ -131,7 +131,7 @@ def decode(
     preprocessing: Preprocessing,
     *,
     batch_size: int,
-    workers: int,
+    decoders: int,
     transform: Callable[[Image.Image], Prepared] | None = None,
 ) -> Iterator[Batch]:
     """Decode, resize and crop images in order, a batch ahead of the caller.
@@ -140,7 +140,7 @@ def decode(
         images: at least one.
         preprocessing: see :func:`spurbench.classifiers.classifier.transform`.
         batch_size: images in a batch, damaged ones counted.
-        workers: threads that decode; 0 does it in the caller's, when it asks.
+        decoders: threads that decode; 0 does it in the caller's, when it asks.
         transform: a function of the user's own that makes the pixels instead; they have the
             dtype that it gives, and the size that ``preprocessing`` says.
     """
@@ -153,12 +153,12 @@ def decode(
             return str(error)
 
     starts = range(0, len(images), batch_size)
-    if workers == 0:
+    if decoders == 0:
         for start in starts:
             yield _batch(start, [read(image) for image in images[start : start + batch_size]])
         return
     # Threads, not processes: decoding and resizing leave the interpreter to others.
-    with ThreadPoolExecutor(workers, "decode") as pool:
+    with ThreadPoolExecutor(decoders, "decode") as pool:
         try:
             begun: deque[tuple[int, list[Future[Prepared | str]]]] = deque()
             for start in starts:

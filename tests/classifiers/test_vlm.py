@@ -113,9 +113,9 @@ def test_answers_are_the_shares_of_the_next_token_image_by_image(family, saved, 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_answers_do_not_move_with_the_batch_size(family, saved, images):
     classifier = load_classifier(f"vlm:{saved[family]}")
-    one = predict(classifier, images.records, batch_size=1, workers=0)
+    one = predict(classifier, images.records, batch_size=1, decoders=0)
     for size in (3, 4, 64):
-        many = predict(classifier, images.records, batch_size=size, workers=2)
+        many = predict(classifier, images.records, batch_size=size, decoders=2)
         np.testing.assert_allclose(one.probability, many.probability, atol=1e-6)
         assert np.array_equal(one.rank, many.rank)
 

@@ -64,11 +64,11 @@ def images(folder):
     return open_images(str(folder))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_numbers_do_not_move_with_batch_size_or_workers(classifier, images, workers):
+@pytest.mark.parametrize("decoders", [0, 2])
+def test_numbers_do_not_move_with_batch_size_or_workers(classifier, images, decoders):
     one = predict(classifier, images.records, batch_size=1)
     for size in (4, 13, 64):
-        many = predict(classifier, images.records, batch_size=size, workers=workers)
+        many = predict(classifier, images.records, batch_size=size, decoders=decoders)
         assert np.array_equal(one.prediction, many.prediction)
         assert np.array_equal(one.rank, many.rank)
         np.testing.assert_allclose(one.probability, many.probability, atol=1e-6, rtol=1e-5)
@@ -283,7 +283,7 @@ def test_several_classifiers_give_the_same_bytes_as_each_alone(images, tmp_path)
     for one in together:
         path = evaluate(
             load_classifier(one.result.classifier.spec),
-            replace(request, workers=0),
+            replace(request, decoders=0),
             tmp_path / "alone",
         ).path
         assert path.name == one.path.name
@@ -373,11 +373,11 @@ def test_results_that_can_not_be_written_are_known_before_the_measuring(
         evaluate(classifier, EvaluationRequest(images), tmp_path / "file" / "r")
 
 
-@pytest.mark.parametrize("workers", [0, 3])
-def test_threads_stop_when_the_reader_does(images, classifier, workers):
+@pytest.mark.parametrize("decoders", [0, 3])
+def test_threads_stop_when_the_reader_does(images, classifier, decoders):
     before = threading.active_count()
     batches = pixels_module.decode(
-        images.records, classifier.preprocessing(), batch_size=2, workers=workers
+        images.records, classifier.preprocessing(), batch_size=2, decoders=decoders
     )
     assert next(batches).positions.tolist() == [0, 1]
     batches.close()
@@ -387,7 +387,7 @@ def test_threads_stop_when_the_reader_does(images, classifier, workers):
 def test_decoding_in_threads_leaves_the_warning_filters_alone(images, classifier):
     before = list(warnings.filters)
     for _ in pixels_module.decode(
-        images.records, classifier.preprocessing(), batch_size=1, workers=4
+        images.records, classifier.preprocessing(), batch_size=1, decoders=4
     ):
         pass
     assert warnings.filters == before
