@@ -15,8 +15,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from benchmarks import demo, finetune, gpu, growth, scale, scale_plan, sfsl_error
 from benchmarks import eval as eval_benchmark
-from benchmarks import finetune, gpu, growth, scale, scale_plan, sfsl_error
 from benchmarks import page as page_benchmark
 from benchmarks.finetune import measure, run_peer, table, variants
 from benchmarks.models import set_up
@@ -98,7 +98,9 @@ def test_a_peer_that_fails_is_said_with_its_last_words(setup, tmp_path):
         run_peer(script, toy, folder, 1)
 
 
-@pytest.mark.parametrize("benchmark", [eval_benchmark, finetune, gpu, growth, scale, sfsl_error])
+@pytest.mark.parametrize(
+    "benchmark", [demo, eval_benchmark, finetune, gpu, growth, scale, sfsl_error]
+)
 def test_every_benchmark_says_how_it_is_used(benchmark):
     result = CliRunner().invoke(benchmark.main, ["--help"])
     assert result.exit_code == 0 and "--output" in result.output
