@@ -247,7 +247,7 @@ def test_a_damaged_previous_version_costs_no_build(dataset, tmp_path, monkeypatc
     def never(*arguments):
         raise AssertionError("work was begun")
 
-    monkeypatch.setattr(build_module, "_open", never)
+    monkeypatch.setattr(build_module, "open_images", never)
     arguments = ["build", "--previous", str(dataset), "--output", str(tmp_path / "o")]
     done = CliRunner().invoke(main, [*arguments, "--device", "cpu"])
     assert done.output.splitlines()[-1].startswith(f"Error: {dataset / SHARD} can't be read (")
