@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -189,13 +190,18 @@ def test_negatives_are_shared_out_too_and_damaged_positives_are_none(
         with one_thread():
             list(evaluate_here([Member.parse(vlm)], source.open(), tmp_path / f"one{damaged}"))
         answered.clear()
+        engine.kill = None if damaged else vlm  # which comes after its shares
+        with pytest.raises(Killed) if engine.kill else nullcontext():
+            measure([vlm], source, tmp_path / f"many{damaged}", workers=3)
+        engine.kill, in_shares = None, len(answered)
         (many,) = measure([vlm], source, tmp_path / f"many{damaged}", workers=3)
         assert engine.works[-1].shares == 3
         assert parquets(tmp_path / f"many{damaged}") == parquets(tmp_path / f"one{damaged}")
         rows = many.result.answers
         assert (rows["source"] == "negative").sum() == 6 - damaged == len(rows) - 12 + damaged
+        assert len(many.result.damaged) == damaged  # and not again, as a negative
         # What is damaged nobody knows in time; some is asked again then.
-        assert damaged or len(answered) == len(rows)
+        assert damaged or in_shares == len(answered) == len(rows)
 
 
 def test_shares_are_whole_batches_and_all_images_in_order():
@@ -267,6 +273,13 @@ def test_a_stored_result_starts_no_engine(toys, source, tmp_path, engine):
     engine.begun.clear()
     (again,) = measure(asked, source, tmp_path / "r", workers=2)
     assert again.stored and engine.begun == []
+    both = measure(toys, source, tmp_path / "r", workers=2)
+    assert [(one.result.classifier.spec, one.stored) for one in both] == [
+        (toys[0], True),
+        (toys[1], False),
+    ]
+    assert engine.begun and all(toys[1] in name for name in engine.begun)
+    engine.begun.clear()
     (forced,) = measure(asked, source, tmp_path / "r", workers=2, force=True)
     assert not forced.stored and engine.begun
 
