@@ -124,9 +124,9 @@ class BuildRequest:
 
         Raises:
             SpurbenchError: for an unknown recipe, class, device or version, an impossible number of
-                replicates, an output that holds something else, a previous version or a folder of
-                positives that is none, or a classifier of the panel that can't be what is asked
-                for.
+                replicates, a batch that can't be shared out, an output that holds something else,
+                a previous version or a folder of positives that is none, or a classifier of the
+                panel that can't be what is asked for.
         """
         if not 1 <= replicates <= MOST_REPLICATES:
             raise SpurbenchError(f"--replicates {replicates} is not in 1..{MOST_REPLICATES}")
@@ -135,6 +135,11 @@ class BuildRequest:
                 f"no folder at {positives}; --positives takes one in ImageNet's layout"
             )
         read = read_recipe(recipe, overrides)
+        if gpus_per_class < 1 or read.finetune.batch_size % gpus_per_class:
+            raise SpurbenchError(
+                f"finetune.batch_size {read.finetune.batch_size} can't be shared out among "
+                f"--gpus-per-class {gpus_per_class}; it must be a multiple of it"
+            )
         chosen = read.classes.select(classes)
         folder = output or Path("out") / f"spurbench-{read.name}-{version}"
         require_writable(folder, name=read.name, version=version)

@@ -7,10 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
-from safetensors.torch import save_file
-
 from spurbench.build.examine import Examined, examine, measure_quality
 from spurbench.build.sampling import (
     draw_controls,
@@ -23,16 +19,12 @@ from spurbench.build.sampling import (
     sample_seeds,
 )
 from spurbench.build.store import Stage
+from spurbench.build.tuning import tune
 from spurbench.build.workshop import Workshop
-from spurbench.core import atomic
 from spurbench.core.errors import SpurbenchError
 from spurbench.dataset.manifest import PositiveCounts
 from spurbench.dataset.rows import PartName, Row
-from spurbench.diffusion.base import TRAINED
-from spurbench.diffusion.finetune import finetune
-from spurbench.diffusion.objective import Subject
 from spurbench.evaluation import panel
-from spurbench.images.decode import decode_rgb
 from spurbench.images.records import Answer, ImageRecord
 from spurbench.recipe.classes import SpuriousClass
 
@@ -59,7 +51,7 @@ def build_class(shop: Workshop, spurious_class: SpuriousClass) -> dict[PartName,
     prior = draw_prior(shop, spurious_class) if recipe.finetune.method != "base" else None
     rows: dict[PartName, list[Row]] = {"real": [], "generated": [], "controls-generated": []}
     for replicate in range(shop.request.replicates):
-        tuned = _finetune(shop, spurious_class, references, prior, replicate) if prior else None
+        tuned = tune(shop, spurious_class, references, prior, replicate) if prior else None
         generated = _generated_rows(shop, spurious_class, tuned, replicate)
         rows["generated"] += generated
         if recipe.controls.enabled:
@@ -267,72 +259,3 @@ def select_references(
             "change the panel"
         )
     return sorted(spurious, key=lambda i: (-panel.agreement(answers[i]), i))[:count]
-
-
-def _finetune(
-    shop: Workshop,
-    spurious_class: SpuriousClass,
-    references: Sequence[ImageRecord],
-    prior: Stage,
-    replicate: int,
-) -> Stage:
-    """Stage 3; a class's generators differ in the seed alone."""
-    recipe = shop.request.recipe
-    seed = shop.request.replicate_seed(replicate)
-    kappa = recipe.kappa_of(spurious_class)
-
-    def make(folder: Path) -> None:
-        shop.base.restore()
-        priors = image_files(prior)
-        subject = Subject(
-            index=spurious_class.index,
-            references=[decode_rgb(record.read()) for record in references],
-            priors=[Image.open(path) for path in priors],
-            reference_names=[Path(record.path).name for record in references],
-            prior_names=[path.name for path in priors],
-            instance_prompt=recipe.instance_prompt(spurious_class),
-            prior_prompt=recipe.prior_prompt(spurious_class),
-            noun=spurious_class.noun,
-            resolution=recipe.base.resolution,
-            kappa=kappa,
-            phi=shop.phi.features,
-            phi_input=shop.phi.input_size,
-            class_weight=shop.phi.head_weight[shop.phi.columns([spurious_class.wnid])[0]],
-        )
-        weights, losses = finetune(
-            shop.base,
-            subject,
-            recipe.finetune,
-            recipe.sfsl,
-            seed,
-            folder,
-            shop.decoder,
-        )
-        dtype = getattr(torch, recipe.finetune.weights_dtype)
-        for name in TRAINED:
-            tensors = {
-                key: value.to(dtype).contiguous() if value.is_floating_point() else value
-                for key, value in weights[name].items()
-            }
-            save_file(tensors, folder / f"{name}.safetensors")
-        atomic.write_json(folder / "losses.json", losses)
-
-    inputs = {
-        "base": shop.base.fingerprint,
-        "resolution": recipe.base.resolution,
-        "class": spurious_class.index,
-        "prompts": [recipe.instance_prompt(spurious_class), recipe.prior_prompt(spurious_class)],
-        "references": [record.sha256 for record in references],
-        "prior": prior.fingerprint,
-        "phi": panel.fingerprint([shop.phi]),
-        "kappa": kappa,
-        "seed": seed,
-        "finetune": recipe.finetune.model_dump(mode="json", exclude={"checkpoint_every"}),
-        # Without the loss its settings change nothing; so ablations share what they have in common.
-        "sfsl": recipe.sfsl.model_dump(mode="json", exclude={"kappa", "default_kappa"})
-        if kappa
-        else None,
-        "decoder": shop.decoder.fingerprint if shop.decoder else None,
-    }
-    label = numbered("fine-tune", replicate)
-    return shop.run(spurious_class.slug, label, "finetune", inputs, make)

@@ -21,6 +21,7 @@ from spurbench.evaluation import panel
 from spurbench.images.records import ImageRecord
 from spurbench.images.sources import open_images, open_positives
 from spurbench.recipe.classes import SpuriousClass
+from spurbench.recipe.schema import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -111,16 +112,13 @@ def workshop(
     recipe = request.recipe
     device = torch.device("cpu") if complete else choose_device(str(request.device))
     detector = recipe.check.object_detector
+    base, phi, decoder = load_tuned(recipe, device)
     return Workshop(
         request=request,
-        base=load_base(
-            recipe.locate(recipe.base.model), revision=recipe.base.revision, device=device
-        ),
+        base=base,
         panel=panel.load_panel(recipe.panel.classifiers, relative_to=recipe.folder, device=device),
-        phi=panel.load_member(recipe.panel.phi, relative_to=recipe.folder, device=device),
-        decoder=load_decoder(recipe.locate(recipe.sfsl.decoder), device=device)
-        if recipe.sfsl.decoder
-        else None,
+        phi=phi,
+        decoder=decoder,
         detector=load_detector(recipe.locate(detector), device=device) if detector else None,
         photographs=photographs,
         positives=positives,
@@ -128,6 +126,16 @@ def workshop(
         store=StageStore(request.work, device=device_name(device), run=run, complete=complete),
         built=built,
     )
+
+
+def load_tuned(
+    recipe: Recipe, device: torch.device
+) -> tuple[TextToImage, Classifier, Decoder | None]:
+    """What fine-tuning needs: the base, phi, and the similarity loss's own decoder if any."""
+    base = load_base(recipe.locate(recipe.base.model), revision=recipe.base.revision, device=device)
+    phi = panel.load_member(recipe.panel.phi, relative_to=recipe.folder, device=device)
+    decoder = recipe.sfsl.decoder
+    return base, phi, load_decoder(recipe.locate(decoder), device=device) if decoder else None
 
 
 def read_class(request: BuildRequest) -> tuple[OfClass, OfClass | None]:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from spurbench.core import atomic
@@ -19,6 +21,7 @@ from spurbench.core.identity import derive_seed
 from spurbench.core.progress import tracked
 from spurbench.diffusion.base import TRAINED, Decoder, TextToImage
 from spurbench.diffusion.objective import Losses, Objective, Subject
+from spurbench.diffusion.processes import accelerator, autocast
 from spurbench.diffusion.trainable import trainable
 from spurbench.recipe.schema import SFSL, Finetune
 
@@ -35,6 +38,8 @@ def finetune(
     seed: int,
     folder: Path,
     decoder: Decoder | None = None,
+    *,
+    together: bool = False,
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, list[float]]]:
     """Fine-tune ``base`` in place on one subject, going on from a checkpoint in ``folder`` if any.
 
@@ -49,17 +54,36 @@ def finetune(
         seed: global seed.
         folder: where checkpoints go; the last one is removed by a run that finishes.
         decoder: what the similarity loss decodes with; None: the base's own VAE.
+        together: whether this is one of the processes that
+            :func:`spurbench.diffusion.processes.join` connected. Each computes its share of every
+            step's samples, and all end in the weights of one that computed them all, but for
+            rounding; the first of them writes the checkpoints.
 
     Returns:
         The trained weights, float32 on the CPU, by component; and each loss by step.
 
     Raises:
-        SpurbenchError: if [V] is not one token, or a loss or a weight is not finite (step, seed and
-            the images drawn named; the last checkpoint, from before that step, stays).
+        SpurbenchError: if [V] is not one token, a processor can't compute in the precision, or a
+            loss or a weight is not finite (step, seed and the images drawn named; the last
+            checkpoint, from before that step, stays).
     """
+    with accelerator(base.device, settings.precision, together=together) as accelerated:
+        return _finetune(base, subject, settings, sfsl, seed, folder, decoder, accelerated)
+
+
+def _finetune(
+    base: TextToImage,
+    subject: Subject,
+    settings: Finetune,
+    sfsl: SFSL,
+    seed: int,
+    folder: Path,
+    decoder: Decoder | None,
+    accelerated: Accelerator,
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, list[float]]]:
     pipeline, device = base.pipeline, base.device
     token = _single_token(pipeline.tokenizer, settings.token)
-    objective = Objective(base, subject, settings, sfsl, decoder)
+    objective = Objective(base, subject, settings, sfsl, decoder, partial(autocast, accelerated))
     if settings.gradient_checkpointing:
         pipeline.unet.enable_gradient_checkpointing()
         pipeline.text_encoder.gradient_checkpointing_enable()
@@ -77,35 +101,40 @@ def finetune(
             if parameter.requires_grad
         }
         parameters = list(trained.values())
-        optimizer = torch.optim.AdamW(
-            parameters,
-            lr=settings.learning_rate,
-            betas=(settings.beta1, settings.beta2),
-            eps=settings.epsilon,
-            weight_decay=settings.weight_decay,
-            fused=True,
+        optimizer = accelerated.prepare_optimizer(
+            torch.optim.AdamW(
+                parameters,
+                lr=settings.learning_rate,
+                betas=(settings.beta1, settings.beta2),
+                eps=settings.epsilon,
+                weight_decay=settings.weight_decay,
+                fused=True,
+            )
         )
-        scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
+        scaler = accelerated.scaler
         history = torch.full((settings.steps, len(Losses._fields)), torch.nan, device=device)
         first = _load_checkpoint(folder, trained, optimizer, scaler, history)
+        share = accelerated.process_index, accelerated.num_processes
+        step_losses = accelerated.prepare_model(_StepLosses(objective, modules, seed, share))
+        looked = first
 
         steps = range(first, settings.steps)
         for step in tracked(steps, "fine-tune", settings.steps, done=first):
-            losses = objective(objective.draw(seed, step))
-            scaler.scale(objective.total(losses)).backward()
+            losses = step_losses(step)
+            accelerated.backward(objective.total(losses))
             if settings.gradient_clip is not None:
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
-            scaler.step(optimizer)
-            scaler.update()
+                accelerated.clip_grad_norm_(parameters, settings.gradient_clip)
+            optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             history[step] = torch.stack(losses).detach()
 
             # Losses are looked at only here: reading them every step would stall a GPU.
             done = step + 1
             if done % settings.checkpoint_every == 0 or done == settings.steps:
+                history[looked:done] = accelerated.reduce(history[looked:done], "mean")
+                looked = done
                 _require_finite(history[:done], parameters, objective, seed, folder)
-                if done < settings.steps:
+                if done < settings.steps and accelerated.is_main_process:
                     _save_checkpoint(folder, done, trained, optimizer, scaler, history)
 
     weights_by_component = {
@@ -115,10 +144,29 @@ def finetune(
         }
         for name in TRAINED
     }
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    if accelerated.is_main_process:
+        (folder / CHECKPOINT).unlink(missing_ok=True)
     return weights_by_component, {
         name: history[:, column].tolist() for column, name in enumerate(Losses._fields)
     }
+
+
+class _StepLosses(nn.Module):
+    """A step's losses, of this process's share of its samples, over the weights that are trained.
+
+    A module, because that is what several processes' gradients are averaged by.
+    """
+
+    def __init__(
+        self, objective: Objective, modules: dict[str, nn.Module], seed: int, share: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.trained = nn.ModuleDict(modules)
+        self.objective, self.seed, self.share = objective, seed, share
+
+    def forward(self, step: int) -> Losses:
+        """The losses of step number ``step``, from 0."""
+        return self.objective(self.objective.draw(self.seed, step).share(*self.share))
 
 
 def _token_ids(tokenizer: Any, text: str) -> Tensor:
@@ -182,7 +230,7 @@ def _save_checkpoint(
         "step": step,
         "trained": {name: parameter.detach() for name, parameter in trained.items()},
         "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
+        "scaler": scaler.state_dict() if scaler else None,
         "history": history,
     }
     with atomic.writing(folder / CHECKPOINT) as file:
@@ -196,7 +244,7 @@ def _load_checkpoint(
     path = folder / CHECKPOINT
     if not path.is_file():
         return 0
-    untouched = optimizer.state_dict(), scaler.state_dict()
+    untouched = optimizer.state_dict()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         step: int = state["step"]
@@ -207,11 +255,11 @@ def _load_checkpoint(
         if step not in range(1, len(history)):
             raise ValueError(f"it is of step {step}")
         optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
+        if scaler:
+            scaler.load_state_dict(state["scaler"])
     except Exception as error:  # what torch raises of a damaged file has no common ancestor
         log.warning("%s can't be read (%s); fine-tuning starts over", path, reason(error))
-        optimizer.load_state_dict(untouched[0])
-        scaler.load_state_dict(untouched[1])
+        optimizer.load_state_dict(untouched)
         return 0
     with torch.no_grad():
         for there, saved in values:

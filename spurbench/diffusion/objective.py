@@ -12,6 +12,7 @@ the host is copied without waiting.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,6 +33,8 @@ from spurbench.diffusion.losses import (
     prediction_target,
 )
 from spurbench.recipe.schema import SFSL, Finetune
+
+Autocast = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,18 @@ class Draw:
     posterior_noise: Tensor
     noise: Tensor
 
+    def share(self, rank: int, processes: int) -> Draw:
+        """What process ``rank`` of so many computes of it; the batch is a multiple of them."""
+        if processes == 1:
+            return self
+        size = len(self.references) // processes
+        own = slice(rank * size, (rank + 1) * size)
+        of_both = [
+            tensor.unflatten(0, (2, -1))[:, own].flatten(0, 1)
+            for tensor in (self.timesteps, self.posterior_noise, self.noise)
+        ]
+        return Draw(self.step, self.references[own], self.priors[own], *of_both)
+
 
 class Losses(NamedTuple):
     """Scalars on the device, not yet weighted."""
@@ -111,9 +126,11 @@ class Objective:
     Args:
         base: the model; gradients go to whatever in it requires them.
         subject: the class's images, prompts and features.
-        settings: batch size, weights and precision.
+        settings: batch size and weights.
         sfsl: the similarity loss.
         decoder: what the similarity loss decodes with; None: the base's own VAE.
+        autocast: blocks within which the networks that are trained, and the decoder, compute in
+            lower precision.
     """
 
     def __init__(
@@ -123,6 +140,7 @@ class Objective:
         settings: Finetune,
         sfsl: SFSL,
         decoder: Decoder | None = None,
+        autocast: Autocast = nullcontext,
     ) -> None:
         self.subject, self.settings, self.sfsl = subject, settings, sfsl
         self.device, self.pipeline = base.device, base.pipeline
@@ -131,11 +149,7 @@ class Objective:
         self.prediction_type: str = schedule.config.prediction_type
         self.timesteps: int = schedule.config.num_train_timesteps
         self.alpha_bars = schedule.alphas_cumprod.to(self.device)
-        self.autocast = torch.autocast(
-            self.device.type,
-            dtype=getattr(torch, settings.precision),
-            enabled=settings.precision != "float32",
-        )
+        self.autocast = autocast
         vae = base.pipeline.vae
         references = _pixels(subject.references, subject.resolution).to(self.device)
         priors = _pixels(subject.priors, subject.resolution).to(self.device)
@@ -150,7 +164,7 @@ class Objective:
             network.enable_gradient_checkpointing()
         else:
             network.disable_gradient_checkpointing()
-        self.decode = _Decode(network, subject.resolution, sfsl, self.autocast)
+        self.decode = _Decode(network, subject.resolution, sfsl, autocast)
         if subject.kappa > 0:
             with torch.no_grad():
                 self.psi_references, self.psi_priors = self.psi(references), self.psi(priors)
@@ -173,7 +187,7 @@ class Objective:
 
     def __call__(self, draw: Draw) -> Losses:
         """The losses of one step, differentiable in what is trained."""
-        batch = self.settings.batch_size
+        batch = len(draw.references)
         timesteps, references, priors, posterior_noise, noise = (
             self._send(tensor)
             for tensor in (
@@ -194,7 +208,7 @@ class Objective:
         latents = (mean + deviation * posterior_noise) * self.latent_scale
         noised = noised_latents(latents, noise, alpha_bar)
         # Each prompt is encoded once; instance and prior go through the U-Net together.
-        with self.autocast:
+        with self.autocast():
             encoded = self.pipeline.text_encoder(self.prompts)[0]
             prediction = self.unet(
                 noised, timesteps, encoded.repeat_interleave(batch, dim=0)
@@ -230,7 +244,7 @@ class Objective:
         alpha_bar: Tensor,
     ) -> Tensor:
         """L_SFSL of the pairs that are below the timestep limit; the others weigh nothing."""
-        batch, gradient = self.settings.batch_size, self.sfsl.gradient
+        batch, gradient = len(draw.references), self.sfsl.gradient
         nothing = prediction.new_zeros(())
         if self.subject.kappa == 0 or draw.step % self.sfsl.every:
             return nothing
@@ -297,9 +311,7 @@ def _posteriors(vae: Any, pixels: Tensor, chunk: int = 8) -> _Posteriors:
 class _Decode:
     """Latents as the U-Net sees them to images in [-1, 1], differentiable."""
 
-    def __init__(
-        self, network: Any, resolution: int, settings: SFSL, autocast: torch.autocast
-    ) -> None:
+    def __init__(self, network: Any, resolution: int, settings: SFSL, autocast: Autocast) -> None:
         self.network, self.autocast = network, autocast
         self.shrink = (settings.decode_resolution or resolution) / resolution
 
@@ -309,7 +321,7 @@ class _Decode:
             latents = F.interpolate(
                 latents, (side, side), mode="bilinear", antialias=True, align_corners=False
             )
-        with self.autocast:
+        with self.autocast():
             # A tiny autoencoder's own scale is 1: it is trained on latents as the U-Net sees them.
             images: Tensor = self.network.decode(
                 latents / self.network.config.scaling_factor

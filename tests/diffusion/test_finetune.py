@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
 from makers.toy import toy_subject
 from spurbench.core.errors import SpurbenchError
@@ -227,17 +229,44 @@ def test_a_checkpoint_that_cannot_be_read_costs_the_steps_and_is_said(
     assert f"{CHECKPOINT} can't be read" in caplog.text and "starts over" in caplog.text
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_losses_are_scaled_in_half_precision_only(base, subject, tmp_path, monkeypatch, precision):
-    made, original = [], torch.amp.GradScaler
+def test_half_precision_on_a_processor_is_refused_where_accelerate_would_leave_it_out(
+    base, subject, tmp_path
+):
+    with pytest.raises(SpurbenchError, match="float16 needs a GPU"):
+        finetune(base, subject, Finetune(steps=1, precision="float16"), SFSL(), 0, tmp_path)
 
-    def scaler(*arguments, **settings):
-        made.append(original(*arguments, **settings))
-        return made[-1]
 
-    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
-    finetune(base, subject, Finetune(steps=1, precision=precision), SFSL(), 0, tmp_path)
-    assert [scaler.is_enabled() for scaler in made] == [precision == "float16"]
+def test_low_precision_reaches_the_networks(base, subject, tmp_path):
+    dtypes = set()
+    for network in (base.pipeline.unet.conv_in, base.pipeline.vae.decoder.conv_in):
+        network.register_forward_hook(lambda module, inputs, output: dtypes.add(output.dtype))
+    for precision in ("bfloat16", "float32"):
+        finetune(base, subject, Finetune(steps=1, precision=precision), SFSL(), 0, tmp_path)
+        assert dtypes == {getattr(torch, precision)}
+        dtypes.clear()
+
+
+def test_accelerate_keeps_what_it_had_and_heeds_no_launcher(base, subject, tmp_path, monkeypatch):
+    """The process may be a user's, started by torchrun, with an Accelerator of its own."""
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    states = (PartialState, AcceleratorState, GradientState)
+    kept = [dict(state._shared_state) for state in states]
+    try:
+        theirs = Accelerator(mixed_precision="bf16", cpu=True)
+        before = [dict(state._shared_state) for state in states]
+        monkeypatch.setenv("LOCAL_RANK", "0")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+        finetune(base, subject, Finetune(steps=1), SFSL(), 0, tmp_path)
+        assert not torch.distributed.is_initialized()
+        assert os.environ["WORLD_SIZE"] == "2"
+        assert [dict(state._shared_state) for state in states] == before
+        assert theirs.mixed_precision == "bf16"
+    finally:
+        for state, values in zip(states, kept, strict=True):
+            state._shared_state.clear()
+            state._shared_state.update(values)
 
 
 def test_the_seed_and_the_class_decide_the_draws(base, subject, tmp_path):

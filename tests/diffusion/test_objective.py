@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -236,14 +237,25 @@ def test_low_precision_computes_in_it_and_keeps_float32_weights(base, precision)
     exact = torch.stack(Objective(base, toy_subject(), SETTINGS, SFSL())(draw))
     assert dtypes == {torch.float32}
     dtypes.clear()
-    low = Finetune(batch_size=2, precision=precision)
-    objective = Objective(base, toy_subject(), low, SFSL())
+    autocast = partial(torch.autocast, "cpu", dtype=getattr(torch, precision))
+    objective = Objective(base, toy_subject(), SETTINGS, SFSL(), autocast=autocast)
     losses = objective(draw)
     assert dtypes == {getattr(torch, precision)}
     objective.total(losses).backward()
     for parameter in base.pipeline.unet.parameters():
         assert parameter.dtype == parameter.grad.dtype == torch.float32
     torch.testing.assert_close(torch.stack(losses), exact, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("gradient", ["attract", "both"])
+def test_shares_of_a_step_have_its_losses_for_their_mean(base, gradient):
+    settings, sfsl = Finetune(batch_size=6), SFSL(gradient=gradient, max_timestep=0.7)
+    objective = Objective(base, toy_subject(), settings, sfsl)
+    draw = objective.draw(0, 0)
+    shares = [objective(draw.share(rank, 3)) for rank in range(3)]
+    whole = torch.stack(objective(draw))
+    torch.testing.assert_close(torch.stack([torch.stack(s) for s in shares]).mean(dim=0), whole)
+    assert (whole > 0).all() and len({s.instance.item() for s in shares}) == 3
 
 
 def test_attention_is_fused(base):
