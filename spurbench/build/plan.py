@@ -91,8 +91,9 @@ def plan(
     side, image_bytes = recipe.base.resolution, 1.5 * recipe.base.resolution**2
 
     def sampling(name: str, runs: int, images: int, settings: Prior | Sample) -> PlannedStage:
-        # PNDM calls the network once more than it has steps, twice a step under guidance.
-        calls = (settings.steps + 1) * (2 if settings.guidance_scale > 1 else 1)
+        # PNDM, which a base's own is taken to be, calls the network once more than it has steps.
+        once_more = recipe.base.scheduler in (None, "PNDMScheduler")
+        calls = (settings.steps + once_more) * (2 if settings.guidance_scale > 1 else 1)
         return PlannedStage(
             name,
             runs,

@@ -132,7 +132,12 @@ def load_tuned(
     recipe: Recipe, device: torch.device
 ) -> tuple[TextToImage, Classifier, Decoder | None]:
     """What fine-tuning needs: the base, phi, and the similarity loss's own decoder if any."""
-    base = load_base(recipe.locate(recipe.base.model), revision=recipe.base.revision, device=device)
+    base = load_base(
+        recipe.locate(recipe.base.model),
+        revision=recipe.base.revision,
+        device=device,
+        scheduler=recipe.base.scheduler,
+    )
     phi = panel.load_member(recipe.panel.phi, relative_to=recipe.folder, device=device)
     decoder = recipe.sfsl.decoder
     return base, phi, load_decoder(recipe.locate(decoder), device=device) if decoder else None

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.identity import update_with_values
+from spurbench.recipe.schema import Scheduler
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ class TextToImage:
         pipeline: diffusers' ``StableDiffusionPipeline``, without a safety checker.
         name: the hub id, or the folder's name.
         fingerprint: sha256 over the weights of the U-Net, the text encoder and the VAE, the
-            scheduler's configuration and the tokenizer's vocabulary.
+            scheduler (its configuration; its kind too, where it is not the base's own) and the
+            tokenizer's vocabulary.
     """
 
     pipeline: Any
@@ -80,13 +82,21 @@ class Decoder:
     fingerprint: str
 
 
-def load_base(model: str, *, revision: str | None, device: torch.device) -> TextToImage:
+def load_base(
+    model: str,
+    *,
+    revision: str | None,
+    device: torch.device,
+    scheduler: Scheduler | None = None,
+) -> TextToImage:
     """Load a Stable Diffusion 1.x or 2.x base in float32.
 
     Args:
         model: a folder in diffusers' layout, else a hub id.
         revision: of a hub id.
         device: where to put it.
+        scheduler: of diffusers, which samples instead of the base's own, over the same noise
+            schedule.
 
     Raises:
         SpurbenchError: if it can't be had, or is another kind of pipeline (SDXL has two text
@@ -109,6 +119,11 @@ def load_base(model: str, *, revision: str | None, device: torch.device) -> Text
         )
     except (OSError, ValueError) as error:
         raise SpurbenchError(_unavailable(model, error)) from error
+    if scheduler is not None:
+        import diffusers
+
+        kind = getattr(diffusers, scheduler)
+        pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)
     for name in ("unet", "text_encoder", "vae"):
@@ -119,7 +134,7 @@ def load_base(model: str, *, revision: str | None, device: torch.device) -> Text
     return TextToImage(
         pipeline=pipeline,
         name=folder.name if folder.is_dir() else model,
-        fingerprint=_fingerprint(pipeline),
+        fingerprint=_fingerprint(pipeline, scheduler),
         # On the host: on the device it would take 4 bytes a weight of the memory that fine-tuning
         # is short of, to save a second a class.
         _initial={
@@ -184,12 +199,14 @@ def _unavailable(source: str, error: Exception) -> str:
     )
 
 
-def _fingerprint(pipeline: Any) -> str:
+def _fingerprint(pipeline: Any, scheduler: Scheduler | None) -> str:
     digest = hashlib.sha256()
     for name in ("unet", "text_encoder", "vae"):
         _update(digest, name, getattr(pipeline, name))
-    scheduler = {k: v for k, v in pipeline.scheduler.config.items() if not k.startswith("_")}
-    digest.update(repr(sorted(scheduler.items())).encode())
+    settings = {k: v for k, v in pipeline.scheduler.config.items() if not k.startswith("_")}
+    digest.update(repr(sorted(settings.items())).encode())
+    if scheduler is not None:
+        digest.update(scheduler.encode())
     digest.update(repr(sorted(pipeline.tokenizer.get_vocab().items())).encode())
     return digest.hexdigest()
 

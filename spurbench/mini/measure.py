@@ -68,7 +68,12 @@ def measure(
             raise SpurbenchError(f"{name} is {count}; give at least {least}")
     recipe = read_recipe("mini")
     oracle = MultiLabelDetector(recipe.folder / str(recipe.check.object_detector), device)
-    base = load_base(recipe.locate(recipe.base.model), revision=None, device=device)
+    base = load_base(
+        recipe.locate(recipe.base.model),
+        revision=None,
+        device=device,
+        scheduler=recipe.base.scheduler,
+    )
     return {
         "seed": seed,
         "scenes": scenes,

@@ -34,6 +34,9 @@ class Section(Document):
     model_config = ConfigDict(allow_inf_nan=False)
 
 
+Scheduler = Literal["PNDMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"]
+
+
 class Base(Section):
     """The text-to-image model that is fine-tuned."""
 
@@ -45,6 +48,11 @@ class Base(Section):
         default=None,
         description="folder (relative to the recipe) with the networks' config.json files, for "
         "--dry-run and benchmarks where the model itself is not at hand",
+    )
+    scheduler: Scheduler | None = Field(
+        default=None,
+        description="diffusers' scheduler that samples, over the base's own noise schedule; none: "
+        "the base's own",
     )
     resolution: Pixels = Field(default=512, description="side of the images, pixels")
     licence: Line = Field(description="of the weights, for the dataset card")
