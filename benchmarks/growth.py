@@ -69,7 +69,7 @@ def spurbench(*arguments: str | Path) -> Seconds:
 def save_classifier(folder: Path, prototypes: dict[int, np.ndarray], seed: int) -> None:
     """A tiny ResNet in timm's layout that answers the class whose picture is most alike."""
     torch.manual_seed(seed)
-    arguments = {"channels": [8, 8, 16, 16], "stem_width": 8}
+    arguments = {"channels": [8, 16, 32, 64], "stem_width": 8}
     model = timm.create_model("resnet10t", num_classes=1000, **arguments).eval()
     pictures = torch.from_numpy(np.stack([*prototypes.values()])).permute(0, 3, 1, 2) / 127.5 - 1
     with torch.inference_mode():
@@ -253,7 +253,7 @@ def tests_on_classifiers(_: Path, sizes: Sequence[int]) -> Callable[[int], Secon
 
 
 STUDIES: dict[str, tuple[Callable[[Path, Sequence[int]], Callable[[int], Seconds]], list[int]]] = {
-    "build: classes": (build_on_classes, [1, 2, 4, 8, 16]),
+    "build: classes": (build_on_classes, [8, 24, 72]),
     "eval: images": (eval_on_images, [500, 1000, 2000, 4000, 8000]),
     "eval: classifiers": (eval_on_classifiers, [1, 2, 4, 8, 16]),
     "leaderboard build: classifiers": (leaderboard_on_classifiers, [10, 100, 300, 1000]),
