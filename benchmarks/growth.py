@@ -253,7 +253,7 @@ def tests_on_classifiers(_: Path, sizes: Sequence[int]) -> Callable[[int], Secon
 
 
 STUDIES: dict[str, tuple[Callable[[Path, Sequence[int]], Callable[[int], Seconds]], list[int]]] = {
-    "build: classes": (build_on_classes, [8, 24, 72]),
+    "build: classes": (build_on_classes, [6, 18, 54]),
     "eval: images": (eval_on_images, [500, 1000, 2000, 4000, 8000]),
     "eval: classifiers": (eval_on_classifiers, [1, 2, 4, 8, 16]),
     "leaderboard build: classifiers": (leaderboard_on_classifiers, [10, 100, 300, 1000]),
