@@ -317,6 +317,21 @@ def test_the_peak_is_the_child_s_own_and_what_it_frees_counts(tmp_path):
         scale.run(["-c", "import sys; sys.exit('no such luck')"], {})
 
 
+def test_the_memory_that_was_published_is_within_the_goals_and_on_the_page():
+    document = json.loads((RESULTS / "scale-cpu.json").read_text())
+    assert document["settings"]["images"] == [1000, 4000, 16000]
+    found: dict[int, dict[str, dict[str, float]]] = {}
+    for case in document["cases"]:
+        found.setdefault(case["images"], {})[case["command"]] = case
+    assert document["growth"] == scale.growth(found)
+    assert {entry["reached"] for entry in document["growth"]} == {True} and len(found[1000]) == 8
+    page = (RESULTS.parents[1] / "docs" / "scale.md").read_text()
+    for entry in document["growth"]:
+        figures = [found[c][entry["command"]][entry["judged_by"]] for c in sorted(found)]
+        shown = " | ".join(f"{figure:,.0f} MB" for figure in figures)
+        assert f"| {shown} | {entry['ratio']:.2f} |" in page
+
+
 def test_memory_that_grows_or_is_large_misses_the_goal():
     def at(peak: float, anonymous: float) -> dict[str, float]:
         return {"peak_mb": peak, "anonymous_mb": anonymous, "seconds": 1.0}

@@ -200,7 +200,7 @@ def test_opening_reads_no_image_and_looking_reads_each_group_once(in_groups, gro
         mean=(0,) * 3,
         std=(1,) * 3,
     )
-    seen = sum(len(b.positions) for b in decode(images.records, geometry, batch_size=1, workers=4))
+    seen = sum(len(b.positions) for b in decode(images.records, geometry, batch_size=1, decoders=4))
     assert (seen, len(images.records)) == (24, 24)
     assert [number for _, number in groups_read] == [*range(4), *range(4)]
 
