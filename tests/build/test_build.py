@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from makers.toy import save_toy_classifier, save_toy_detector, toy_recipe
-from spurbench.build import sampling, stages
+from spurbench.build import sampling
+from spurbench.build import tuning as build_tuning
 from spurbench.build.build import build
 from spurbench.build.request import BuildRequest
 from spurbench.build.stages import select_references
@@ -129,7 +130,7 @@ def recorded(monkeypatch, module, name: str) -> list[inspect.BoundArguments]:
 def test_fine_tuning_sees_the_surest_photographs_and_the_rows_say_which(
     recipe_folder, tmp_path, monkeypatch
 ):
-    calls = recorded(monkeypatch, stages, "finetune")
+    calls = recorded(monkeypatch, build_tuning, "finetune")
     asked = request(recipe_folder, tmp_path, *NO_OTHERS, seed=11)
     build(asked)
     rows = read_rows(tmp_path / "out")["real"]
@@ -156,7 +157,7 @@ def test_every_number_of_the_recipe_reaches_the_stage_that_it_is_for(
     recipe_folder, tmp_path, monkeypatch
 ):
     """The toy recipe's numbers all differ, so that one taken for another shows."""
-    tunings = recorded(monkeypatch, stages, "finetune")
+    tunings = recorded(monkeypatch, build_tuning, "finetune")
     samplings = recorded(monkeypatch, sampling, "sample")
     asked = request(recipe_folder, tmp_path, "sample.precision=bfloat16", seed=11)
     build(asked)
@@ -266,7 +267,7 @@ def test_the_second_run_does_no_work_and_leaves_the_dataset_alone(
     def never(*args, **kwargs):
         raise AssertionError("a finished stage was made again")
 
-    monkeypatch.setattr(stages, "finetune", never)
+    monkeypatch.setattr(build_tuning, "finetune", never)
     monkeypatch.setattr(sampling, "sample", never)
     again = build(request(recipe_folder, tmp_path))
     assert again.complete and not again.written
@@ -298,7 +299,7 @@ def test_an_unexpected_error_in_one_class_is_that_classs_failure(
     def broken(*args, **kwargs):
         raise RuntimeError("the GPU\nfell off")
 
-    monkeypatch.setattr(stages, "finetune", broken)
+    monkeypatch.setattr(build_tuning, "finetune", broken)
     built = build(request(recipe_folder, tmp_path))
     assert built.failed == {"hummingbird": "RuntimeError: the GPU"}
 

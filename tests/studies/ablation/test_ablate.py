@@ -103,7 +103,7 @@ def test_every_row_and_seed_is_built_measured_and_shown(recipe_folder, tmp_path,
     def never(*args, **kwargs):
         raise AssertionError("a finished stage was made again")
 
-    monkeypatch.setattr("spurbench.build.stages.finetune", never)
+    monkeypatch.setattr("spurbench.build.tuning.finetune", never)
     monkeypatch.setattr("spurbench.build.sampling.sample", never)
     assert ablate(request) == ablation
 
