@@ -31,7 +31,7 @@ def open_engine(
         device: what they run on, as torch calls it; ``cuda`` is any GPU.
         workers: how many at once. None: of the local engine one a GPU, else one a core; of the
             others as many as there is room for.
-        gpus_each: GPUs that a worker takes, where they run on GPUs.
+        gpus_each: GPUs that a worker takes; on processors, cores.
         address: of a running Ray cluster.
         options: TOML file for Slurm, see :class:`spurbench.engines.slurm.SlurmOptions`.
 
@@ -50,7 +50,7 @@ def open_engine(
         case "local":
             if gpus:
                 return _on_gpus(device, units, workers, gpus)
-            count = min(units, cores() if workers is None else workers)
+            count = min(units, max(1, cores() // gpus_each) if workers is None else workers)
             return LocalEngine.on_cores(count) if count > 1 else None
         case "ray":
             from spurbench.engines.ray import RayEngine
