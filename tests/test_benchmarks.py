@@ -62,6 +62,7 @@ def test_every_variant_is_made_of_recipe_settings(setup):
         assert set(options) <= {"kappa", "tiny", "sfsl", "finetune"}, name
 
 
+@pytest.mark.slow
 def test_a_round_measures_the_library_and_a_peer_on_the_same_settings(setup, tmp_path):
     toy, folder = setup
     script = tmp_path / "train_dreambooth.py"
@@ -135,6 +136,7 @@ def test_evaluation_is_timed_beside_the_bare_model_and_a_loop(tmp_path, monkeypa
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_the_page_is_built_and_timed(tmp_path):
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
         pytest.skip("no chromium and chromedriver; Debian: apt install chromium chromium-driver")

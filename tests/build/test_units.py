@@ -143,6 +143,7 @@ def test_a_stage_that_is_not_what_is_asked_for_is_made_again_by_the_engine(
     assert labels == {"sample"}
 
 
+@pytest.mark.slow
 def test_force_has_every_stage_made_again_once(recipe, tmp_path):
     asked = request(recipe, tmp_path)
     build(asked, InThisProcess())
