@@ -14,7 +14,7 @@ from spurbench.build.request import BuildRequest, Built
 from spurbench.build.stages import build_class
 from spurbench.build.store import NotStoredError
 from spurbench.build.units import BuildWork
-from spurbench.build.workshop import OfClass, Workshop, workshop
+from spurbench.build.workshop import Workshop, given_positives, of_class, workshop
 from spurbench.core.environment import one_thread, package_versions
 from spurbench.core.errors import described
 from spurbench.dataset import changelog
@@ -28,8 +28,8 @@ from spurbench.dataset.manifest import (
 from spurbench.dataset.rows import OWN_PARTS, PartName, Row, Rows
 from spurbench.dataset.write import write_dataset
 from spurbench.engines.work import Engine
-from spurbench.images.records import ImageRecord, ImageSet
-from spurbench.images.sources import open_images, open_positives
+from spurbench.images.records import ImageSet
+from spurbench.images.sources import open_images
 from spurbench.recipe.classes import SpuriousClass
 
 log = logging.getLogger(__name__)
@@ -58,9 +58,7 @@ def build(request: BuildRequest, engine: Engine | None = None) -> Built:
             (previous.name, previous.version), (request.recipe.name, request.version)
         )
     images = open_images(request.images, "real")
-    positives = None
-    if request.positives is not None:
-        positives = open_positives(request.positives, only={c.index for c in request.classes})
+    positives = given_positives(request)
     built = Built(output=request.output)
     run = secrets.token_hex(8) if request.force else None
     crew = None if engine is None else _Crew(engine, request, run, built)
@@ -69,8 +67,8 @@ def build(request: BuildRequest, engine: Engine | None = None) -> Built:
     with one_thread():
         shop = workshop(
             request,
-            _of_class(images),
-            _of_class(positives) if positives else None,
+            of_class(images),
+            of_class(positives) if positives else None,
             built=built,
             run=run,
             complete=crew is not None,
@@ -164,15 +162,6 @@ def _rows(shop: Workshop, crew: _Crew | None) -> dict[PartName, list[Row]]:
 def _note_failure(built: Built, spurious_class: SpuriousClass, why: str) -> None:
     built.failed[spurious_class.name] = why
     log.error("%s failed: %s", spurious_class.name, why)
-
-
-def _of_class(images: ImageSet) -> OfClass:
-    """The images of each class among many."""
-
-    def records(spurious_class: SpuriousClass) -> Sequence[ImageRecord]:
-        return [r for r in images.records if r.class_index == spurious_class.index]
-
-    return records
 
 
 def _changelog(

@@ -18,7 +18,7 @@ from spurbench.core import atomic
 from spurbench.core.environment import choose_device, device_name
 from spurbench.diffusion.base import Decoder, TextToImage, load_base, load_decoder
 from spurbench.evaluation import panel
-from spurbench.images.records import ImageRecord
+from spurbench.images.records import ImageRecord, ImageSet
 from spurbench.images.sources import open_images, open_positives
 from spurbench.recipe.classes import SpuriousClass
 from spurbench.recipe.schema import Recipe
@@ -143,15 +143,27 @@ def load_tuned(
     return base, phi, load_decoder(recipe.locate(decoder), device=device) if decoder else None
 
 
+def of_class(images: ImageSet) -> OfClass:
+    """The images of each class among many."""
+
+    def records(spurious_class: SpuriousClass) -> Sequence[ImageRecord]:
+        return [r for r in images.records if r.class_index == spurious_class.index]
+
+    return records
+
+
+def given_positives(request: BuildRequest) -> ImageSet | None:
+    """The positives that were given, of all classes: one of them may have none."""
+    if request.positives is None:
+        return None
+    return open_positives(request.positives, only={c.index for c in request.classes})
+
+
 def read_class(request: BuildRequest) -> tuple[OfClass, OfClass | None]:
-    """The photographs and the given positives of a class, read when they are asked for."""
-    data, folder = request.images, request.positives
+    """The photographs of a class, read when they are asked for, and the given positives."""
+    data, positives = request.images, given_positives(request)
 
     def photographs(spurious_class: SpuriousClass) -> Sequence[ImageRecord]:
         return open_images(data, "real", only={spurious_class.index}).records
 
-    def positives(spurious_class: SpuriousClass) -> Sequence[ImageRecord]:
-        assert folder is not None
-        return open_positives(folder, only={spurious_class.index}).records
-
-    return photographs, None if folder is None else positives
+    return photographs, of_class(positives) if positives else None

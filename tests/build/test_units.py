@@ -3,16 +3,18 @@ from __future__ import annotations
 import pickle
 import shutil
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
-from makers.toy import toy_recipe
+from makers.toy import save_noise_images, toy_recipe
 from spurbench.build.build import build
 from spurbench.build.request import BuildRequest
 from spurbench.build.store import MARKER
 from spurbench.build.units import BuildWork
+from spurbench.core.errors import SpurbenchError
 from spurbench.dataset.manifest import Manifest
 from spurbench.dataset.verify import verify
 from spurbench.engines.ledger import Ledger
@@ -77,6 +79,34 @@ def test_two_worker_processes_make_the_bytes_of_one(recipe, alone, tmp_path):
     assert (held.provenance.device, held.provenance.threads) == ("cpu", 1)
     assert {check.status for check in verify(tmp_path / "out")} == {"ok"}
     assert not any(reused for _, reused in built.seconds.values())
+
+
+def test_a_class_without_given_positives_is_built_by_workers_as_by_one_process(recipe, tmp_path):
+    save_noise_images(tmp_path / "given" / "n01882714", 2, seed=3)  # koala's, not hummingbird's
+    asked = request(recipe, tmp_path, positives=tmp_path / "given")
+    alone = build(replace(asked, output=tmp_path / "alone", work=tmp_path / "other"))
+    shared_out = build(asked, InThisProcess())
+    assert shared_out.failed == alone.failed and "hummingbird" not in alone.failed
+    assert files(tmp_path / "out") == files(tmp_path / "alone")
+
+
+def test_one_process_computes_with_one_thread_and_gives_the_others_back(
+    recipe, tmp_path, monkeypatch
+):
+    seen = []
+
+    def note(*_):
+        seen.append(torch.get_num_threads())
+        raise SpurbenchError("enough")
+
+    monkeypatch.setattr(import_module("spurbench.build.build"), "build_class", note)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        build(request(recipe, tmp_path))
+        assert seen == [1, 1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_unit_is_done_when_its_stages_are_in_the_store_and_of_this_request(
