@@ -166,4 +166,4 @@ def read_class(request: BuildRequest) -> tuple[OfClass, OfClass | None]:
     def photographs(spurious_class: SpuriousClass) -> Sequence[ImageRecord]:
         return open_images(data, "real", only={spurious_class.index}).records
 
-    return photographs, of_class(positives) if positives else None
+    return photographs, None if positives is None else of_class(positives)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from makers.toy import noise_images, save_noise_images, toy_recipe
-from spurbench.build import sampling
+from spurbench.build import sampling, workshop
 from spurbench.build.build import build
 from spurbench.build.request import BuildRequest, Built
 from spurbench.core.environment import one_thread
@@ -194,8 +194,8 @@ def test_a_class_without_given_positives_is_built_and_named(recipe, tmp_path, ca
         found = open_positives(folder, only=only)
         return replace(found, records=())
 
-    open_positives = build.__globals__["open_positives"]
-    monkeypatch.setitem(build.__globals__, "open_positives", without)
+    open_positives = workshop.open_positives
+    monkeypatch.setattr(workshop, "open_positives", without)
     built = run(recipe, tmp_path, positives=tmp_path / "given")
     assert built.positives == {"hummingbird": PositiveCounts(asked=0, kept=0)}
     assert "hummingbird: 0 of 0 positives kept" in caplog.text
