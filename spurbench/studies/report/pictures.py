@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from spurbench.images.decode import decode_rgb
 from spurbench.images.records import Split
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 AGREES, DIFFERS = "#b23a12", "#333333"
@@ -49,23 +48,19 @@ def asked(rows: Sequence[Row], results: Sequence[Result], split: Split) -> list[
     Raises:
         SpurbenchError: if a result's answers are missing.
     """
-    frames: list[tuple[str, pd.DataFrame]] = []
+    given: list[tuple[str, dict[str, tuple[int, float]]]] = []
     for result in results:
         answers = result.answers
-        own = answers[answers["source"] == split].set_index("image_sha256")
-        frames.append((result.label, own))
-    found = []
-    for row in sorted(rows, key=lambda row: row.image_sha256):
-        if all(row.image_sha256 in frame.index for _, frame in frames):
-            answers = {
-                label: (
-                    int(frame.at[row.image_sha256, "prediction"]),
-                    float(frame.at[row.image_sha256, "probability"]),
-                )
-                for label, frame in frames
-            }
-            found.append(Asked(row, answers))
-    return found
+        own = answers[answers["source"] == split]
+        columns = (own[name].tolist() for name in ("image_sha256", "prediction", "probability"))
+        given.append(
+            (result.label, {sha: (int(a), float(p)) for sha, a, p in zip(*columns, strict=True)})
+        )
+    return [
+        Asked(row, {label: of[row.image_sha256] for label, of in given})
+        for row in sorted(rows, key=lambda row: row.image_sha256)
+        if all(row.image_sha256 in of for _, of in given)
+    ]
 
 
 def first(images: Sequence[Asked], count: int) -> list[Asked]:
@@ -97,7 +92,12 @@ def answers_figure(images: Sequence[Asked], columns: int) -> Figure:
         axis.set_axis_off()
     for axis, image in zip(axes.flat, images, strict=False):
         axis.imshow(decode_rgb(image.row.read()))
-        text = {"transform": axis.transAxes, "ha": "center", "va": "top", "fontsize": 7}
+        text: dict[str, Any] = {
+            "transform": axis.transAxes,
+            "ha": "center",
+            "va": "top",
+            "fontsize": 7,
+        }
         axis.text(0.5, -0.03, plain(image.row.spurious_feature), color="#777777", **text)
         for i, (label, (answer, probability)) in enumerate(image.answers.items(), 1):
             agrees = answer == image.row.class_index

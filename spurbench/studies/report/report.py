@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -176,15 +177,23 @@ def _scores(
     scores: dict[str, Callable[[Row], float | None]] = {}
     for metric in metrics:
         if metric not in measured:
-            scores[metric] = lambda row, metric=metric: row.quality.get(metric)
+            scores[metric] = partial(_stored, metric)
         elif metric in possible:
             asked = [*(r for r in rows["real"] if r.is_reference), *rows["generated"]]
             values = score((decode_rgb(r.read()) for r in asked), metric, device)
             known = dict(zip((r.image_sha256 for r in asked), values, strict=True))
-            scores[metric] = lambda row, known=known: known.get(row.image_sha256)
+            scores[metric] = partial(_measured, known)
         else:
             notes.append(f"{metric} can't be computed here: pyiqa or its weights are missing.")
     return scores, notes
+
+
+def _stored(metric: str, row: Row) -> float | None:
+    return row.quality.get(metric)
+
+
+def _measured(known: Mapping[str, float], row: Row) -> float | None:
+    return known.get(row.image_sha256)
 
 
 def _figures(

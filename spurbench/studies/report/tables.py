@@ -68,8 +68,8 @@ def spurious_accuracy(results: Sequence[Result]) -> Table:
                     shown.append(Shown("with references", [*whole, ""], group))
             pairs = [paper().spurious_accuracy(result.classifier.name, index) for index in classes]
             if any(pairs):
-                printed = [_percent(pair[i]) if pair else "" for pair in pairs]
-                shown.append(Shown(f"paper, {split}", [*printed, ""], group))
+                theirs = [_percent(pair[i]) if pair else "" for pair in pairs]
+                shown.append(Shown(f"paper, {split}", [*theirs, ""], group))
     notes = [
         "Per cent of images called the class, with 95 % intervals; only images count in which the "
         "detector sees no object. Real images without those that a fine-tuning saw; with them "
@@ -159,7 +159,7 @@ def quality(
         for index in classes
     }
     for (metric, part, index), values in known.items():
-        line = {
+        line: dict[str, Value] = {
             "metric": metric,
             "images": part,
             "class_index": index,
@@ -168,8 +168,8 @@ def quality(
             "mean": float(np.mean(values)) if values else None,
             "standard_deviation": float(np.std(values, ddof=1)) if len(values) > 1 else None,
         }
-        for name, value in line.items():
-            columns.setdefault(name, []).append(value)
+        for name, of_line in line.items():
+            columns.setdefault(name, []).append(of_line)
     for metric in scores:
         for i, part in enumerate(parts):
             of_part = [known[metric, part, index] for index in classes]
