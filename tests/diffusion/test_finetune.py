@@ -146,7 +146,12 @@ def test_prior_variant_lowers_and_attract_raises_the_similarity_to_the_reference
 ):
     """The signs: +kappa pushes prior images away from psi(x); attract pulls the instance to it."""
     settings = SETTINGS.model_copy(
-        update={"steps": 60, "prior_weight": 0.0, "checkpoint_every": 60}
+        update={
+            "steps": 24,
+            "learning_rate": 3e-3,
+            "prior_weight": 0.0,
+            "checkpoint_every": 24,
+        }
     )
     for gradient in ("prior", "attract"):
         base.restore()
@@ -158,7 +163,7 @@ def test_prior_variant_lowers_and_attract_raises_the_similarity_to_the_reference
             0,
             tmp_path / gradient,
         )
-        early, late = np.mean(losses["sfsl"][:15]), np.mean(losses["sfsl"][-15:])
+        early, late = np.mean(losses["sfsl"][:6]), np.mean(losses["sfsl"][-6:])
         assert late < early, gradient
 
 
@@ -438,15 +443,16 @@ def test_the_costs_of_the_similarity_loss_can_be_cut(base, subject, tmp_path):
 def test_samples_above_the_timestep_limit_weigh_nothing(base, subject, tmp_path, gradient):
     from spurbench.core.identity import derive_seed
 
-    settings = SETTINGS.model_copy(update={"steps": 12, "learning_rate": 1e-12})
+    seed = 24  # all of a pair count in its first step, one in its second, none in its third
+    settings = SETTINGS.model_copy(update={"steps": 3, "learning_rate": 1e-12})
     options = {"gradient": gradient, "timestep_weighting": "uniform"}
-    _, full = finetune(base, subject, settings, SFSL(**options), 0, tmp_path / "full")
+    _, full = finetune(base, subject, settings, SFSL(**options), seed, tmp_path / "full")
     base.restore()
     limited = SFSL(**options, max_timestep=0.5)
-    _, low = finetune(base, subject, settings, limited, 0, tmp_path / "low")
+    _, low = finetune(base, subject, settings, limited, seed, tmp_path / "low")
     seen = set()
-    for step in range(12):
-        generator = torch.Generator().manual_seed(derive_seed(0, "finetune", 94, step))
+    for step in range(3):
+        generator = torch.Generator().manual_seed(derive_seed(seed, "finetune", 94, step))
         torch.randint(3, (2,), generator=generator)
         torch.randint(4, (2,), generator=generator)
         clear = torch.randint(1000, (4,), generator=generator) < 500
@@ -461,7 +467,7 @@ def test_samples_above_the_timestep_limit_weigh_nothing(base, subject, tmp_path,
             assert low["sfsl"][step] == 0
         else:
             assert low["sfsl"][step] not in (0, full["sfsl"][step])
-    assert {0, 1} <= seen
+    assert seen == {0, 1, 2}
 
 
 def test_a_decoder_of_another_kind_is_refused(base, toy_folder, tmp_path):
