@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -65,10 +66,21 @@ def _request(recipe_folder, output, **changes):
     )
 
 
-def test_every_row_and_seed_is_built_measured_and_shown(recipe_folder, tmp_path, monkeypatch):
-    request = _request(recipe_folder, tmp_path / "out")
-    ablation = ablate(request)
-    out = tmp_path / "out"
+@pytest.fixture(scope="module")
+def ablated(recipe_folder, tmp_path_factory):
+    """A whole ablation and its folder; not to be changed."""
+    out = tmp_path_factory.mktemp("ablated") / "out"
+    return out, ablate(_request(recipe_folder, out))
+
+
+@pytest.fixture
+def built(ablated, tmp_path):
+    """The folder of a finished ablation, so that another makes only what it asks for otherwise."""
+    return shutil.copytree(ablated[0], tmp_path / "out")
+
+
+def test_every_row_and_seed_is_built_measured_and_shown(recipe_folder, ablated, monkeypatch):
+    out, ablation = ablated
     document = json.loads((out / "ablation.json").read_text())
     assert document == ablation.as_json()
     assert Ablation.model_validate(document) == ablation
@@ -105,14 +117,13 @@ def test_every_row_and_seed_is_built_measured_and_shown(recipe_folder, tmp_path,
 
     monkeypatch.setattr("spurbench.build.tuning.finetune", never)
     monkeypatch.setattr("spurbench.build.sampling.sample", never)
-    assert ablate(request) == ablation
+    assert ablate(_request(recipe_folder, out)) == ablation
 
 
-def test_unseen_classifiers_are_measured_beside_the_panel(recipe_folder, tmp_path):
+def test_unseen_classifiers_are_measured_beside_the_panel(recipe_folder, built, tmp_path):
     fooled = save_toy_classifier(tmp_path / "fooled", favourite=94, seed=5)
     other = save_toy_classifier(tmp_path / "other", favourite=105, seed=6)
-    out = tmp_path / "out"
-    request = _request(recipe_folder, out, unseen=(str(fooled), str(other)))
+    request = _request(recipe_folder, built, unseen=(str(fooled), str(other)))
     document = ablate(request).as_json()
 
     part_of = {"one": "panel", "two": "phi", "fooled": "unseen", "other": "unseen"}
@@ -127,7 +138,7 @@ def test_unseen_classifiers_are_measured_beside_the_panel(recipe_folder, tmp_pat
             measured = {**row["classifiers"], **row["parts"]}[name]
             assert measured["spurious_accuracy"]["mean"] == share
             assert measured["against_baseline"]["mean"] == 0.0
-    text = (out / "ablation.md").read_text()
+    text = (built / "ablation.md").read_text()
     assert "| two (phi) | one (panel) | fooled (unseen) | other (unseen) |" in text
     assert "unseen, against baseline" in text
 
@@ -242,9 +253,9 @@ def test_a_classifier_of_the_panel_is_not_unseen(recipe_folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_classifiers_of_one_name_are_told_apart(recipe_folder, tmp_path):
+def test_classifiers_of_one_name_are_told_apart(recipe_folder, built, tmp_path):
     namesake = save_toy_classifier(tmp_path / "one", favourite=105, seed=5)
-    request = _request(recipe_folder, tmp_path / "out", unseen=(str(namesake),), seeds=(0,))
+    request = _request(recipe_folder, built, unseen=(str(namesake),), seeds=(0,))
     plan = request.plan.model_copy(update={"variations": request.plan.variations[1:]})
     plan = plan.model_copy(update={"baseline": "base"})
     found = ablate(replace(request, plan=plan))
