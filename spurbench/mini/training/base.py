@@ -31,7 +31,7 @@ class BaseSettings:
     attention_heads: int = 4
     text_width: int = 96
     text_layers: int = 2
-    max_tokens: int = 16
+    max_tokens: int = 20
     steps: int = 7000
     batch_size: int = 32
     learning_rate: float = 1e-3

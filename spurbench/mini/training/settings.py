@@ -21,7 +21,7 @@ OF_BASE = ("captioned", "vae", "base", "decoder")
 class AssetSettings:
     """The defaults make the committed assets."""
 
-    captioned: int = 24_000
+    captioned: int = 40_000
     biased_per_class: int = 2_000
     unbiased: int = 32_000
     validation_per_class: int = 100

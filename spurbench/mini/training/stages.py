@@ -26,7 +26,7 @@ from spurbench.mini.training.decoder import likeness_db, train_decoder
 from spurbench.mini.training.labelled import (
     labelled_scenes,
     scenes_digest,
-    scenes_of_all_objects,
+    scenes_of_all_classes,
     trained_classifier,
 )
 from spurbench.mini.training.settings import AssetSettings
@@ -148,7 +148,7 @@ class AssetStages:
             "train": self.settings.biased_per_class,
             "validation": self.settings.validation_per_class,
         }
-        scenes = scenes_of_all_objects(biased, self.seed, counts)
+        scenes = scenes_of_all_classes(biased, self.seed, counts)
         return labelled_scenes(
             self.store, SUBJECT, "biased", scenes, self.published_vae, self.device, counts=counts
         )

@@ -24,8 +24,8 @@ class VAESettings:
     """How the autoencoder is trained."""
 
     block_out_channels: tuple[int, ...] = (16, 32, 64)
-    latent_channels: int = 4
-    steps: int = 5000
+    latent_channels: int = 8
+    steps: int = 8000
     batch_size: int = 8
     learning_rate: float = 2.5e-3
     gradient_weight: float = 0.25  # of the L1 between image gradients, which keeps edges sharp
