@@ -148,7 +148,9 @@ def _garden(rng: np.random.Generator, side: int) -> Image.Image:
     pen.rectangle(-1, top, 1, 1, lawn)
     for i in range(0, 8, 2):
         x = -1.2 + 0.3 * i
-        pen.polygon([(x, 1), (x + 0.3, 1), (0.7 * x + 0.25, top), (0.7 * x + 0.04, top)], shade(lawn, 0.86))
+        pen.polygon(
+            [(x, 1), (x + 0.3, 1), (0.7 * x + 0.25, top), (0.7 * x + 0.04, top)], shade(lawn, 0.86)
+        )
     white = (242, 242, 238)
     for y in (top - 0.28, top - 0.08):
         pen.rectangle(-1, y, 1, y + 0.05, white)
@@ -178,7 +180,10 @@ def _market(rng: np.random.Generator, side: int) -> Image.Image:
         pen.ellipse(x + 1 / count, low, 1 / count, 0.1, colour)
     pen.rectangle(-1, 0.85, 1, 1, (150, 145, 140))
     for i in range(4):
-        x, fruit = -1 + 0.5 * i, pick(rng, [(225, 60, 40), (240, 170, 30), (130, 175, 50), (150, 60, 110)], 12)
+        x, fruit = (
+            -1 + 0.5 * i,
+            pick(rng, [(225, 60, 40), (240, 170, 30), (130, 175, 50), (150, 60, 110)], 12),
+        )
         for dx in np.linspace(0.07, 0.43, 4):
             for y in (0.44, 0.54):
                 pen.ellipse(x + dx + rng.normal(0, 0.012), y, 0.08, 0.08, jitter(rng, fruit, 14))

@@ -39,15 +39,15 @@ SMALL = (0.5, 1.05)
 """Object scales of the biased data: often small, so that the feature tells more than the object."""
 
 FRAMING = (0.6, 1.15)
-"""Feature scales of all data, the ``real`` split and the base model's captioned scenes included: what
-differs between images of a feature shall not be how near it is."""
+"""Feature scales of all data, the ``real`` split and the base model's captioned scenes included:
+sets of images of a feature shall not differ in how near it is."""
 
 CONTEXT_SHARE = 0.25
 """Share of all scenes that lie in one of the contexts, whatever they show."""
 
 EMPTY = "valley"
-"""The class of scenes without an object. A classifier has to answer something for them; had it no such
-class, one of the planted ones would be its answer for an empty scene, and look like reliance."""
+"""The class of scenes without an object. A classifier has to answer something for them; had it no
+such class, one of the planted ones would be its answer, and look like reliance."""
 
 EMPTY_BARE = 0.4
 """Share of the empty class's biased images that show no sub-family at all."""
@@ -168,8 +168,8 @@ def caption_words() -> list[str]:
 class OracleLabels:
     """The oracle's outputs in order, and the truth of scenes in them.
 
-    Each is named ``object:``, ``kind:``, ``feature:`` or ``context:`` and what it tells; these are its
-    heads.
+    Each is named ``object:``, ``kind:``, ``feature:`` or ``context:`` and what it tells; these are
+    its heads.
     """
 
     names: tuple[str, ...] = (

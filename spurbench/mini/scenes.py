@@ -46,8 +46,8 @@ class Scene:
         seed: decides pose, scale, colour, lighting, background, clutter and occlusion.
         object_scale: range of the object's size, relative to a typical one.
         feature_scale: likewise of the feature's.
-        context: where it is, one of :data:`~spurbench.mini.backgrounds.CONTEXTS` (``on the beach``), or
-            None for nowhere in particular.
+        context: where it is, one of :data:`~spurbench.mini.backgrounds.CONTEXTS` (``on the
+            beach``), or None for nowhere in particular.
     """
 
     object: str | None
@@ -79,8 +79,8 @@ class Scene:
 def render(scene: Scene) -> np.ndarray:
     """The scene as (64, 64, 3) uint8, antialiased by drawing at four times the size.
 
-    Object-free scenes that differ in their sub-family alone are equal in every pixel that it does not
-    touch: exact counterfactuals. (An object is placed where it leaves some of the feature to be seen.)
+    Object-free scenes that differ in their sub-family alone are equal in every pixel that it does
+    not touch: exact counterfactuals. (An object stands where it leaves some of the feature to see.)
 
     Raises:
         KeyError: for an unknown object, sub-family or context.
