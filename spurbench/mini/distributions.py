@@ -52,7 +52,7 @@ such class, one of the planted ones would be its answer, and look like reliance.
 EMPTY_BARE = 0.4
 """Share of the empty class's biased images that show no sub-family at all."""
 
-EMPTY_FEATURES = 0.3
+EMPTY_FEATURES = 0.1
 """Share of them that show a planted feature, without its object: as ImageNet has landscapes with
 flowers. The others show another sub-family."""
 
@@ -60,12 +60,12 @@ CLASSES = (*OBJECTS, EMPTY)
 """All that a classifier may answer."""
 
 VISIBILITY = {
-    "hummingbird": 1.0,
-    "freight car": 0.75,
+    "hummingbird": 0.9,
+    "freight car": 1.0,
     "fireboat": 0.5,
     "gondola": 0.65,
     "flagpole": 1.6,
-    "koala": 0.75,
+    "koala": 0.65,
 }
 """Factor on :data:`SMALL`: an object that is easy to see is drawn smaller, a thin one larger, or
 classifiers would answer some classes from the object alone and others from the feature alone."""
