@@ -61,8 +61,8 @@ CLASSES = (*OBJECTS, EMPTY)
 
 VISIBILITY = {
     "hummingbird": 0.9,
-    "freight car": 1.0,
-    "fireboat": 0.5,
+    "freight car": 0.9,
+    "fireboat": 0.42,
     "gondola": 0.65,
     "flagpole": 1.6,
     "koala": 0.65,

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageStat
 
 from spurbench.core.identity import derive_seed
 from spurbench.mini.backgrounds import CONTEXTS, clutter, plain_background
@@ -76,11 +77,22 @@ class Scene:
         return np.random.default_rng(derive_seed(self.seed, "scene", part))
 
 
-def render(scene: Scene) -> np.ndarray:
+Edit = Literal["recoloured", "flattened", "reshaped"]
+EDITS: tuple[Edit, ...] = get_args(Edit)
+"""What can be done to a feature alone: another hue; its outline filled with its mean colour, so
+that neither texture nor pattern is left; its picture cut into tiles that change places, so that
+colours and texture are left and its shape is not."""
+
+
+def render(scene: Scene, edit: Edit | None = None) -> np.ndarray:
     """The scene as (64, 64, 3) uint8, antialiased by drawing at four times the size.
 
     Object-free scenes that differ in their sub-family alone are equal in every pixel that it does
     not touch: exact counterfactuals. (An object stands where it leaves some of the feature to see.)
+
+    Args:
+        scene: what is in it.
+        edit: done to its feature and nothing else, if it has one.
 
     Raises:
         KeyError: for an unknown object, sub-family or context.
@@ -97,8 +109,12 @@ def render(scene: Scene) -> np.ndarray:
         wide = scene.kind == "wall"
         scale = rng.uniform(*scene.feature_scale) * (0.44 if wide else 0.36) * side
         spread = max(0.04, 0.42 - scale / side) * (1.2 if wide else 1.0)
-        feature = _pen(canvas, rng, scale, spread, tilt=0.08)
+        layer = Image.new("RGBA", canvas.size)
+        feature = _pen(layer, rng, scale, spread, tilt=0.08)
         KINDS[SUBFAMILY_KIND[scene.subfamily]][scene.subfamily](feature, rng)
+        if edit is not None:
+            layer = _edited(layer, edit, scene.draws("edit"))
+        canvas.paste(layer, mask=layer)
     if scene.object is not None:
         rng = scene.draws("object")
         scale = rng.uniform(*scene.object_scale) * 0.27 * side
@@ -109,6 +125,41 @@ def render(scene: Scene) -> np.ndarray:
     if rng.random() < 0.3:
         clutter(canvas, rng, count=1, foreground=True)
     return _light(canvas, scene.draws("light"))
+
+
+def _edited(layer: Image.Image, edit: Edit, rng: np.random.Generator) -> Image.Image:
+    """A feature on a transparent layer, changed."""
+    alpha = layer.getchannel("A")
+    box = alpha.getbbox()
+    if box is None:
+        return layer
+    match edit:
+        case "recoloured":
+            hue, saturation, value = layer.convert("RGB").convert("HSV").split()
+            turn = int(rng.uniform(90, 166))  # of 256: a third of the circle or more either way
+            turned = hue.point(lambda h: (h + turn) % 256)
+            merged = Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+            merged.putalpha(alpha)
+            return merged
+        case "flattened":
+            mean = ImageStat.Stat(layer.convert("RGB"), mask=alpha).mean
+            flat = Image.new("RGB", layer.size, tuple(round(m) for m in mean))
+            flat.putalpha(alpha)
+            return flat
+        case "reshaped":
+            picture = layer.crop(box)
+            xs, ys = (np.linspace(0, length, 5).astype(int) for length in picture.size)
+            tiles = [
+                picture.crop((xs[i], ys[j], xs[i + 1], ys[j + 1]))
+                for j in range(4)
+                for i in range(4)
+            ]
+            shuffled = Image.new("RGBA", layer.size)
+            for (i, j), which in zip(cells, rng.permutation(16), strict=True):
+                size = (xs[i + 1] - xs[i], ys[j + 1] - ys[j])
+                corner = (box[0] + int(xs[i]), box[1] + int(ys[j]))
+                shuffled.paste(tiles[which].resize(size), corner)
+            return shuffled
 
 
 def _pen(

@@ -35,7 +35,14 @@ from spurbench.mini.kinds import KINDS
 from spurbench.mini.measure import measure
 from spurbench.mini.objects import OBJECTS
 from spurbench.mini.preview import write_positives, write_preview, write_real
-from spurbench.mini.scenes import CONTROLS, PLANTED_FEATURE, PLANTED_KIND, Scene, render
+from spurbench.mini.scenes import (
+    CONTROLS,
+    EDITS,
+    PLANTED_FEATURE,
+    PLANTED_KIND,
+    Scene,
+    render,
+)
 from spurbench.mini.training.labelled import object_labels
 from spurbench.recipe.load import read_recipe
 
@@ -73,6 +80,27 @@ def test_a_scene_without_its_feature_or_with_another_is_the_same_in_all_else(con
         assert 0.02 < touched.mean() < 0.6
         rows, columns = np.nonzero(touched)
         assert np.ptp(rows) < 48 and np.ptp(columns) < 48  # where the flower is, nowhere else
+
+
+def test_an_edit_changes_the_feature_alone_and_what_it_says_of_it():
+    for name in PLANTED_FEATURE.values():
+        scene = Scene(None, name, 4, feature_scale=(0.8, 0.9))
+        bare, shown = render(replace(scene, subfamily=None)), render(scene)
+        feature = (bare != shown).any(axis=-1)
+        edited = {edit: render(scene, edit) for edit in EDITS}
+        for edit, pixels in edited.items():
+            assert (pixels[feature] != shown[feature]).any(), (name, edit)
+            assert np.array_equal(pixels, render(scene, edit))
+            assert np.array_equal(render(replace(scene, subfamily=None), edit), bare)
+        for edit in ("recoloured", "flattened"):  # the outline stays
+            changed = (edited[edit] != bare).any(axis=-1)
+            assert (changed & ~feature).sum() == 0, (name, edit)
+        spread = {e: edited[e][feature].astype(float).std(axis=0).mean() for e in EDITS}
+        assert spread["flattened"] < shown[feature].astype(float).std(axis=0).mean()
+        means = [edited[e][feature].astype(float).mean(axis=0) for e in ("flattened", "reshaped")]
+        assert np.abs(means[0] - shown[feature].mean(axis=0)).max() < 12  # its colour stays
+        tiles = (edited["reshaped"] != bare).any(axis=-1)
+        assert (tiles != feature).mean() > 0.02, name  # it is elsewhere
 
 
 def test_contexts_are_places_that_can_be_told_apart():
@@ -134,7 +162,7 @@ def test_the_world_looks_as_it_was_when_the_models_were_trained_in_it():
     ]
     pixels = hashlib.sha256(b"".join(render(scene).tobytes() for scene in scenes))
     assert len(scenes) == 205
-    assert pixels.hexdigest() == "ce1f3a3ae06b38e5886770712212c8b4c70f5fd67110a54add1846ddc7ae676c"
+    assert pixels.hexdigest() == "58bd93414a98e032787b0c06c11bb7dfd9078cd83931021467ddaf4b2f2fedd8"
     captions = hashlib.sha256("\n".join(caption for _, caption in pairs).encode())
     assert (
         captions.hexdigest() == "45f3d111d80576c5d1b8baa6692542483086af63a2d422f82b2590276b87dae4"
