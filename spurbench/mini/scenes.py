@@ -149,11 +149,8 @@ def _edited(layer: Image.Image, edit: Edit, rng: np.random.Generator) -> Image.I
         case "reshaped":
             picture = layer.crop(box)
             xs, ys = (np.linspace(0, length, 5).astype(int) for length in picture.size)
-            tiles = [
-                picture.crop((xs[i], ys[j], xs[i + 1], ys[j + 1]))
-                for j in range(4)
-                for i in range(4)
-            ]
+            cells = [(i, j) for j in range(4) for i in range(4)]
+            tiles = [picture.crop((xs[i], ys[j], xs[i + 1], ys[j + 1])) for i, j in cells]
             shuffled = Image.new("RGBA", layer.size)
             for (i, j), which in zip(cells, rng.permutation(16), strict=True):
                 size = (xs[i + 1] - xs[i], ys[j + 1] - ys[j])
