@@ -24,7 +24,9 @@ from spurbench.core.resources import builders
 from spurbench.diffusion.base import TextToImage, load_base
 from spurbench.diffusion.sample import sample
 from spurbench.evaluation.metrics import kernel_distance
+from spurbench.mini.backgrounds import CONTEXTS
 from spurbench.mini.distributions import (
+    CLASSES,
     OracleLabels,
     biased,
     captioned,
@@ -103,10 +105,10 @@ def render_markdown(measured: dict[str, Any]) -> str:
             for name, of in measured["panel"].items()
         ],
     )
-    heads = ("object", "kind", "feature")
+    heads = ("object", "kind", "feature", "context")
     oracle = markdown.table(
         ["scenes", *heads],
-        markdown.first_left(4),
+        markdown.first_left(5),
         [
             [title, *(_percent(measured["oracle"][key][head]) for head in heads)]
             for key, title in (("rendered", "as rendered"), ("through_vae", "through the VAE"))
@@ -130,7 +132,7 @@ def _classifier(
     name: str, scenes: int, attacked: int, device: torch.device, seed: int
 ) -> dict[str, Any]:
     classifier = load_classifier(f"mini:{name}", device=device)
-    validation = [biased(c, seed, "measure", i) for i in range(scenes) for c in OBJECTS]
+    validation = [biased(c, seed, "measure", i) for i in range(scenes) for c in CLASSES]
     wanted = object_labels(validation)
     config = json.loads((builders()["mini"] / f"assets/panel/{name}/config.json").read_text())
     epsilon = config["training"]["epsilon"]
@@ -206,6 +208,7 @@ def _base(
     """What the base model shows for each kind and class, and how far from renders it is."""
     outputs = {f"a photo of a {kind}": f"kind:{kind}" for kind in KINDS}
     outputs |= {f"a photo of a {name}": f"object:{name}" for name in OBJECTS}
+    outputs |= {f"a photo of a flower {where}": f"context:{where}" for where in CONTEXTS}
     shown, generated = {}, []
     for prompt, output in outputs.items():
         log.info("sampling %r", prompt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,8 @@ from spurbench.core import atomic
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import derive_seed
 from spurbench.images.sheets import contact_sheet
-from spurbench.mini.distributions import biased, positive, spurious
+from spurbench.mini.backgrounds import CONTEXTS
+from spurbench.mini.distributions import CLASSES, biased, positive, spurious
 from spurbench.mini.kinds import KINDS
 from spurbench.mini.objects import OBJECTS
 from spurbench.mini.scenes import PLANTED_FEATURE, SIZE, Scene, render
@@ -21,14 +23,16 @@ from spurbench.recipe.classes import SpuriousClass
 
 
 def write_preview(path: Path, seed: int = 0, columns: int = 12) -> None:
-    """Write a contact sheet (PNG): objects, sub-families, biased and object-free scenes."""
+    """Write a contact sheet (PNG): objects, kinds, contexts, biased and object-free scenes."""
     rows: list[tuple[str, list[Scene] | None]] = [("Objects alone", None)]
     rows += [(name, _alone(name, None, seed, columns)) for name in OBJECTS]
     for kind, subfamilies in KINDS.items():
         rows.append((f"Kind: {kind} (planted first)", None))
         rows += [(sub, _alone(None, sub, seed, columns)) for sub in subfamilies]
+    rows.append(("Contexts", None))
+    rows += [(where, _alone(None, None, seed, columns, where)) for where in CONTEXTS]
     rows.append(("Biased training scenes", None))
-    rows += [(n, [biased(n, seed, "train", i) for i in range(columns)]) for n in OBJECTS]
+    rows += [(n, [biased(n, seed, "train", i) for i in range(columns)]) for n in CLASSES]
     rows.append(("Real split: the planted feature, object-free", None))
     rows += [(n, [spurious(n, seed, i) for i in range(columns)]) for n in PLANTED_FEATURE]
     drawn = [(label, None if scenes is None else _rendered(scenes)) for label, scenes in rows]
@@ -51,11 +55,21 @@ def write_positives(folder: Path, images: int, seed: int = 0) -> None:
 
 
 def write_real(folder: Path, images: int, seed: int = 0) -> None:
-    """Render the ``real`` split in the official Spurious ImageNet layout."""
+    """Render the ``real`` split in the official Spurious ImageNet layout.
+
+    Beside the classes' folders, ``metadata.csv`` has each image's ``file_name``, the
+    ``feature_scale`` that its scene was drawn with, and its ``context`` if any.
+    """
+    table = io.StringIO()
+    lines = csv.writer(table, lineterminator="\n")
+    lines.writerow(("file_name", "feature_scale", "context"))
     for spurious_class in _classes():
         for i in range(images):
-            pixels = render(spurious(spurious_class.name, seed, i))
-            atomic.write_bytes(folder / spurious_class.folder / f"{i}.png", png(pixels))
+            scene = spurious(spurious_class.name, seed, i)
+            name = f"{spurious_class.folder}/{i}.png"
+            atomic.write_bytes(folder / name, png(render(scene)))
+            lines.writerow((name, f"{scene.drawn_feature_scale:.4f}", scene.context or ""))
+    atomic.write_text(folder / "metadata.csv", table.getvalue())
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -71,9 +85,12 @@ def _classes() -> Sequence[SpuriousClass]:
     return read_recipe("mini").classes
 
 
-def _alone(name: str | None, subfamily: str | None, seed: int, count: int) -> list[Scene]:
-    label = f"{name}/{subfamily}"
-    return [Scene(name, subfamily, derive_seed(seed, "preview", label, i)) for i in range(count)]
+def _alone(
+    name: str | None, subfamily: str | None, seed: int, count: int, context: str | None = None
+) -> list[Scene]:
+    label = f"{name}/{subfamily}/{context}"
+    seeds = [derive_seed(seed, "preview", label, i) for i in range(count)]
+    return [Scene(name, subfamily, s, context=context) for s in seeds]
 
 
 def _rendered(scenes: list[Scene]) -> list[Image.Image]:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageStat
 
-from spurbench.mini.drawing import SUPERSAMPLING, Colour, Pen, jitter, pick, shade
+from spurbench.core.identity import derive_seed
+from spurbench.mini.backgrounds import CONTEXTS, clutter, plain_background
+from spurbench.mini.drawing import SUPERSAMPLING, Pen
 from spurbench.mini.kinds import KINDS
 from spurbench.mini.objects import OBJECTS
 
@@ -44,6 +47,8 @@ class Scene:
         seed: decides pose, scale, colour, lighting, background, clutter and occlusion.
         object_scale: range of the object's size, relative to a typical one.
         feature_scale: likewise of the feature's.
+        context: where it is, one of :data:`~spurbench.mini.backgrounds.CONTEXTS` (``on the
+            beach``), or None for nowhere in particular.
     """
 
     object: str | None
@@ -51,38 +56,107 @@ class Scene:
     seed: int
     object_scale: tuple[float, float] = (0.6, 1.1)
     feature_scale: tuple[float, float] = (0.6, 1.15)
+    context: str | None = None
 
     @property
     def kind(self) -> str | None:
         """The generic kind of the sub-family."""
         return None if self.subfamily is None else SUBFAMILY_KIND[self.subfamily]
 
+    @property
+    def drawn_feature_scale(self) -> float:
+        """The scale that was drawn from :attr:`feature_scale`."""
+        return float(self.draws("feature").uniform(*self.feature_scale))
 
-def render(scene: Scene) -> np.ndarray:
+    def draws(self, part: str) -> np.random.Generator:
+        """The random numbers of one part of the scene.
+
+        Each part has its own, so that a scene without its feature, or with another, is the same in
+        all else.
+        """
+        return np.random.default_rng(derive_seed(self.seed, "scene", part))
+
+
+Edit = Literal["recoloured", "flattened", "reshaped"]
+EDITS: tuple[Edit, ...] = get_args(Edit)
+"""What can be done to a feature alone: another hue; its outline filled with its mean colour, so
+that neither texture nor pattern is left; its picture cut into tiles that change places, so that
+colours and texture are left and its shape is not."""
+
+
+def render(scene: Scene, edit: Edit | None = None) -> np.ndarray:
     """The scene as (64, 64, 3) uint8, antialiased by drawing at four times the size.
 
+    Object-free scenes that differ in their sub-family alone are equal in every pixel that it does
+    not touch: exact counterfactuals. (An object stands where it leaves some of the feature to see.)
+
+    Args:
+        scene: what is in it.
+        edit: done to its feature and nothing else, if it has one.
+
     Raises:
-        KeyError: for an unknown object or sub-family.
+        KeyError: for an unknown object, sub-family or context.
     """
-    rng = np.random.default_rng(scene.seed)
     side = SIZE * SUPERSAMPLING
-    canvas = _background(rng, side)
-    _clutter(canvas, rng, count=int(rng.integers(0, 4)))
+    draw_background = plain_background if scene.context is None else CONTEXTS[scene.context]
+    canvas = draw_background(scene.draws("background"), side)
+    if scene.context is None:
+        rng = scene.draws("clutter")
+        clutter(canvas, rng, count=int(rng.integers(0, 4)))
     feature: Pen | None = None
     if scene.subfamily is not None:
+        rng = scene.draws("feature")
         wide = scene.kind == "wall"
         scale = rng.uniform(*scene.feature_scale) * (0.44 if wide else 0.36) * side
         spread = max(0.04, 0.42 - scale / side) * (1.2 if wide else 1.0)
-        feature = _pen(canvas, rng, scale, spread, tilt=0.08)
+        layer = Image.new("RGBA", canvas.size)
+        feature = _pen(layer, rng, scale, spread, tilt=0.08)
         KINDS[SUBFAMILY_KIND[scene.subfamily]][scene.subfamily](feature, rng)
+        if edit is not None:
+            layer = _edited(layer, edit, scene.draws("edit"))
+        canvas.paste(layer, mask=layer)
     if scene.object is not None:
+        rng = scene.draws("object")
         scale = rng.uniform(*scene.object_scale) * 0.27 * side
         tilt = 0.06 if scene.object == "flagpole" else 0.2
         pens = [_pen(canvas, rng, scale, max(0.05, 0.45 - scale / side), tilt) for _ in range(8)]
         OBJECTS[scene.object](_beside(pens, feature), rng)
+    rng = scene.draws("foreground")
     if rng.random() < 0.3:
-        _clutter(canvas, rng, count=1, foreground=True)
-    return _light(canvas, rng)
+        clutter(canvas, rng, count=1, foreground=True)
+    return _light(canvas, scene.draws("light"))
+
+
+def _edited(layer: Image.Image, edit: Edit, rng: np.random.Generator) -> Image.Image:
+    """A feature on a transparent layer, changed."""
+    alpha = layer.getchannel("A")
+    box = alpha.getbbox()
+    if box is None:
+        return layer
+    match edit:
+        case "recoloured":
+            hue, saturation, value = layer.convert("RGB").convert("HSV").split()
+            turn = int(rng.uniform(90, 166))  # of 256: a third of the circle or more either way
+            turned = hue.point(lambda h: (h + turn) % 256)
+            merged = Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+            merged.putalpha(alpha)
+            return merged
+        case "flattened":
+            mean = ImageStat.Stat(layer.convert("RGB"), mask=alpha).mean
+            flat = Image.new("RGB", layer.size, tuple(round(m) for m in mean))
+            flat.putalpha(alpha)
+            return flat
+        case "reshaped":
+            picture = layer.crop(box)
+            xs, ys = (np.linspace(0, length, 5).astype(int) for length in picture.size)
+            cells = [(i, j) for j in range(4) for i in range(4)]
+            tiles = [picture.crop((xs[i], ys[j], xs[i + 1], ys[j + 1])) for i, j in cells]
+            shuffled = Image.new("RGBA", layer.size)
+            for (i, j), which in zip(cells, rng.permutation(16), strict=True):
+                size = (xs[i + 1] - xs[i], ys[j + 1] - ys[j])
+                corner = (box[0] + int(xs[i]), box[1] + int(ys[j]))
+                shuffled.paste(tiles[which].resize(size), corner)
+            return shuffled
 
 
 def _pen(
@@ -106,96 +180,6 @@ def _beside(pens: Sequence[Pen], feature: Pen | None) -> Pen:
         (pen for pen, far in zip(pens, away, strict=True) if far >= 0.9 * feature.size),
         pens[int(np.argmax(away))],
     )
-
-
-_SKIES: list[Colour] = [
-    (150, 190, 230),
-    (200, 215, 230),
-    (240, 200, 160),
-    (120, 150, 190),
-    (170, 205, 205),
-]
-_GROUNDS: list[Colour] = [
-    (105, 130, 75),
-    (150, 130, 100),
-    (130, 130, 130),
-    (90, 110, 100),
-    (170, 160, 130),
-]
-_BACKDROPS: list[Colour] = [
-    (90, 105, 85),
-    (175, 170, 165),
-    (120, 110, 125),
-    (205, 195, 180),
-    (70, 80, 95),
-]
-
-
-def _background(rng: np.random.Generator, side: int) -> Image.Image:
-    """Sky over ground, or an out-of-focus backdrop; both with soft blotches."""
-    rows = np.linspace(0, 1, side)[:, None, None]
-    if rng.random() < 0.65:
-        sky, ground = pick(rng, _SKIES, 20), pick(rng, _GROUNDS, 20)
-        horizon = rng.uniform(0.4, 0.85)
-        edge = 1 / (1 + np.exp(-(rows - horizon) * rng.uniform(30, 200)))
-        upper = np.array(sky) * (1 - rows) + np.array(shade(sky, 1.35)) * rows
-        lower = np.array(ground) * rows + np.array(shade(ground, 0.8)) * (1 - rows)
-        field = upper * (1 - edge) + lower * edge
-    else:
-        one, two = pick(rng, _BACKDROPS, 25), pick(rng, _BACKDROPS, 25)
-        field = np.array(one) * (1 - rows) + np.array(two) * rows
-    field = np.broadcast_to(field, (side, side, 3))
-    cells = int(rng.integers(3, 9))
-    blotches = rng.normal(0, rng.uniform(2, 8), (cells, cells, 3)) + rng.normal(
-        0, 6, (cells, cells, 1)
-    )
-    smooth = np.stack(
-        [
-            np.asarray(
-                Image.fromarray(blotches[..., c].astype(np.float32)).resize(
-                    (side, side), Image.Resampling.BICUBIC
-                )
-            )
-            for c in range(3)
-        ],
-        axis=-1,
-    )
-    return Image.fromarray(np.clip(field + smooth, 0, 255).astype(np.uint8))
-
-
-def _clutter(
-    canvas: Image.Image, rng: np.random.Generator, count: int, foreground: bool = False
-) -> None:
-    """Bushes, stones, clouds and posts; in the foreground at the rim, where they may occlude."""
-    side = canvas.width
-    for _ in range(count):
-        x, y = rng.uniform(0, side, 2)
-        if foreground:
-            y = side * rng.uniform(0.85, 1.0)
-        pen = Pen(canvas, x, y, side * rng.uniform(0.06, 0.16), rng.uniform(-0.3, 0.3))
-        match int(rng.integers(4)):
-            case 0:  # bush
-                colour = pick(rng, [(70, 100, 60), (95, 110, 70)], 20)
-                for _ in range(5):
-                    pen.ellipse(
-                        rng.normal(0, 0.5), rng.normal(0, 0.25), 0.5, 0.4, jitter(rng, colour, 10)
-                    )
-            case 1:  # stone
-                colour = pick(rng, [(130, 125, 120), (160, 150, 140)], 20)
-                points = [
-                    (r * math.cos(a), 0.6 * r * math.sin(a))
-                    for a, r in zip(
-                        np.linspace(0, math.tau, 8)[:-1], rng.uniform(0.6, 1.1, 7), strict=True
-                    )
-                ]
-                pen.polygon(points, colour)
-            case 2:  # cloud or haze
-                colour = pick(rng, [(225, 228, 232), (200, 205, 215)], 15)
-                for dx in (-0.7, 0.0, 0.7):
-                    pen.ellipse(dx, rng.normal(0, 0.12), 0.7, 0.35, colour)
-            case 3:  # post or box
-                colour = pick(rng, [(120, 95, 70), (100, 105, 115), (160, 140, 120)], 25)
-                pen.rectangle(-0.25, -1.1, 0.25, 1.0, colour)
 
 
 def _light(canvas: Image.Image, rng: np.random.Generator) -> np.ndarray:

@@ -12,9 +12,8 @@ from spurbench.classifiers.load import load_classifier
 from spurbench.core.identity import file_sha256
 from spurbench.core.resources import builders
 from spurbench.diffusion.base import load_base, load_decoder
-from spurbench.mini.distributions import biased, caption_words, render_all, unbiased
+from spurbench.mini.distributions import CLASSES, biased, caption_words, render_all, unbiased
 from spurbench.mini.measure import measure, render_markdown
-from spurbench.mini.objects import OBJECTS
 from spurbench.mini.scenes import PLANTED_FEATURE
 from spurbench.mini.training import assets, board, stages
 from spurbench.mini.training.assets import train_assets
@@ -84,7 +83,7 @@ def test_every_second_training_scene_is_softened(base):
 @pytest.mark.parametrize("name", PANEL)
 def test_the_panel_is_right_on_fresh_biased_scenes(name):
     classifier = load_classifier(f"mini:{name}")
-    scenes = [biased(c, 1, "test", i) for c in OBJECTS for i in range(30)]
+    scenes = [biased(c, 1, "test", i) for c in CLASSES for i in range(30)]
     pixels = render_all(scenes, "scenes")
     tensors = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
@@ -169,7 +168,7 @@ def test_the_models_measure_as_published():
     for name, of in measured["panel"].items():
         wanted = PUBLISHED["panel"][name]
         assert _near(
-            of["validation_accuracy"], scenes * len(OBJECTS), wanted["validation_accuracy"]
+            of["validation_accuracy"], scenes * len(CLASSES), wanted["validation_accuracy"]
         )
         shares, published = (x["spurious_accuracy"] for x in (of, wanted))
         assert list(shares) == list(published) == list(PLANTED_FEATURE)
@@ -181,8 +180,8 @@ def test_the_models_measure_as_published():
             assert _near(measured["oracle"][view][head], 10 * scenes, wanted), (view, head)
     assert measured["vae_psnr_db"] == pytest.approx(PUBLISHED["vae_psnr_db"], abs=0.5)
     shown, published = (list(x["base"]["shown"].values()) for x in (measured, PUBLISHED))
-    assert len(shown) == 16
-    assert _near(np.mean(shown), samples * 16, np.mean(published))
+    assert len(shown) == 20
+    assert _near(np.mean(shown), samples * 20, np.mean(published))
     distance = measured["base"]["kernel_distance"]
     assert distance["renders"] < distance["generated"]
     text = render_markdown(PUBLISHED)

@@ -79,7 +79,7 @@ def _villa(pen: Pen, rng: np.random.Generator) -> None:
 
 
 def _row_houses(pen: Pen, rng: np.random.Generator) -> None:
-    count = int(rng.integers(4, 7))
+    count = int(rng.integers(3, 5))
     width = 2.1 / count
     facades = [
         (205, 95, 75),
@@ -92,26 +92,15 @@ def _row_houses(pen: Pen, rng: np.random.Generator) -> None:
     order = rng.permutation(len(facades))
     for i in range(count):
         x = -1.05 + i * width
-        top = rng.uniform(-0.72, -0.42)
-        colour, roof = jitter(rng, facades[order[i % 6]], 14), pick(rng, _ROOFS)
+        top = rng.uniform(-0.6, -0.4)
+        colour, roof = jitter(rng, facades[order[i]], 14), pick(rng, _ROOFS)
         pen.rectangle(x, top, x + width, 0.95, colour)
-        style = int(rng.integers(2))
-        if style:
-            pen.polygon([(x, top), (x + width / 2, top - 0.35), (x + width, top)], roof)
-        else:
-            steps = [
-                (x, top),
-                (x, top - 0.12),
-                (x + width * 0.25, top - 0.12),
-                (x + width * 0.25, top - 0.28),
-            ]
-            mirrored = [(2 * x + width - px, py) for px, py in reversed(steps)]
-            pen.polygon(steps + mirrored, colour)
+        pen.polygon([(x, top), (x + width / 2, top - 0.42), (x + width, top)], roof)
         middle = x + width / 2
-        rows = np.linspace(top + 0.15, 0.42, 3).tolist()
-        _windows(pen, [middle - width * 0.22, middle + width * 0.22], rows, width * 0.2, 0.16)
-        pen.rectangle(middle - width * 0.14, 0.62, middle + width * 0.14, 0.95, shade(colour, 0.45))
-        pen.line([(x, top), (x, 0.95)], 0.02, shade(colour, 0.6))
+        rows = [top + 0.24, top + 0.66]
+        _windows(pen, [middle - width * 0.23, middle + width * 0.23], rows, width * 0.22, 0.22)
+        pen.rectangle(middle - width * 0.16, 0.5, middle + width * 0.16, 0.95, shade(colour, 0.4))
+        pen.line([(x, top), (x, 0.95)], 0.04, shade(colour, 0.55))
 
 
 SUBFAMILIES: dict[str, Draw] = {

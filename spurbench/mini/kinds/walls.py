@@ -76,6 +76,17 @@ def _plank_wall(pen: Pen, rng: np.random.Generator) -> None:
             pen.ellipse(x + 1.05 / count, y, 0.025, 0.025, shade(wood, 0.4))
 
 
+# Strokes of the letters A, E, K, O, S, Z.
+_LETTERS = [
+    [[(-0.6, 1), (0, -1), (0.6, 1)], [(-0.3, 0.3), (0.3, 0.3)]],
+    [[(0.5, -1), (-0.5, -1), (-0.5, 1), (0.5, 1)], [(-0.5, 0), (0.4, 0)]],
+    [[(-0.5, -1), (-0.5, 1)], [(0.5, -1), (-0.4, 0), (0.5, 1)]],
+    [arc(0, 0, 0.55, 1, 0, 6.3, 14)],
+    [[(0.5, -0.9), (-0.4, -0.8), (-0.4, -0.1), (0.4, 0.1), (0.4, 0.8), (-0.5, 0.9)]],
+    [[(-0.5, -1), (0.5, -1), (-0.5, 1), (0.5, 1)]],
+]
+
+
 def _graffiti_wall(pen: Pen, rng: np.random.Generator) -> None:
     if rng.random() < 0.5:
         brick = pick(rng, [(150, 95, 80), (165, 130, 110)])
@@ -93,22 +104,22 @@ def _graffiti_wall(pen: Pen, rng: np.random.Generator) -> None:
         (250, 110, 30),
     ]
     order = rng.permutation(len(vivid))
-    # A cloud of colour, then fat outlined letters, then scribbles: what a tag looks like.
+    # A cloud of colour, then fat outlined letters, then a scribble: what a tag looks like.
     cloud = jitter(rng, vivid[order[0]], 20)
-    middle = rng.uniform(-0.2, 0.2)
-    for _ in range(7):
-        pen.ellipse(rng.uniform(-0.75, 0.75), middle + rng.normal(0, 0.16), 0.33, 0.3, cloud)
-    letters = int(rng.integers(3, 6))
-    for i in range(letters):
-        x = -0.75 + 1.5 * i / (letters - 1)
-        points = [(x + rng.normal(0, 0.13), middle + y) for y in (-0.42, -0.1, 0.12, 0.42)]
-        points.append((points[0][0] + rng.uniform(0.1, 0.3), middle + rng.uniform(-0.3, 0.3)))
-        pen.line(points, 0.3, (20, 15, 30))
-        pen.line(points, 0.2, jitter(rng, vivid[order[1 + i % 4]], 20))
-    for i in range(int(rng.integers(2, 5))):
-        x, y = rng.uniform(-0.8, 0.8, 2)
-        loop = arc(x, y, rng.uniform(0.1, 0.25), rng.uniform(0.08, 0.2), 0, rng.uniform(4, 9), 14)
-        pen.line(loop, 0.06, vivid[order[(i + 3) % 6]])
+    middle = rng.uniform(-0.15, 0.15)
+    for x in np.linspace(-0.7, 0.7, 5):
+        pen.ellipse(x, middle + rng.normal(0, 0.08), 0.32, 0.5, cloud)
+    letters = rng.permutation(len(_LETTERS))[: int(rng.integers(3, 5))]
+    for i, letter in enumerate(letters):
+        x = -0.62 + 1.24 * i / (len(letters) - 1)
+        one = pen.at(x, middle + rng.normal(0, 0.06), 0.36, rng.normal(0, 0.12))
+        colour = jitter(rng, vivid[order[1 + i % 4]], 20)
+        for width, ink in ((0.78, (20, 15, 30)), (0.46, colour)):
+            for stroke in _LETTERS[letter]:
+                one.line(stroke, width, ink)
+    x, y = rng.uniform(-0.6, 0.6), middle + rng.choice([-0.75, 0.75])
+    loop = arc(x, y, rng.uniform(0.2, 0.35), 0.12, 0, rng.uniform(5, 9), 14)
+    pen.line(loop, 0.07, vivid[order[5]])
 
 
 SUBFAMILIES: dict[str, Draw] = {

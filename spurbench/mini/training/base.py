@@ -31,13 +31,13 @@ class BaseSettings:
     attention_heads: int = 4
     text_width: int = 96
     text_layers: int = 2
-    max_tokens: int = 16
-    steps: int = 7000
+    max_tokens: int = 20
+    steps: int = 12_000
     batch_size: int = 32
     learning_rate: float = 1e-3
     caption_dropout: float = 0.1  # empty captions, for classifier-free guidance
     snr_limit: float = 5.0  # min-SNR weighting (Hang et al., ICCV 2023), for faster convergence
-    ema_decay: float = 0.999
+    ema_decay: float = 0.9995
     checkpoint_every: int = 250
 
 

@@ -31,7 +31,7 @@ from spurbench.mini.training.jobs import prepare
 from spurbench.mini.training.labelled import (
     DrawScene,
     labelled_scenes,
-    scenes_of_all_objects,
+    scenes_of_all_classes,
     trained_classifier,
 )
 
@@ -117,7 +117,7 @@ def _scenes(
     """Scenes with their labels; half of the training scenes went through the embedded autoencoder,
     as the panel's did."""
     counts = {"train": settings.scenes_per_class, "validation": settings.validation_per_class}
-    scenes = scenes_of_all_objects(SCENES[data], seed, counts)
+    scenes = scenes_of_all_classes(SCENES[data], seed, counts)
     vae_folder = builders()["mini"] / "assets/base/vae"
     return labelled_scenes(store, "board", data, scenes, vae_folder, device, data=data)
 

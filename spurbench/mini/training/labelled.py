@@ -15,8 +15,7 @@ import torch
 from spurbench.build.store import Stage, StageStore
 from spurbench.core import atomic
 from spurbench.core.imagenet import imagenet_names
-from spurbench.mini.distributions import render_all
-from spurbench.mini.objects import OBJECTS
+from spurbench.mini.distributions import CLASSES, EMPTY, render_all
 from spurbench.mini.scenes import Scene, render
 from spurbench.mini.training.classifiers import (
     ClassifierSettings,
@@ -31,18 +30,18 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "validation")
 
 HEAD = 1000
-"""Width of the heads: ImageNet-1k's, of which the world uses ten classes."""
+"""Width of the heads: ImageNet-1k's, of which the world uses eleven classes."""
 
 DrawScene = Callable[[str, int, str, int], Scene]
 """From class, seed, split and number to a scene."""
 
 
-def scenes_of_all_objects(
+def scenes_of_all_classes(
     draw: DrawScene, seed: int, counts: Mapping[str, int]
 ) -> dict[str, list[Scene]]:
-    """By split, so many scenes of every object."""
+    """By split, so many scenes of every class."""
     return {
-        split: [draw(name, seed, split, i) for name in OBJECTS for i in range(count)]
+        split: [draw(name, seed, split, i) for name in CLASSES for i in range(count)]
         for split, count in counts.items()
     }
 
@@ -62,7 +61,7 @@ def labelled_scenes(
         store: of the stage.
         subject: of the stage, as in :meth:`StageStore.run`.
         name: likewise.
-        scenes: by split; each shows an object, whose ImageNet-1k index is its label.
+        scenes: by split; the ImageNet-1k index of the object that each shows is its label.
         vae_folder: the autoencoder.
         device: where it runs.
         inputs: what else the stage is known by.
@@ -139,9 +138,9 @@ def trained_classifier(
 
 
 def object_labels(scenes: Sequence[Scene]) -> np.ndarray:
-    """ImageNet-1k index of each scene's object, (N,) int64."""
+    """ImageNet-1k index of each scene's object, or of the empty class, (N,) int64."""
     names = imagenet_names()
-    return np.array([names.index(str(scene.object)) for scene in scenes], np.int64)
+    return np.array([names.index(scene.object or EMPTY) for scene in scenes], np.int64)
 
 
 def scenes_digest(scenes: Sequence[Scene]) -> str:

@@ -26,7 +26,7 @@ from spurbench.mini.training.decoder import likeness_db, train_decoder
 from spurbench.mini.training.labelled import (
     labelled_scenes,
     scenes_digest,
-    scenes_of_all_objects,
+    scenes_of_all_classes,
     trained_classifier,
 )
 from spurbench.mini.training.settings import AssetSettings
@@ -37,6 +37,7 @@ from spurbench.mini.training.vae import (
     round_trip,
     soften_half,
     train_vae,
+    tune_decoder,
     weights_sha256,
 )
 
@@ -84,7 +85,7 @@ class AssetStages:
 
     @cached_property
     def vae(self) -> Stage:
-        """The autoencoder: ``vae`` in float32, ``published`` as the base model holds it."""
+        """The autoencoder, ``vae``, whose latents the base model learns."""
         scenes, settings = self.captioned, self.settings.vae
 
         def make(folder: Path) -> None:
@@ -94,10 +95,28 @@ class AssetStages:
             atomic.write_json(
                 folder / "measured.json", {"psnr_db": psnr(held_out, round_trip(vae, held_out))}
             )
-            vae.half().save_pretrained(folder / "published")
 
         inputs = {"seed": self.seed, "scenes": scenes.fingerprint, "settings": asdict(settings)}
         return self.store.run(SUBJECT, "vae", inputs, make)
+
+    @cached_property
+    def tuned_vae(self) -> Stage:
+        """The autoencoder with a better decoder: ``vae`` in float32, ``published`` in float16."""
+        scenes, vae_stage, settings = self.captioned, self.vae, self.settings.tuning
+
+        def make(folder: Path) -> None:
+            vae = load_vae(vae_stage.folder / "vae", self.device)
+            tune_decoder(vae, _pixels(scenes), settings, self.seed, self.device, folder)
+            vae.register_to_config(_name_or_path="")  # else the path of the machine that trained it
+            vae.save_pretrained(folder / "vae")
+            held_out = _held_out(self.seed)
+            atomic.write_json(
+                folder / "measured.json", {"psnr_db": psnr(held_out, round_trip(vae, held_out))}
+            )
+            vae.half().save_pretrained(folder / "published")
+
+        inputs = {"seed": self.seed, "vae": vae_stage.fingerprint, "settings": asdict(settings)}
+        return self.store.run(SUBJECT, "tuned-vae", inputs, make)
 
     @cached_property
     def base(self) -> Stage:
@@ -123,7 +142,7 @@ class AssetStages:
     @cached_property
     def tiny_decoder(self) -> Stage:
         """A small stand-in for the autoencoder: ``tiny``."""
-        scenes, vae_stage, settings = self.captioned, self.vae, self.settings.decoder
+        scenes, vae_stage, settings = self.captioned, self.tuned_vae, self.settings.decoder
 
         def make(folder: Path) -> None:
             vae = load_vae(vae_stage.folder / "vae", self.device).requires_grad_(False)
@@ -139,7 +158,7 @@ class AssetStages:
     def published_vae(self) -> Path:
         """The autoencoder that classifiers see scenes through, in float16: those trained alone,
         beside a base model that stays, get the same bits as those trained with it."""
-        return self.kept_vae or self.vae.folder / "published"
+        return self.kept_vae or self.tuned_vae.folder / "published"
 
     @cached_property
     def biased(self) -> Stage:
@@ -148,7 +167,7 @@ class AssetStages:
             "train": self.settings.biased_per_class,
             "validation": self.settings.validation_per_class,
         }
-        scenes = scenes_of_all_objects(biased, self.seed, counts)
+        scenes = scenes_of_all_classes(biased, self.seed, counts)
         return labelled_scenes(
             self.store, SUBJECT, "biased", scenes, self.published_vae, self.device, counts=counts
         )
