@@ -14,8 +14,8 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from spurbench.build.store import Stage, remove
-from spurbench.build.workshop import Workshop
+from spurbench.build.store import Stage, StageStore, remove
+from spurbench.build.workshop import REVISIONS, Workshop
 from spurbench.core import atomic
 from spurbench.core.documents import read_bytes
 from spurbench.core.errors import SpurbenchError, reason
@@ -110,6 +110,44 @@ def draw_positives(shop: Workshop, spurious_class: SpuriousClass) -> Stage:
     return shop.run(spurious_class.slug, "positives", "positives", inputs, make)
 
 
+def draw_prompt(
+    store: StageStore,
+    base: TextToImage,
+    spurious_class: SpuriousClass,
+    tuned: Stage,
+    prompt: str,
+    seeds: Sequence[int],
+    *,
+    resolution: int,
+    settings: Sample,
+) -> Stage:
+    """What stage 5 would have made of another prompt, which no build asks for."""
+
+    def make(folder: Path) -> None:
+        _load(base, tuned)
+        _sample_into(
+            folder,
+            base,
+            prompt,
+            seeds,
+            resolution=resolution,
+            steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
+            batch_size=settings.batch_size,
+            precision=settings.precision,
+        )
+
+    inputs = {
+        "revision": REVISIONS["sample"],
+        "weights": tuned.fingerprint,
+        "prompt": prompt,
+        "resolution": resolution,
+        "seeds": fingerprint(list(seeds)),
+        **settings.model_dump(mode="json"),
+    }
+    return store.run(spurious_class.slug, "prompt", inputs, make)
+
+
 def sample_seeds(shop: Workshop, spurious_class: SpuriousClass, replicate: int) -> list[int]:
     """Of each generated image's noise, and of its control's."""
     seed = shop.request.replicate_seed(replicate)
@@ -145,8 +183,7 @@ def _draw(
     if tuned is None:
         shop.base.restore()
     else:
-        folders = {name: tuned.folder / f"{name}.safetensors" for name in TRAINED}
-        shop.base.load({name: load_file(path) for name, path in folders.items()})
+        _load(shop.base, tuned)
     _sample_into(
         folder,
         shop.base,
@@ -158,6 +195,11 @@ def _draw(
         batch_size=settings.batch_size,
         precision=settings.precision,
     )
+
+
+def _load(base: TextToImage, tuned: Stage) -> None:
+    folders = {name: tuned.folder / f"{name}.safetensors" for name in TRAINED}
+    base.load({name: load_file(path) for name, path in folders.items()})
 
 
 def _sample_into(

@@ -18,6 +18,7 @@ from spurbench.cli.evaluate import compare, evaluate, select
 from spurbench.cli.fetch import fetch
 from spurbench.cli.leaderboard import leaderboard, submit
 from spurbench.cli.mini import mini
+from spurbench.cli.probe import probe
 from spurbench.cli.report import report
 from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.text import printable
@@ -108,6 +109,7 @@ for command in (
     select,
     ablate,
     report,
+    probe,
     verify,
     diff,
     push,

@@ -25,6 +25,11 @@ from spurbench.cli.terminal import say, silence_libraries
     help="An ablation.json, for its table.",
 )
 @click.option(
+    "--probe",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A probe.json of this dataset, for its tables and its picture.",
+)
+@click.option(
     "--metric",
     "metrics",
     multiple=True,
@@ -48,6 +53,7 @@ def report(
     dataset: Path,
     results: tuple[Path, ...],
     ablation: Path | None,
+    probe: Path | None,
     metrics: tuple[str, ...],
     images: int,
     output: Path,
@@ -63,6 +69,7 @@ def report(
         results,
         output,
         ablation=ablation,
+        probe=probe,
         metrics=metrics,
         images=images,
         device=choose_device(device),

@@ -248,6 +248,17 @@ class Check(Section):
     quality: tuple[Line, ...] = Field(default=("topiq_nr",), description="pyiqa metrics")
 
 
+class Probe(Section):
+    """What `spurbench probe` asks the fine-tuned model for instead of the subject; no stage of a
+    build depends on it."""
+
+    prompts: tuple[Prompt, ...] = Field(
+        default=("a photo of a blue {noun}", "a photo of a {token} car"),
+        description="another colour of the same noun, the style on another object: {token}, {noun} "
+        "and {feature} as in finetune.prompt",
+    )
+
+
 class Recipe(Section):
     """Everything that decides what a build produces, but for the seed and the classes."""
 
@@ -264,6 +275,7 @@ class Recipe(Section):
     controls: Controls = Controls()
     positives: Positives = Positives()
     check: Check = Check()
+    probe: Probe = Probe()
 
     _folder: Path = PrivateAttr()
     _classes: ClassRegistry = PrivateAttr()
@@ -294,6 +306,7 @@ class Recipe(Section):
         for section, prompt, fields in (
             ("positives", self.positives.prompt, ("class", "a_class")),
             ("prior", self.prior.prompt, ("noun",)),
+            *(("probe", prompt, ("noun", "token", "feature")) for prompt in self.probe.prompts),
             ("finetune", self.finetune.prompt, ("noun", "token", "feature")),
         ):
             used = _fields(prompt)
@@ -322,7 +335,11 @@ class Recipe(Section):
 
     def instance_prompt(self, spurious_class: SpuriousClass) -> str:
         """The subject's prompt, e.g. "a photo of a sks flower"."""
-        return self.finetune.prompt.format(
+        return self.subject_prompt(self.finetune.prompt, spurious_class)
+
+    def subject_prompt(self, prompt: str, spurious_class: SpuriousClass) -> str:
+        """A prompt whose {noun}, {token} and {feature} are filled in."""
+        return prompt.format(
             noun=spurious_class.noun,
             token=self.finetune.token,
             feature=spurious_class.spurious_feature,

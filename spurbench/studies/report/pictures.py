@@ -104,9 +104,10 @@ def answers_figure(images: Sequence[Asked], columns: int) -> Figure:
             called = names[answer] if 0 <= answer < len(names) else "none of ImageNet's"
             words = f"{plain(label)}: {called}" + (f" {probability:.2f}" if agrees else "")
             colour = AGREES if agrees else DIFFERS
-            axis.text(0.5, -0.03 - 0.115 * i, _short(words, 34), color=colour, **text)
+            axis.text(0.5, -0.03 - 0.115 * i, shortened(words, 34), color=colour, **text)
     return figure
 
 
-def _short(words: str, length: int) -> str:
+def shortened(words: str, length: int) -> str:
+    """Words cut to so many characters, which an ellipsis says."""
     return words if len(words) <= length else f"{words[: length - 1]}…"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from spurbench.core import atomic
-from spurbench.core.documents import read_json, validated
+from spurbench.core.documents import read_bytes, read_json, validated
 from spurbench.core.errors import SpurbenchError
 from spurbench.dataset.manifest import Manifest, read_rows
 from spurbench.dataset.quality import available, score
@@ -24,6 +24,8 @@ from spurbench.images.decode import decode_rgb
 from spurbench.images.records import SPLITS, DatasetInfo, Split
 from spurbench.images.sources import open_images
 from spurbench.studies.ablation.results import Ablation
+from spurbench.studies.probe.results import PICTURE, Probe
+from spurbench.studies.probe.tables import tables as probe_tables
 from spurbench.studies.report import page, pictures, tables
 from spurbench.studies.report.table import Table
 
@@ -67,6 +69,7 @@ def report(
     output: Path,
     *,
     ablation: Path | None = None,
+    probe: Path | None = None,
     metrics: Sequence[str] = (),
     images: int = 5,
     device: torch.device,
@@ -79,6 +82,7 @@ def report(
             are passed over.
         output: ``report.html``, and a CSV and LaTeX of each table, an SVG and PNG of each figure.
         ablation: ``ablation.json``, for its table.
+        probe: ``probe.json`` of ``spurbench probe`` on the dataset, for its tables and its picture.
         metrics: quality metrics that pyiqa knows; none: those that the dataset has, or where it has
             no scores, one that needs no weights.
         images: of each class and split in the figures, the first by their sha256.
@@ -101,16 +105,47 @@ def report(
     made.append(tables.quality(splits, scores, notes))
     figures = list(_figures(splits, found, images))
     files: dict[str, bytes] = {}
+    probed = _probe(probe, info) if probe is not None else None
+    if probed is not None:
+        made += probe_tables(probed)
     for table in made:
         files[f"{table.name}.csv"] = table.csv().encode()
         files[f"{table.name}.tex"] = table.latex().encode()
     for picture in figures:
         files |= {f"{picture.name}.{kind}": picture.encoded(kind) for kind in ("svg", "png")}
     shown = [(p.name, p.caption, files[f"{p.name}.png"]) for p in figures]
+    if probe is not None and probed is not None:
+        for kind in ("svg", "png"):
+            files[f"{PICTURE}.{kind}"] = _beside(probe, f"{PICTURE}.{kind}")
+        shown.append((PICTURE, probed.caption, files[f"{PICTURE}.png"]))
     files["report.html"] = page.render(manifest, info, found, made, shown).encode()
     for name, content in files.items():
         atomic.write_bytes(output / name, content)
     return [output / name for name in files]
+
+
+def _probe(path: Path, info: DatasetInfo) -> Probe:
+    """The probe of a dataset.
+
+    Raises:
+        SpurbenchError: if it is of other images.
+    """
+    probed = Probe.read(path)
+    if probed.dataset.fingerprint != info.fingerprint:
+        raise SpurbenchError(
+            f"{path} is a probe of other images ({probed.dataset.name}) than {info.name} holds; "
+            "`spurbench probe` this dataset"
+        )
+    return probed
+
+
+def _beside(path: Path, name: str) -> bytes:
+    try:
+        return read_bytes(path.with_name(name))
+    except FileNotFoundError:
+        raise SpurbenchError(
+            f"{path.with_name(name)} is missing; `spurbench probe` writes it beside {path.name}"
+        ) from None
 
 
 def _results(paths: Sequence[Path], info: DatasetInfo) -> list[Result]:

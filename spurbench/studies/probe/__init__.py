@@ -1,0 +1,1 @@
+"""`spurbench probe`: what makes a feature spurious, its colour, its shape or its texture?"""

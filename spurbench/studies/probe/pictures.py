@@ -1,0 +1,106 @@
+"""Images after each change with the classifiers' answers below them, as the paper's Fig. 6."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from spurbench.core.imagenet import imagenet_names
+from spurbench.core.markdown import plain
+from spurbench.images.decode import decode_rgb
+from spurbench.images.records import ImageRecord
+from spurbench.studies.probe.ask import Question
+from spurbench.studies.probe.measure import UNCHANGED
+from spurbench.studies.probe.results import PICTURE, Change
+from spurbench.studies.report.pictures import AGREES, DIFFERS, shortened
+from spurbench.studies.report.report import Picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WEAKER = frozenset({"hue-90", "hue-270", "patches-2", "patches-8", "blur-64", "blur-16"})
+"""Edits that the picture leaves out: another strength of each is in it."""
+
+
+def first(images: Sequence[ImageRecord], count: int) -> list[ImageRecord]:
+    """So many of each class, generated ones if it has any, the first by their sha256."""
+    chosen: dict[int, list[ImageRecord]] = {}
+    for image in sorted(images, key=lambda image: (image.source != "generated", image.sha256)):
+        of_class = chosen.setdefault(image.class_index, [])
+        if len(of_class) < count:
+            of_class.append(image)
+    return [image for index in sorted(chosen) for image in chosen[index]]
+
+
+def caption(count: int, images: Sequence[ImageRecord]) -> str:
+    """What the picture shows."""
+    which = "image" if count == 1 else f"{count} images"
+    kinds = " and ".join(sorted({image.source for image in images}))
+    return (
+        f"The first {which} ({kinds}) of each class by sha256, as it is and after each change, "
+        "with what each classifier calls it: in colour where it is the class"
+    )
+
+
+def figure(
+    images: Sequence[ImageRecord],
+    asked: Sequence[Question],
+    answers: pd.DataFrame,
+    changes: Sequence[Change],
+) -> Figure:
+    """A row each change, a column each image; empty where an image did not go through it.
+
+    Args:
+        images: to show.
+        asked: what classifiers were shown.
+        answers: to all of that, a row a classifier and question; see docs/probe.md.
+        changes: in their order; those :data:`WEAKER` are left out.
+    """
+    from matplotlib.figure import Figure
+
+    titles = {UNCHANGED: "as it is"}
+    titles |= {c.name: plain(c.title) for c in changes if c.name not in WEAKER}
+    records = {(q.image.sha256, q.change): q.record for q in asked}
+    said = dict(iter(answers.groupby(["image_sha256", "change"], sort=False)))
+    lines = answers["classifier"].nunique()
+    size = 1.5 * len(images) + 1.1, (1.3 + 0.14 * lines) * len(titles) + 0.3
+    drawn = Figure(figsize=size, layout="constrained")
+    axes = drawn.subplots(len(titles), len(images), squeeze=False)
+    names = imagenet_names()
+    for row, (change, title) in zip(axes, titles.items(), strict=True):
+        for axis, image in zip(row, images, strict=True):
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            if axis is row[0]:
+                words = shortened(title, 30)
+                axis.set_ylabel(words, rotation=0, ha="right", va="center", fontsize=7)
+            if change == UNCHANGED:
+                feature = image.spurious_feature or ""
+                heading = "\n".join(shortened(plain(t), 26) for t in (image.class_name, feature))
+                axis.set_title(heading, fontsize=7)
+            if (image.sha256, change) not in records:
+                continue
+            axis.imshow(decode_rgb(records[image.sha256, change].read()))
+            told = said[image.sha256, change]
+            for i, (label, answer, own) in enumerate(
+                zip(told["classifier"], told["prediction"], told["class_index"], strict=True)
+            ):
+                called = names[answer] if 0 <= answer < len(names) else "none of ImageNet's"
+                axis.text(
+                    0.5,
+                    -0.03 - 0.11 * i,
+                    shortened(f"{plain(label)}: {called}", 32),
+                    color=AGREES if answer == own else DIFFERS,
+                    transform=axis.transAxes,
+                    ha="center",
+                    va="top",
+                    fontsize=5.5,
+                )
+    return drawn
+
+
+def encoded(drawn: Figure, kind: str) -> bytes:
+    """The figure as ``png`` or ``svg``; the same probe has the same bytes."""
+    return Picture(PICTURE, "", drawn).encoded(kind)
