@@ -78,3 +78,33 @@ def measure(output: Path, scenes: int, samples: int, attacked: int, device: str)
     measured = measuring.measure(scenes=scenes, samples=samples, attacked=attacked, device=chosen)
     atomic.write_json(output, measured)
     click.echo(measuring.render_markdown(measured))
+
+
+@mini.command()
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--model", "specs", multiple=True, help="As of spurbench eval; may be repeated.")
+@click.option(
+    "--scenes", type=click.IntRange(min=10), default=200, show_default=True, help="Per class."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of them.")
+@device_option
+def probe(output: Path, specs: tuple[str, ...], scenes: int, seed: int, device: str) -> None:
+    """Hold the edits of spurbench probe against exact ones; writes OUTPUT (JSON).
+
+    Scenes are rendered again with the feature alone recoloured, flattened or reshaped. Which
+    answers that changes is the truth; the probe's edits see the image and its twin.
+    """
+    silence_libraries()
+
+    from spurbench.core import atomic
+    from spurbench.core.environment import choose_device
+    from spurbench.evaluation.members import members
+
+    asked = members(specs, None, None)
+    chosen = choose_device(device)
+
+    from spurbench.studies.probe import truth
+
+    measured = truth.measure_truth(asked, scenes=scenes, seed=seed, device=chosen)
+    atomic.write_json(output, measured.as_json())
+    click.echo(truth.render_markdown(measured), nl=False)

@@ -48,7 +48,8 @@ class Edit:
 
         Args:
             pixels: of the image.
-            mask: (H, W), where the feature is, at least a pixel; needed by edits ``inside`` it.
+            mask: (H, W), where the feature is; needed by edits ``inside`` it, which change nothing
+                where it is empty.
             image: what it is known by; with ``seed`` and the edit's name it decides what is drawn.
             seed: global seed.
         """
@@ -57,6 +58,8 @@ class Edit:
             assert self.change is not None, "an edit of the whole image is one"
             return self.change(pixels, rng)
         assert mask is not None, "an edit of the feature needs its mask"
+        if not mask.any():
+            return pixels.copy()
         if self.change is None:
             return flatten(pixels, mask)
         rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
@@ -104,7 +107,8 @@ def shuffle_patches(pixels: Pixels, rng: np.random.Generator, *, grid: int) -> P
         tile = pixels[boxes[source]]
         height, width = shuffled[boxes[target]].shape[:2]
         if tile.shape[:2] != (height, width):
-            tile = np.asarray(Image.fromarray(tile).resize((width, height)))
+            nearest = Image.Resampling.NEAREST  # no colour that was not there
+            tile = np.asarray(Image.fromarray(tile).resize((width, height), nearest))
         shuffled[boxes[target]] = tile
     return shuffled
 
@@ -116,18 +120,23 @@ def blur(pixels: Pixels, _: np.random.Generator, *, radius: float) -> Pixels:
 
 
 def flatten(pixels: Pixels, mask: Mask) -> Pixels:
-    """The feature filled with its mean colour: its outline stays, texture and pattern go."""
+    """The feature filled with its mean colour: its outline stays, texture and pattern go.
+
+    The mask holds at least a pixel.
+    """
     flat = pixels.copy()
     flat[mask] = np.round(pixels[mask].mean(axis=0)).astype(np.uint8)
     return flat
 
 
 def feature_mask(image: Pixels, twin: Pixels) -> Mask:
-    """Where an image differs from its twin without the feature.
+    """Where an image has detail that its twin without the feature lacks.
 
-    The differences (the largest of the three channels) are smoothed over a 64th of the side and
-    split in two by Otsu's threshold (Otsu 1979); holes are filled, and specks below a tenth of the
-    largest part are dropped.
+    Twins differ in large plain areas too, for which no feature is to blame. So both are compared
+    less their blur over an eighth of the side; what counts at a pixel is the smaller of the image's
+    detail and its difference to the twin's (the largest of three channels, smoothed over a 32nd of
+    the side). Otsu's threshold (Otsu 1979) splits it in two, holes are filled, and specks below a
+    tenth of the largest part dropped.
 
     Returns:
         (H, W); all False if nothing differs.
@@ -139,11 +148,21 @@ def feature_mask(image: Pixels, twin: Pixels) -> Mask:
 
     if image.shape != twin.shape:
         raise ValueError(f"an image of {image.shape} and a twin of {twin.shape} pixels")
-    difference = np.abs(image.astype(np.float32) - twin).max(axis=2)
-    smooth = ndimage.gaussian_filter(difference, min(difference.shape) / 64)
-    if smooth.max() < 1:  # of 255: rounding, at most
-        return np.zeros(smooth.shape, bool)
-    parts, count = ndimage.label(ndimage.binary_fill_holes(smooth > _otsu(smooth)))
+    side = min(image.shape[:2])
+
+    def detail(pixels: Pixels) -> NDArray[np.float32]:
+        values = pixels.astype(np.float32)
+        return values - ndimage.gaussian_filter(values, (side / 8, side / 8, 0))
+
+    def strength(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        smooth: NDArray[np.float32] = ndimage.gaussian_filter(np.abs(values).max(2), side / 32)
+        return smooth
+
+    own = detail(image)
+    lacking = np.minimum(strength(own), strength(own - detail(twin)))
+    if lacking.max() < 1:  # of 255: rounding, at most
+        return np.zeros(lacking.shape, bool)
+    parts, count = ndimage.label(ndimage.binary_fill_holes(lacking > _otsu(lacking)))
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
     sizes[0] = 0
     mask: Mask = (sizes >= sizes.max() / 10)[parts] & (parts > 0)

@@ -101,7 +101,8 @@ class Generators:
         base, store = self._base(), StageStore(self.store, device=device_name(self.device))
         asked = []
         for (index, _), rows in groups.items():
-            if not any(row.image_sha256 in wanted for row in rows):
+            chosen = [row for row in rows if row.image_sha256 in wanted]
+            if not chosen:
                 continue
             if index not in classes:
                 raise SpurbenchError(
@@ -119,7 +120,7 @@ class Generators:
                     classes[index],
                     weights,
                     prompt,
-                    [row.seed for row in rows if row.seed is not None],
+                    [row.seed for row in chosen if row.seed is not None],
                     resolution=int(sampled.inputs["resolution"]),
                     settings=Sample.model_validate(
                         {k: v for k, v in sampled.inputs.items() if k in Sample.model_fields}
@@ -137,8 +138,7 @@ class Generators:
                             name=f"{classes[index].slug}/{prompt}/{file.name}",
                         ),
                     )
-                    for row, file in zip(rows, image_files(stage), strict=True)
-                    if row.image_sha256 in wanted
+                    for row, file in zip(chosen, image_files(stage), strict=True)
                 ]
         made = {question.change for question in asked}
         return [c for c in map(change, prompts) if c.name in made], asked

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spurbench.evaluation.metrics import wilson_interval
+from spurbench.evaluation.paired import holm, mcnemar
+from spurbench.studies.probe.measure import UNCHANGED, splits
+from spurbench.studies.probe.results import Change
+
+
+def change(name: str, aspect="colour", inside=False) -> Change:
+    return Change(name=name, title=name, kind="edit", aspect=aspect, inside=inside)
+
+
+def answers(index: int, source: str, **called: str) -> pd.DataFrame:
+    """Rows of a class: for each change a word of ``1`` called, ``0`` not, ``-`` not asked."""
+    return pd.DataFrame(
+        {
+            "class_index": index,
+            "class_name": f"class {index}",
+            "spurious_feature": None,
+            "source": source,
+            "image_sha256": f"{index}-{source}-{i}",
+            "change": name,
+            "rank": 1 if yes == "1" else 3,
+        }
+        for name, word in called.items()
+        for i, yes in enumerate(word)
+        if yes != "-"
+    )
+
+
+CHANGES = [change("a"), change("b"), change("c", "shape"), change("d", "texture", inside=True)]
+
+
+def test_changed_is_the_share_of_the_called_images_that_are_no_longer_called():
+    frame = answers(3, "real", **{UNCHANGED: "111100", "a": "100011", "b": "111100"})
+    found = splits(frame, CHANGES)
+    assert [*found] == ["real"]
+    (own,) = found["real"].classes
+    a, b = own.changes
+    assert (a.change, a.before.n, a.before.share, a.after.share) == ("a", 6, 4 / 6, 0.5)
+    assert a.changed is not None and (a.changed.n, a.changed.share) == (4, 0.75)
+    low, high = wilson_interval(3, 4)
+    assert (a.changed.interval.low, a.changed.interval.high) == (low, high)
+    assert b.changed is not None and b.changed.share == 0
+    before, after = (np.array([c == "1" for c in word]) for word in ("111100", "100011"))
+    assert [a.p_value, b.p_value] == holm([mcnemar(before, after), 1.0])
+
+
+def test_images_that_did_not_go_through_a_change_are_in_none_of_its_numbers():
+    frame = answers(3, "generated", **{UNCHANGED: "1110", "d": "0-1-"})
+    (line,) = splits(frame, CHANGES)["generated"].classes[0].changes
+    assert (line.before.n, line.before.share, line.after.share) == (2, 1, 0.5)
+    assert line.changed is not None and line.changed.n == 2
+
+
+def test_means_are_over_classes_in_which_an_image_is_called():
+    frame = pd.concat(
+        [
+            answers(3, "real", **{UNCHANGED: "1111", "a": "0000"}),
+            answers(5, "real", **{UNCHANGED: "10", "a": "10"}),
+            answers(7, "real", **{UNCHANGED: "00", "a": "11"}),
+        ]
+    )
+    part = splits(frame, CHANGES)["real"]
+    (mean,) = part.means
+    assert (mean.change, mean.classes, mean.changed.share) == ("a", 2, 0.5)
+    uncalled = part.classes[2]
+    assert uncalled.changes[0].changed is None and uncalled.aspects.colour is None
+    assert uncalled.changes[0].after.share == 1
+
+
+def test_an_aspect_is_the_mean_of_its_edits_of_the_whole_image():
+    frame = answers(3, "generated", **{UNCHANGED: "11", "a": "00", "b": "01", "c": "11", "d": "00"})
+    aspects = splits(frame, CHANGES)["generated"].classes[0].aspects
+    assert aspects.colour is not None and aspects.colour.share == pytest.approx(0.75)
+    assert aspects.colour.interval.low == 0.5 and aspects.colour.interval.high == 1
+    assert aspects.shape is not None and aspects.shape.share == 0
+    assert aspects.texture is None  # its only edit is of the feature alone
