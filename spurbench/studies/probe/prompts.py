@@ -16,7 +16,7 @@ import torch
 from spurbench.build.sampling import draw_prompt, image_files
 from spurbench.build.store import MARKER, Marker, Stage, StageStore
 from spurbench.core.documents import read_json, validated
-from spurbench.core.environment import device_name
+from spurbench.core.environment import device_name, one_thread
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import fingerprint
 from spurbench.dataset.manifest import MANIFEST, Manifest, StoredRows
@@ -90,6 +90,10 @@ class Generators:
             SpurbenchError: if the recipe lacks a class or has another base model than the dataset
                 was made from, or the store lacks a generator.
         """
+        with one_thread():  # as builds sample on a processor
+            return self._questions(images)
+
+    def _questions(self, images: Sequence[ImageRecord]) -> tuple[list[Change], list[Question]]:
         prompts = self.recipe.probe.prompts
         wanted = {image.sha256: image for image in images if image.source == "generated"}
         if not prompts or not wanted:

@@ -14,9 +14,11 @@ from PIL import Image
 
 from makers import rows as made
 from makers.answers import answered, answers_frame
+from makers.probed import RULES
 from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError
 from spurbench.images.sources import open_images
+from spurbench.studies.probe.probe import ProbeRequest, probe
 from spurbench.studies.report import pictures, tables
 from spurbench.studies.report.paper import paper
 from spurbench.studies.report.report import report
@@ -191,6 +193,40 @@ def test_a_dataset_and_its_results_become_a_page_and_files(tmp_path):
     before = {file: file.read_bytes() for file in written}
     report(tmp_path / "data", [tmp_path / "results"], tmp_path / "out", device=cpu)
     assert before == {file: file.read_bytes() for file in written}
+
+
+def test_a_probe_of_the_dataset_is_part_of_its_report(tmp_path):
+    made.write(tmp_path / "data")
+    images = open_images(str(tmp_path / "data"))
+    answers_to(tmp_path / "data", "some", set()).write(tmp_path / "some.json")
+    request = ProbeRequest(
+        images=images,
+        split=None,
+        limit=2,
+        classifiers=RULES[:1],
+        output=tmp_path / "probe",
+        generators=None,
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    found, _ = probe(request)
+    options = {"device": torch.device("cpu"), "metrics": ["none"]}
+    file = tmp_path / "probe/probe.json"
+    written = report(
+        tmp_path / "data", [tmp_path / "some.json"], tmp_path / "out", probe=file, **options
+    )
+    names = {path.name for path in written}
+    assert {"probe.csv", "probe-classes.tex", "probe-images.svg", "probe-images.png"} <= names
+    page = (tmp_path / "out/report.html").read_text()
+    assert 'id="probe"' in page and found.caption in page
+    assert (tmp_path / "out/probe.csv").read_bytes() == (tmp_path / "probe/probe.csv").read_bytes()
+    (tmp_path / "probe/probe-images.png").unlink()
+    with pytest.raises(SpurbenchError, match=r"probe-images\.png is missing"):
+        report(tmp_path / "data", [tmp_path / "some.json"], tmp_path, probe=file, **options)
+    other = found.dataset.model_copy(update={"fingerprint": "0" * 64})
+    found.model_copy(update={"dataset": other}).write(file)
+    with pytest.raises(SpurbenchError, match="a probe of other images"):
+        report(tmp_path / "data", [tmp_path / "some.json"], tmp_path, probe=file, **options)
 
 
 def test_without_a_result_on_the_dataset_there_is_no_report(tmp_path):
