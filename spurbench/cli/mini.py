@@ -78,3 +78,33 @@ def measure(output: Path, scenes: int, samples: int, attacked: int, device: str)
     measured = measuring.measure(scenes=scenes, samples=samples, attacked=attacked, device=chosen)
     atomic.write_json(output, measured)
     click.echo(measuring.render_markdown(measured))
+
+
+@mini.command()
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--model", "specs", multiple=True, help="As of spurbench eval; may be repeated.")
+@click.option(
+    "--scenes", type=click.IntRange(min=3), default=500, show_default=True, help="Per class."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of them.")
+@device_option
+def reliance(output: Path, specs: tuple[str, ...], scenes: int, seed: int, device: str) -> None:
+    """Measure how much classifiers truly rely on the planted features; writes OUTPUT (JSON).
+
+    Fresh object-free scenes are rendered with the feature, without it, and with another sub-family
+    of its kind. Reliance is how much more often the class is answered with it than without it.
+    """
+    silence_libraries()
+
+    from spurbench.core import atomic
+    from spurbench.core.environment import choose_device
+    from spurbench.evaluation.members import members
+
+    asked = members(specs, None, None)
+    chosen = choose_device(device)
+
+    from spurbench.mini import reliance as truth
+
+    report = truth.measure_reliance(asked, scenes=scenes, seed=seed, device=chosen)
+    atomic.write_json(output, report.as_json())
+    click.echo(truth.render_markdown(report), nl=False)

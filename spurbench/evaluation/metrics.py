@@ -52,6 +52,40 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def newcombe_interval(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[float, float]:
+    """The 95 % interval of a difference of paired shares, a's minus b's (Newcombe 1998, method 10).
+
+    Wilson's intervals of the two shares, squared and added, less what they have in common. Unlike
+    Wald's it has a width where all pairs agree, and stays within [-1, 1].
+
+    Args:
+        a: (N,), e.g. whether each image is called the class.
+        b: (N,), the same of each image's partner.
+
+    Raises:
+        ValueError: if there is no pair, or the shapes differ.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"{a.shape} and {b.shape} answers can't be paired")
+    n, share_a, share_b = len(a), float(a.mean()), float(b.mean())
+    (low_a, high_a), (low_b, high_b) = (wilson_interval(int(x.sum()), n) for x in (a, b))
+    both, neither = int((a & b).sum()), int((~a & ~b).sum())
+    excess = both * neither - int((a & ~b).sum()) * int((~a & b).sum())
+    if excess > 0:  # continuity
+        excess = max(excess - n / 2, 0)
+    spread = np.sqrt(share_a * (1 - share_a) * share_b * (1 - share_b)) * n**2
+    phi = excess / spread if spread else 0.0
+
+    def together(x: float, y: float) -> float:
+        return float(np.sqrt(max(0.0, x**2 - 2 * phi * x * y + y**2)))
+
+    difference = share_a - share_b
+    return (
+        difference - together(share_a - low_a, high_b - share_b),
+        difference + together(high_a - share_a, share_b - low_b),
+    )
+
+
 def macro_mean(groups: Sequence[NDArray[np.floating]]) -> float:
     """The mean over classes of each class's mean."""
     return float(np.mean([group.mean() for group in groups]))
