@@ -79,7 +79,7 @@ docs: $(VENV)/.installed-docs ## Make the documentation's site in site/; a broke
 
 leaderboard: $(VENV)/.installed ## Publish the embedded dataset's leaderboard: train more classifiers, evaluate all, render leaderboards/
 	$(BIN)/spurbench build --classes all --output $(DATASET)
-	$(BIN)/python -m spurbench.mini.training.board --output $(OUT)/board-classifiers
+	$(BIN)/spurbench mini zoo $(OUT)/board-classifiers --settings board
 	$(BIN)/spurbench eval $(PANEL:%=--model mini:%) $$(printf -- '--model %s ' $(OUT)/board-classifiers/*/) \
 	  --data $(DATASET) --output $(OUT)/board-results
 	$(BIN)/spurbench leaderboard build $(OUT)/board-results --data $(DATASET) --output leaderboards

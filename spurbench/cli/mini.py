@@ -108,3 +108,58 @@ def reliance(output: Path, specs: tuple[str, ...], scenes: int, seed: int, devic
     report = truth.measure_reliance(asked, scenes=scenes, seed=seed, device=chosen)
     atomic.write_json(output, report.as_json())
     click.echo(truth.render_markdown(report), nl=False)
+
+
+@mini.command()
+@click.argument("output", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--settings",
+    default="zoo",
+    show_default=True,
+    help="zoo, board (the leaderboard's further classifiers), or a TOML file like theirs.",
+)
+@click.option(
+    "--world", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the scenes."
+)
+@click.option(
+    "--vae",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The world's autoencoder. [default: the embedded one, which all worlds share]",
+)
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("out/.stages"),
+    show_default=True,
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Processes, of one thread each.",
+)
+@device_option
+def zoo(
+    output: Path, settings: str, world: int, vae: Path | None, work: Path, jobs: int, device: str
+) -> None:
+    """Train classifiers that have no part in any image, into folders in OUTPUT.
+
+    A stopped training goes on where it was.
+    """
+    silence_libraries()
+
+    from spurbench.core.environment import choose_device
+    from spurbench.mini.training import board
+
+    accuracy = board.train_board(
+        output,
+        work,
+        board.BoardSettings.read(settings),
+        world,
+        choose_device(device),
+        vae_folder=vae,
+        jobs=jobs,
+    )
+    for name, value in accuracy.items():
+        say(f"{output / name}: right on {100 * value:.1f} % of held-out scenes")

@@ -70,7 +70,7 @@ def newcombe_interval(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[float
     n, share_a, share_b = len(a), float(a.mean()), float(b.mean())
     (low_a, high_a), (low_b, high_b) = (wilson_interval(int(x.sum()), n) for x in (a, b))
     both, neither = int((a & b).sum()), int((~a & ~b).sum())
-    excess = both * neither - int((a & ~b).sum()) * int((~a & b).sum())
+    excess = float(both * neither) - int((a & ~b).sum()) * int((~a & b).sum())
     if excess > 0:  # continuity
         excess = max(excess - n / 2, 0)
     spread = np.sqrt(share_a * (1 - share_a) * share_b * (1 - share_b)) * n**2

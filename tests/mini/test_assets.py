@@ -15,7 +15,7 @@ from spurbench.diffusion.base import load_base, load_decoder
 from spurbench.mini.distributions import CLASSES, biased, caption_words, render_all, unbiased
 from spurbench.mini.measure import measure, render_markdown
 from spurbench.mini.scenes import PLANTED_FEATURE
-from spurbench.mini.training import assets, board, stages
+from spurbench.mini.training import assets, stages
 from spurbench.mini.training.assets import train_assets
 from spurbench.mini.training.base import RARE_TOKEN, BaseSettings, make_tokenizer
 from spurbench.mini.training.classifiers import ClassifierSettings
@@ -132,18 +132,13 @@ def test_a_toy_sized_training_makes_assets_that_work(tmp_path, monkeypatch):
     assert load_classifier(str(tmp_path / "a" / "panel" / "robust")).info.head == "imagenet-1k"
 
 
-def test_the_commands_find_and_fill_the_embedded_recipe(monkeypatch):
+def test_the_command_fills_the_embedded_recipe(monkeypatch):
     """Without options: its settings in, its assets out, wherever the code lies."""
     given = []
-    for command, module, name in (
-        (assets.main, assets, "train_assets"),
-        (board.main, board, "train_board"),
-    ):
-        monkeypatch.setattr(module, name, lambda *args, **kwargs: given.append(args) or {})
-        result = CliRunner().invoke(command, ["--device", "cpu"])
-        assert result.exit_code == 0, result.output
+    monkeypatch.setattr(assets, "train_assets", lambda *args, **kw: given.append(args) or {})
+    result = CliRunner().invoke(assets.main, ["--device", "cpu"])
+    assert result.exit_code == 0, result.output
     assert given[0][0] == ASSETS
-    assert given[1][2] == board.BoardSettings.read(builders()["mini"] / "board.toml")
 
 
 def test_tokenizer_is_deterministic():

@@ -24,7 +24,7 @@ from spurbench.core.identity import file_sha256
 from spurbench.core.resources import builders
 from spurbench.mini.measure import spurious_accuracy
 from spurbench.mini.preview import write_real
-from spurbench.mini.training.jobs import prepare, start_pool
+from spurbench.mini.training.jobs import log_times, prepare, start_pool
 from spurbench.mini.training.settings import PARTS, AssetSettings, Part
 from spurbench.mini.training.stages import AssetStages
 
@@ -174,6 +174,7 @@ def main(
     output: Path | None, work: Path, seed: int, device: str, jobs: int, parts: tuple[Part, ...]
 ) -> None:
     """Train the mini world's base model, panel and oracle; resumes where it stopped."""
+    log_times()
     prepare()
     trained = train_assets(
         output or builders()["mini"] / "assets",
