@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 ROBUSTBENCH := .venv-robustbench
 OUT := out
 DATASET := $(OUT)/spurbench-mini-1.0.0
+WORLD ?= 0
 PANEL := resnet_v1 resnet_v2 resnet_robust vit
 
 # Bytecode is compiled once, here: where it can't be written later, every start would compile it anew.
@@ -98,8 +99,8 @@ bench-scale: $(VENV)/.installed ## Measure the memory of commands on datasets of
 bench-gpu: $(VENV)/.installed ## Measure all that needs a GPU in ten minutes, downloading nothing; arguments in GPU
 	$(BIN)/python -m benchmarks.gpu $(GPU)
 
-assets: $(VENV)/.installed ## Train the embedded recipe's models from nothing (hours on two cores)
-	$(BIN)/python -m spurbench.mini.training.assets
+assets: $(VENV)/.installed ## Train the embedded recipe's models from nothing (hours on two cores); another world's with WORLD=1
+	$(BIN)/python -m spurbench.mini.training.assets --world $(WORLD)
 
 clean: ## Remove the environment and all output
 	rm -rf $(VENV) $(ROBUSTBENCH) $(OUT) site
