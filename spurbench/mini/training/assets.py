@@ -48,7 +48,7 @@ TASKS: dict[str, Part] = {
 }
 """The trainings by the stages that they make, in the order in which processes take them."""
 
-RECIPE_FILES = ("recipe.toml", "classes.toml", "ablation.toml")
+RECIPE_FILES = ("recipe.toml", "classes.toml", "ablation.toml", "costs.json")
 
 
 @dataclass(frozen=True)
