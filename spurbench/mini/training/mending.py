@@ -65,7 +65,7 @@ def retrain_last_layer(
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss = F.cross_entropy(head(features), wanted) + DECAY * head.weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)
