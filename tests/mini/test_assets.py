@@ -26,7 +26,14 @@ from spurbench.mini.training.classifiers import ClassifierSettings
 from spurbench.mini.training.decoder import DecoderSettings, likeness_db
 from spurbench.mini.training.labelled import object_labels
 from spurbench.mini.training.settings import AssetSettings
-from spurbench.mini.training.vae import VAESettings, psnr, round_trip, soften_half, to_model
+from spurbench.mini.training.vae import (
+    TuningSettings,
+    VAESettings,
+    psnr,
+    round_trip,
+    soften_half,
+    to_model,
+)
 from spurbench.recipe.load import read_recipe
 
 CPU = torch.device("cpu")
@@ -108,6 +115,7 @@ def test_a_toy_sized_training_makes_assets_that_work(tmp_path, monkeypatch):
         validation_per_class=1,
         real_per_class=1,
         vae=VAESettings(block_out_channels=(8, 8, 8), **small),
+        tuning=TuningSettings(**small),
         decoder=DecoderSettings(**small),
         base=BaseSettings(block_out_channels=(16, 16), text_width=16, text_layers=1, **small),
         panel={
@@ -127,6 +135,10 @@ def test_a_toy_sized_training_makes_assets_that_work(tmp_path, monkeypatch):
     measured = listings[0]["classifiers"]["measured"]["panel"]["plain"]
     assert 0 <= measured["validation_accuracy"] <= 1
     assert set(measured["spurious_accuracy"]) == set(PLANTED_FEATURE)
+    # The published autoencoder is the tuned one, which the base model was not trained with.
+    (tuned,) = (tmp_path / "work").glob("mini/tuned-vae-*/published/*.safetensors")
+    published = tmp_path / "a" / "base" / "vae" / tuned.name
+    assert published.read_bytes() == tuned.read_bytes()
     loaded = load_base(str(tmp_path / "a" / "base"), revision=None, device=CPU)
     image = loaded.pipeline(
         "a photo of a flower", height=64, width=64, num_inference_steps=2
@@ -201,7 +213,7 @@ def test_processes_take_the_base_first_and_then_what_needs_the_autoencoder_alone
             train_assets(Path("x"), Path("x"), AssetSettings(), 0, CPU, jobs=2, **more)
         taken.append("|")
     assert " ".join(taken) == (
-        "base panel oracle tiny_decoder | panel oracle | base panel oracle |"
+        "base tuned_vae panel oracle tiny_decoder | panel oracle | base panel oracle |"
     )
 
 

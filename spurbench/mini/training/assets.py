@@ -42,11 +42,15 @@ FOLDERS: dict[Part, tuple[str, ...]] = {
 
 TASKS: dict[str, Part] = {
     "base": "base",
+    "tuned_vae": "base",
     "panel": "classifiers",
     "oracle": "classifiers",
     "tiny_decoder": "base",
 }
 """The trainings by the stages that they make, in the order in which processes take them."""
+
+SHARED = ("tuned_vae", "tiny_decoder")
+"""Those whose models know no bias, so that worlds may share them."""
 
 RECIPE_FILES = ("recipe.toml", "classes.toml", "ablation.toml", "costs.json")
 
@@ -56,7 +60,7 @@ class TrainedPart:
     """A part's finished models.
 
     Attributes:
-        folders: by their name among the assets.
+        folders: by their name among the assets; a later one replaces files of an earlier one.
         measured: what was measured of them, as JSON values.
     """
 
@@ -101,9 +105,11 @@ def train_assets(
         kept_vae = None if "base" in parts else output / "base" / "vae"
     stages = AssetStages(StageStore(work), settings, seed, device, kept_vae)
     if jobs > 1:
-        tasks = [task for task, part in TASKS.items() if part in parts]
-        if shared is not None:
-            tasks.remove("tiny_decoder")
+        tasks = [
+            task
+            for task, part in TASKS.items()
+            if part in parts and (shared is None or task not in SHARED)
+        ]
         # What needs an autoencoder that another job makes waits at the store's lock.
         with start_pool(jobs, threads) as pool:
             for job in [pool.submit(_make, stages, task) for task in tasks]:
@@ -121,7 +127,7 @@ def train_assets(
                     shutil.copytree(output / name, folder / name)
                 continue
             for name, source in trained[part].folders.items():
-                shutil.copytree(source, folder / name)
+                shutil.copytree(source, folder / name, dirs_exist_ok=True)
             listing[part] = {
                 "command": f"python -m spurbench.mini.training.assets --world {seed}",
                 "seed": seed,
@@ -195,10 +201,14 @@ def _train_base(stages: AssetStages, shared: Path | None) -> TrainedPart:
     base = stages.base.folder / "pipeline"
     if shared is not None:
         return TrainedPart({"base": base, "tiny_decoder": shared / "tiny_decoder"}, {})
-    decoder = stages.tiny_decoder
+    vae, decoder = stages.tuned_vae, stages.tiny_decoder
     return TrainedPart(
-        {"base": base, "tiny_decoder": decoder.folder / "tiny"},
-        stages.vae.json("measured.json") | {"tiny_decoder": decoder.json("measured.json")},
+        {
+            "base": base,
+            "base/vae": vae.folder / "published",
+            "tiny_decoder": decoder.folder / "tiny",
+        },
+        vae.json("measured.json") | {"tiny_decoder": decoder.json("measured.json")},
     )
 
 
