@@ -78,3 +78,36 @@ def measure(output: Path, scenes: int, samples: int, attacked: int, device: str)
     measured = measuring.measure(scenes=scenes, samples=samples, attacked=attacked, device=chosen)
     atomic.write_json(output, measured)
     click.echo(measuring.render_markdown(measured))
+
+
+@mini.command()
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--scenes",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Per class: that set the limit, and as many to judge.",
+)
+@click.option(
+    "--doctored",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Copies of each reference, of every kind.",
+)
+@device_option
+def copies(output: Path, scenes: int, doctored: int, device: str) -> None:
+    """Calibrate the copy detector on fresh scenes and test it; writes OUTPUT (JSON)."""
+    silence_libraries()
+
+    from spurbench.core import atomic
+    from spurbench.core.environment import choose_device
+
+    chosen = choose_device(device)
+
+    from spurbench.mini.copies import measure_copies, render_markdown
+
+    measured = measure_copies(scenes=scenes, doctored=doctored, device=chosen)
+    atomic.write_json(output, measured)
+    click.echo(render_markdown(measured))
