@@ -58,7 +58,8 @@ def measure_copies(
         )
     recipe = read_recipe("mini")
     vae = load_vae(recipe.folder / recipe.base.model / "vae", device)
-    copies, limits = {}, {}
+    copies: dict[str, dict[str, dict[str, float]]] = {}
+    limits: dict[str, float] = {}
     for name, feature in PLANTED_FEATURE.items():
         references, unseen, fresh = (
             _images(
