@@ -91,6 +91,12 @@ def test_empty_scenes_are_no_copies_of_a_references_background():
     assert likeness([scene], reference_windows([reference]))[0] < 0.5
 
 
+def test_crops_to_all_sizes_from_0_7_of_the_side_are_found_wherever_they_lie():
+    crops = [(0, 19, 45, 64), (10, 10, 55, 55), (13, 0, 64, 51), (3, 3, 61, 61)]
+    found = likeness([REFERENCES[0].crop(box) for box in crops], reference_windows(REFERENCES))
+    assert found.min() > 0.94
+
+
 def test_size_does_not_matter_and_of_a_wide_image_the_central_square_counts():
     windows = reference_windows(REFERENCES)
     large = REFERENCES[0].resize((200, 200), Image.Resampling.BICUBIC)
