@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from makers.toy import noise_images, save_noise_images, toy_recipe
+from makers.toy import noise_images, save_noise_images, save_toy_classifier, toy_recipe
 from spurbench.build import sampling, workshop
 from spurbench.build.build import build
 from spurbench.build.request import BuildRequest, Built
@@ -99,18 +99,19 @@ def test_a_control_is_what_the_untouched_base_makes_of_its_images_noise(folder, 
 
 
 def test_phi_steers_the_images_alone_and_the_tuned_model_makes_twins_of_its_own(recipe, tmp_path):
-    run(recipe, tmp_path, "sample.phi_guidance=40", "controls.makers=['base', 'finetuned']")
+    three = save_toy_classifier(tmp_path / "three", favourite=None, seed=3)
+    asked = (f"panel.phi={three}", "sample.phi_guidance=20000")
+    run(recipe, tmp_path, *asked, "controls.makers=['base', 'finetuned']")
     rows = read_rows(tmp_path / "out")
     images, generic = rows["generated"], "a photo of a flower"
     assert pixels(rows["controls-generated"]) == drawn_again(recipe, generic, images)
     positives = rows["positives-generated"]
     assert pixels(positives) == drawn_again(recipe, "a photo of a hummingbird", positives)
 
-    read = read_recipe(str(recipe))
-    base, phi, _ = workshop.load_tuned(read, torch.device("cpu"))
+    base, phi, _ = workshop.load_tuned(read_recipe(str(recipe), asked), torch.device("cpu"))
     (folder,) = (tmp_path / "work").rglob("finetune-*")
     base.load({name: load_file(folder / f"{name}.safetensors") for name in TRAINED})
-    steering = PhiGuidance(40.0, lambda p: phi(p).log_softmax(dim=1)[:, 94], phi.input_size)
+    steering = PhiGuidance(2e4, lambda p: phi(p).log_softmax(dim=1)[:, 94], phi.input_size)
 
     def again(prompt, guidance=None):
         seeds = [row.seed for row in images]

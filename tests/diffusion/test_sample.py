@@ -79,42 +79,44 @@ def test_an_image_that_is_not_finite_is_refused(base):
 def test_phi_moves_the_prediction_by_the_slope_of_its_log_probability(kind):
     """Against differences in float64, in a direction drawn at random: through guidance, U-Net,
     decoder and classifier."""
-    pipeline, network = toy_pipeline(kind).to(CPU), toy_subject().phi
+    pipeline, network = toy_pipeline(kind), toy_subject().phi
     for part in (pipeline.unet, pipeline.vae):
-        part.requires_grad_(False).eval().double()
-    network.double()
+        part.requires_grad_(False).eval()
+    exact = {
+        name: copy.deepcopy(part).double()
+        for name, part in (("unet", pipeline.unet), ("vae", pipeline.vae), ("phi", network))
+    }
+    torch.manual_seed(4)
+    z, direction = (torch.randn(2, 4, 8, 8) for _ in range(2))
+    text, time = torch.randn(4, 24, 16), torch.tensor(300)
+    alpha_bar = float(pipeline.scheduler.alphas_cumprod[300])
+    alpha, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+
+    def predict(z_t, unet=pipeline.unet):
+        return unet(torch.cat([z_t, z_t]), time, text.to(z_t), return_dict=False)[0]
+
+    @torch.no_grad()
+    def likely(z_t):
+        unguided, guided = predict(z_t, exact["unet"]).chunk(2)
+        out = unguided + 3 * (guided - unguided)
+        x0 = (z_t - sigma * out) / alpha if kind == "epsilon" else alpha * z_t - sigma * out
+        image = exact["vae"].decode(x0 / 0.18215).sample
+        resized = torch.nn.functional.interpolate(
+            (image / 2 + 0.5).clamp(0, 1), (20, 20), mode="bilinear", antialias=True
+        )
+        return exact["phi"](resized).log_softmax(dim=1)[:, 2]
 
     def log_probability(pixels):
         return network(pixels).log_softmax(dim=1)[:, 2]
 
-    torch.manual_seed(4)
-    z, direction = (torch.randn(2, 4, 8, 8).double() for _ in range(2))
-    text, time = torch.randn(4, 24, 16).double(), torch.tensor(300)
-    alpha_bar = float(pipeline.scheduler.alphas_cumprod[300])
-    alpha, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
-
-    def predict(z_t):
-        return pipeline.unet(torch.cat([z_t, z_t]), time, text, return_dict=False)[0]
-
-    @torch.no_grad()
-    def likely(z_t):
-        unguided, guided = predict(z_t).chunk(2)
-        out = unguided + 3 * (guided - unguided)
-        x0 = (z_t - sigma * out) / alpha if kind == "epsilon" else alpha * z_t - sigma * out
-        image = pipeline.vae.decode(x0 / 0.18215).sample
-        resized = torch.nn.functional.interpolate(
-            (image / 2 + 0.5).clamp(0, 1), (20, 20), mode="bilinear", antialias=True
-        )
-        return log_probability(resized)
-
     plain = predict(z)
-    with _steered(pipeline, PhiGuidance(7.0, log_probability, (20, 20)), 3.0):
-        moved = plain - predict(z)
+    with _steered(pipeline, PhiGuidance(1e4, log_probability, (20, 20)), 3.0):
+        moved = (plain - predict(z)).double()
     assert torch.equal(predict(z), plain), "taken back"
     for half in moved.chunk(2):  # alike, so that guidance does not multiply it
-        gradient = half / (7.0 * sigma) * (alpha if kind == "v_prediction" else 1)
-        h = 1e-6
-        slope = (likely(z + h * direction) - likely(z - h * direction)) / (2 * h)
+        gradient = half / (1e4 * sigma) * (alpha if kind == "v_prediction" else 1)
+        step = 1e-6 * direction.double()
+        slope = (likely(z + step) - likely(z - step)) / 2e-6
         found = (gradient * direction).flatten(1).sum(dim=1)
         assert slope.abs().min() > 1e-5
         torch.testing.assert_close(found, slope, rtol=2e-3, atol=1e-7)
