@@ -131,8 +131,8 @@ OPTIONS = {"resolution": 32, "steps": 2, "guidance_scale": 3.0, "batch_size": 3}
 def test_phi_gets_what_it_looks_for_of_any_scheduler(base, scheduler):
     kind = getattr(diffusers, scheduler)
     base.pipeline.scheduler = kind.from_config(base.pipeline.scheduler.config)
-    redder = PhiGuidance(50.0, lambda pixels: pixels[:, 0].mean(dim=(1, 2)), (16, 16))
-    indifferent = PhiGuidance(50.0, lambda pixels: 0 * pixels.sum(dim=(1, 2, 3)), (16, 16))
+    redder = PhiGuidance(200.0, lambda pixels: pixels[:, 0].mean(dim=(1, 2)), (16, 16))
+    indifferent = PhiGuidance(200.0, lambda pixels: 0 * pixels.sum(dim=(1, 2, 3)), (16, 16))
     plain, none, red = (
         [
             np.asarray(image, int)
