@@ -75,7 +75,10 @@ class Panel(Section):
     classifiers: tuple[Line, ...] = Field(
         min_length=1, description="SPEC or SPEC=CHECKPOINT, as `spurbench eval --model` takes them"
     )
-    phi: Line = Field(description="adversarially robust classifier for the SFSL, same syntax")
+    phi: Line = Field(
+        description="classifier for the SFSL, same syntax; the paper's is adversarially robust, and "
+        "any that ends in a linear layer will do"
+    )
 
 
 class Select(Section):
