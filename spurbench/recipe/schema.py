@@ -76,7 +76,7 @@ class Panel(Section):
         min_length=1, description="SPEC or SPEC=CHECKPOINT, as `spurbench eval --model` takes them"
     )
     phi: Line = Field(
-        description="classifier for the SFSL, same syntax; the paper's is adversarially robust, and "
+        description="classifier for the SFSL, same syntax; the paper's is adversarially robust, "
         "any that ends in a linear layer will do"
     )
 

@@ -96,7 +96,7 @@ def test_kappa_of_the_recipe_wins_over_the_class_and_zero_is_a_value():
         ("finetune=3", "finetune"),
         ("finetune.steps.more=3", "is a value, not a section"),
         ("nonsense", "not key=value"),
-        ("sfsl.gradient=up", "'prior', 'instance', 'both' or 'attract'"),
+        ("sfsl.gradient=up", "'prior', 'instance', 'both', 'attract' or 'cross_entropy'"),
         ("finetune.prompt=a {noun}", "must contain {token}"),
         ("prior.prompt=a {thing}", "may only use"),
         ("prior.prompt={noun.x}", "prior.prompt.*may only use {noun}"),
