@@ -118,7 +118,7 @@ class Row:
         metadata=_column(
             "float64",
             "Weight of the spurious feature similarity loss in the class's fine-tuning; null where "
-            "there was none: for real images, positives and the base model's controls.",
+            "there was none: for real images, positives and controls.",
         ),
     )
     base_model: str | None = field(
