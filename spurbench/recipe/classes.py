@@ -117,6 +117,20 @@ class ClassRegistry(Sequence[SpuriousClass]):
         """The pairs by ImageNet-1k class index."""
         return {c.index: c for c in self._classes}
 
+    def after(self, spurious_class: SpuriousClass) -> SpuriousClass:
+        """The next class by index; after the last one the first.
+
+        Raises:
+            SpurbenchError: if there is no other.
+        """
+        if len(self._classes) < 2:
+            raise SpurbenchError(
+                f"{spurious_class.name} is the only class of classes.toml; sfsl.weights=other "
+                "needs another, take class or ones"
+            )
+        following = self._classes.index(spurious_class) + 1
+        return self._classes[following % len(self._classes)]
+
     def select(self, wanted: str) -> tuple[SpuriousClass, ...]:
         """The pairs that a ``--classes`` value names.
 

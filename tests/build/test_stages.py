@@ -50,7 +50,9 @@ def test_a_stage_is_known_by_all_that_it_depends_on(work):
     assert found == {
         "examine": [examined] * 4,
         "prior": [{"revision", "base", "resolution", "prompt", "seeds"} | sampling],
-        "sample": [{"revision", "weights", "prompt", "resolution", "seeds"} | sampling],
+        "sample": [
+            {"revision", "weights", "prompt", "resolution", "seeds", "phi_guidance"} | sampling
+        ],
         "controls": [{"revision", "base", "prompt", "resolution", "seeds"} | sampling],
         "positives": [
             {"revision", "base", "prompt", "resolution", "seeds"} | sampling - {"images"}

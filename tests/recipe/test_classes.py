@@ -191,3 +191,11 @@ def test_imagenet_names_are_unique_and_in_index_order():
         "crane (n02012849)",
         "crane (n03126707)",
     )
+
+
+def test_after_the_last_class_comes_the_first(registry):
+    of_paper = ClassRegistry(registry.select("paper"))
+    following = [of_paper.after(c).index for c in of_paper]
+    assert following == [105, 554, 557, 565, 576, 94]
+    with pytest.raises(SpurbenchError, match="koala is the only class"):
+        ClassRegistry(registry.select("koala")).after(registry.select("koala")[0])

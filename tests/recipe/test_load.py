@@ -96,7 +96,7 @@ def test_kappa_of_the_recipe_wins_over_the_class_and_zero_is_a_value():
         ("finetune=3", "finetune"),
         ("finetune.steps.more=3", "is a value, not a section"),
         ("nonsense", "not key=value"),
-        ("sfsl.gradient=up", "'prior', 'instance', 'both' or 'attract'"),
+        ("sfsl.gradient=up", "'prior', 'instance', 'both', 'attract' or 'cross_entropy'"),
         ("finetune.prompt=a {noun}", "must contain {token}"),
         ("prior.prompt=a {thing}", "may only use"),
         ("prior.prompt={noun.x}", "prior.prompt.*may only use {noun}"),
@@ -191,3 +191,20 @@ def test_the_prompt_of_positives_names_the_class_and_not_its_feature():
     assert prompts["American alligator"] == "a photo of an American alligator"
     recipe = read_recipe("mini", ["positives.prompt={class}, {a_class}"])
     assert recipe.positive_prompt(recipe.classes[0]) == "hummingbird, a hummingbird"
+
+
+@pytest.mark.parametrize(
+    ("makers", "said"),
+    [
+        ("['finetuned']", "finetune.method base fine-tunes nothing"),
+        ("['base', 'base']", "controls.makers names one twice"),
+        ("[]", "controls.makers"),
+    ],
+)
+def test_controls_that_cant_be_made_are_refused(makers, said):
+    options = [f"controls.makers={makers}", "finetune.method=base"]
+    with pytest.raises(SpurbenchError, match=said):
+        read_recipe("mini", options)
+    if said.startswith("finetune"):
+        read_recipe("mini", [*options, "controls.enabled=false"])
+        read_recipe("mini", options[:1])

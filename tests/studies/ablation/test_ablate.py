@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import get_args
 
 import datasets
 import numpy as np
@@ -19,6 +20,7 @@ from spurbench.dataset.manifest import read_rows
 from spurbench.dataset.rows import Row
 from spurbench.evaluation import metrics
 from spurbench.recipe.load import read_recipe
+from spurbench.recipe.schema import SFSLGradient
 from spurbench.studies.ablation.ablate import ablate, fooled_classifiers, labels_of, measure
 from spurbench.studies.ablation.plan import AblationRequest, Variation, read_plan
 from spurbench.studies.ablation.results import Ablation, BuildMeasures
@@ -319,7 +321,23 @@ def test_the_embedded_plan_varies_the_embedded_recipe():
         "textual_inversion",
         "base",
     }
-    assert {r.sfsl.gradient for r in recipes.values()} == {"prior", "instance", "both", "attract"}
+    assert {r.sfsl.gradient for r in recipes.values()} == {*get_args(SFSLGradient)}
+
+
+def test_the_search_of_the_plan_gives_every_reading_an_equal_dose_of_pairs():
+    recipes = {v.name: read_recipe("mini", v.overrides) for v in read_plan("mini").variations}
+    for gradient in ("prior", "instance", "both", "attract"):
+        samples = 2 if gradient == "both" else 1  # that must be below the limit
+        for kappa in (1, 4, 8, 16):
+            sfsl = recipes[f"{gradient}-{kappa}"].sfsl
+            assert (sfsl.gradient, sfsl.kappa) == (gradient, kappa)
+            assert sfsl.max_timestep**samples == pytest.approx(0.5, abs=1e-4)
+    plain = recipes["attract-8"]
+    for name, weights in (("attract-ones", "ones"), ("attract-other", "other")):
+        assert recipes[name].sfsl == plain.sfsl.model_copy(update={"weights": weights})
+    for strength in (1, 4, 16):
+        guided = recipes[f"guided-{strength}"]
+        assert (guided.finetune.method, guided.sample.phi_guidance) == ("base", strength)
 
 
 def test_diversity_and_intervals_by_hand():
