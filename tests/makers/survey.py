@@ -64,7 +64,11 @@ class Server:
     def kill(self) -> str:
         """As a crash would; what it said meanwhile."""
         self._process.send_signal(signal.SIGKILL)
-        return self._process.communicate()[0]
+        self._process.wait()
+        if self._process.stdout.closed:
+            return ""
+        with self._process.stdout:
+            return self._process.stdout.read()
 
 
 @contextmanager
@@ -136,9 +140,7 @@ def simulated(
     def grades() -> np.ndarray:
         return np.clip(np.round(felt + rng.normal(0, noise, felt.shape)), 1, 5)
 
-    twice = np.array(
-        [[order.count(item) == 2 for item in range(items)] for order in survey.orders]
-    )
+    twice = np.array([[order.count(item) == 2 for item in range(items)] for order in survey.orders])
     return Grades(
         raters=np.arange(raters),
         first=grades(),

@@ -371,6 +371,7 @@ def render_figure(made: Report, kind: str) -> bytes:
         made: what was found.
         kind: ``svg`` or ``png``.
     """
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     colours = {"real": "#1b6a86", "generated": "#d9693b"}
@@ -390,7 +391,8 @@ def render_figure(made: Report, kind: str) -> bytes:
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     buffer = io.BytesIO()
-    # Without the time, so that the same answers make the same file.
+    # Without the time and random names, so that the same answers make the same file.
     undated = {"Date": None} if kind == "svg" else None
-    figure.savefig(buffer, format=kind, dpi=150, metadata=undated)
+    with rc_context({"svg.hashsalt": made.survey}):
+        figure.savefig(buffer, format=kind, dpi=150, metadata=undated)
     return buffer.getvalue()

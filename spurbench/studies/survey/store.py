@@ -31,6 +31,8 @@ CREATE TABLE IF NOT EXISTS answers (
 ) STRICT, WITHOUT ROWID;
 """
 
+_NAME = "INSERT INTO survey SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM survey)"
+
 _SAVE = """
 INSERT INTO answers (rater, position, grade, revision) VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET grade = excluded.grade, revision = excluded.revision
@@ -79,7 +81,7 @@ class Store:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.executescript(_SCHEMA)
-            self._connection.execute("INSERT OR IGNORE INTO survey VALUES (?)", (survey,))
+            self._connection.execute(_NAME, (survey,))
             ids = [row[0] for row in self._connection.execute("SELECT id FROM survey")]
         except sqlite3.Error as error:
             raise SpurbenchError(
