@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import time
+import threading
 from collections import Counter
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -179,26 +181,37 @@ def test_a_server_killed_in_the_middle_and_started_again_loses_nothing(browser, 
         server.kill()
 
 
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
 def test_another_sites_page_cant_post(browser, survey, tmp_path):
-    (tmp_path / "evil.html").write_text("<!doctype html><title>Another site</title>")
+    """Another port of the same host: the same site, but not the same origin."""
     with served(survey) as server:
-        token = links(survey)[0]["token"]
-        page = opened(browser, (tmp_path / "evil.html").as_uri())
+        address = f"{server.address}/r/{links(survey)[0]['token']}/answers"
         answers = '[{"position": 0, "grade": 1, "revision": 1}]'
-        send = (
-            "const done = arguments[arguments.length - 1];"
-            "fetch(arguments[0], {method: 'POST', body: arguments[1], mode: arguments[2],"
-            "headers: arguments[2] === 'cors' ? {'Content-Type': 'application/json'} : {}})"
-            ".then((r) => done(r.type), (e) => done('refused'))"
+        (tmp_path / "evil.html").write_text(
+            f"<!doctype html><form method=post enctype=text/plain action='{address}'>"
+            f"<input name='{answers}' value=''></form>"
         )
-        address = f"{server.address}/r/{token}/answers"
-        assert page.execute_async_script(send, address, answers, "cors") == "refused"
-        # One that a browser sends without asking first; the server does not take it.
-        assert page.execute_async_script(send, address, answers, "no-cors") == "opaque"
-        # From another port of the same host: the same site, but not the same origin.
-        with served(survey) as other:
-            page.get(other.address)
-            assert page.execute_async_script(send, address, answers, "cors") == "refused"
+        other = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=tmp_path))
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        try:
+            page = opened(browser, f"http://127.0.0.1:{other.server_port}/evil.html")
+            for mode in ("cors", "no-cors"):
+                sent = (
+                    "const done = arguments[arguments.length - 1];"
+                    "fetch(arguments[0], {method: 'POST', body: arguments[1], mode: arguments[2],"
+                    "headers: {'Content-Type': 'application/json'}})"
+                    ".then((r) => done(r.type), () => done('refused'))"
+                )
+                assert page.execute_async_script(sent, address, answers, mode) == "refused"
+            # A form is sent without asking first: it is the server that refuses it.
+            page.execute_script("document.forms[0].submit()")
+            until(lambda: "from another site" in one(page, "body").text, page)
+        finally:
+            other.shutdown()
         assert stored(survey) == {}
 
 
@@ -294,15 +307,19 @@ def test_raters_with_a_preference_are_recovered_through_the_browser(browser, tmp
         "c.drawImage(document.getElementById('picture'), 0, 0, 8, 8);"
         "return c.getImageData(4, 4, 1, 1).data[0] > 120"
     )
+
+    def answer(page):
+        until(lambda: is_ready(page), page)
+        grade = rng.choice([3, 4, 5]) if page.execute_script(bright) else 3
+        graded(page, lambda: press(page, str(grade - severity)))
+
     with served(folder) as server:
         for link in links(folder):
             page = opened(browser, f"{server.address}/r/{link['token']}")
             one(page, "#start").click()
             severity = rng.choice([0, 0, 1])
             for _ in range(14):
-                until(lambda: is_ready(page), page)
-                grade = (rng.choice([3, 4, 5]) if page.execute_script(bright) else 3) - severity
-                graded(page, lambda grade=grade: press(page, str(grade)))
+                answer(page)
             saved(page)
     design = Survey.read(folder)
     found = summarise(design, grades(design, read_answers(folder, design, [])))
