@@ -150,6 +150,21 @@ def test_no_tap_grades_an_image_that_was_not_seen(browser, survey):
         assert place(page) == "Image 2 of 10"
 
 
+def test_the_last_grade_suggests_nothing_for_the_next_image(browser, survey):
+    def full():
+        return len(page.find_elements(By.CSS_SELECTOR, ".star.full"))
+
+    colour = "return getComputedStyle(arguments[0].querySelector('svg')).fill"
+    page = opened(browser, (survey / links(survey)[0]["page"]).as_uri())
+    one(page, "#start").click()
+    graded(page, lambda: star(page, 4).click())  # where the pointer stays
+    assert full() == 0
+    assert page.execute_script(colour, star(page, 1)) == "none"
+    ActionChains(page).move_to_element(star(page, 2)).perform()
+    until(lambda: page.execute_script(colour, star(page, 1)) != "none", page)
+    assert page.execute_script(colour, star(page, 3)) == "none"
+
+
 def test_a_server_killed_in_the_middle_and_started_again_loses_nothing(browser, survey):
     server = Server(survey)
     try:

@@ -118,6 +118,7 @@ function tell() {
   if (line.textContent !== text) line.textContent = text;
   line.classList.toggle("trouble", trouble);
   if (send) by("close").hidden = kept.size > 0;
+  else by("save").hidden = answers.size === 0;
 }
 
 // --- showing
@@ -148,6 +149,7 @@ function show(position) {
   by("progress").value = position;
   by("back").disabled = position === 0;
   by("next").disabled = !answers.has(position);
+  by("stars").classList.remove("aimed");
   mark();
   load();
 }
@@ -210,6 +212,10 @@ function save() {
 // --- input
 
 for (const star of stars) star.addEventListener("click", () => rate(Number(star.dataset.grade)));
+// Not before the pointer moves: it still lies on the last image's grade, which must suggest nothing.
+by("stars").addEventListener("pointermove", (event) => {
+  if (event.movementX || event.movementY) by("stars").classList.add("aimed");
+});
 by("start").addEventListener("click", () => {
   show(firstUnanswered());
   stars[0].focus({ preventScroll: true });
