@@ -18,7 +18,7 @@ from spurbench.studies.survey.design import Survey
 from spurbench.studies.survey.report import summarise
 from spurbench.studies.survey.store import FILE, read
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 By = pytest.importorskip("selenium.webdriver.common.by", reason="selenium is not installed").By
 pytest.importorskip("starlette", reason="extra survey is not installed")
