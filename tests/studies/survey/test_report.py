@@ -141,7 +141,6 @@ def test_text_in_a_classs_name_is_escaped(biased):
     text = render_markdown(made)
     assert "hacked" in text
     assert "<script" not in text and "<img" not in text and "[x](" not in text
-    assert b"hacked" not in render_figure(made, "svg")
 
 
 @pytest.fixture(scope="module")
