@@ -213,8 +213,12 @@ function save() {
 
 for (const star of stars) star.addEventListener("click", () => rate(Number(star.dataset.grade)));
 // Not before the pointer moves: it still lies on the last image's grade, which must suggest nothing.
-by("stars").addEventListener("pointermove", (event) => {
-  if (event.movementX || event.movementY) by("stars").classList.add("aimed");
+// Browsers also report a move when the page changes below a pointer that rests.
+let pointer = "";
+by("stars").addEventListener("pointermove", ({ clientX, clientY }) => {
+  const at = `${clientX} ${clientY}`;
+  if (pointer && at !== pointer) by("stars").classList.add("aimed");
+  pointer = at;
 });
 by("start").addEventListener("click", () => {
   show(firstUnanswered());
