@@ -19,6 +19,7 @@ from spurbench.cli.fetch import fetch
 from spurbench.cli.leaderboard import leaderboard, submit
 from spurbench.cli.mini import mini
 from spurbench.cli.report import report
+from spurbench.cli.survey import survey
 from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.text import printable
 
@@ -113,6 +114,7 @@ for command in (
     push,
     export,
     quality,
+    survey,
     mini,
     doctor,
 ):
