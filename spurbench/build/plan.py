@@ -171,7 +171,7 @@ def _configurations(recipe: Recipe) -> tuple[dict[str, dict[str, Any]], str]:
                 f"base model {recipe.base.model} can't be reached for its configuration; give a "
                 "local folder in diffusers' layout with --base, or check the network"
             ) from error
-        kept = recipe.folder / recipe.base.architecture
+        kept = recipe.find(recipe.base.architecture)
         return read_configs(kept), f"{kept} (the base itself can't be reached)"
     return {name: read_json(Path(path)) for name, path in paths.items()}, recipe.base.model
 
