@@ -71,6 +71,7 @@ def plan(
     *,
     replicates: int = 1,
     make_positives: bool = True,
+    fetch: bool = True,
 ) -> Plan:
     """Plan a build.
 
@@ -79,11 +80,12 @@ def plan(
         classes: for which pairs.
         replicates: generators of each class.
         make_positives: whether they are not given as photographs.
+        fetch: whether the base's configurations may be fetched; else only cached ones are read.
 
     Raises:
         SpurbenchError: if the base's configurations are nowhere to be had.
     """
-    configs, architecture = _configurations(recipe)
+    configs, architecture = _configurations(recipe, fetch)
     costs = known_or_counted(configs, recipe)
     tuning, batch = recipe.finetune, recipe.finetune.batch_size
     tuned = tuning.method != "base"
@@ -150,18 +152,22 @@ def plan(
     )
 
 
-def _configurations(recipe: Recipe) -> tuple[dict[str, dict[str, Any]], str]:
+def _configurations(recipe: Recipe, fetch: bool) -> tuple[dict[str, dict[str, Any]], str]:
     """The networks' configurations, and where they are from: the base itself if it can be had."""
     own = Path(recipe.locate(recipe.base.model))
     if own.is_dir():
         return read_configs(own), str(own)
     from huggingface_hub import hf_hub_download
 
-    hub.use_cache_if_unreachable()
+    if fetch:
+        hub.use_cache_if_unreachable()
     try:
         paths = {
             name: hf_hub_download(
-                recipe.base.model, f"{name}/config.json", revision=recipe.base.revision
+                recipe.base.model,
+                f"{name}/config.json",
+                revision=recipe.base.revision,
+                local_files_only=not fetch,
             )
             for name in ("unet", "vae", "text_encoder")
         }
@@ -171,7 +177,7 @@ def _configurations(recipe: Recipe) -> tuple[dict[str, dict[str, Any]], str]:
                 f"base model {recipe.base.model} can't be reached for its configuration; give a "
                 "local folder in diffusers' layout with --base, or check the network"
             ) from error
-        kept = recipe.folder / recipe.base.architecture
+        kept = recipe.find(recipe.base.architecture)
         return read_configs(kept), f"{kept} (the base itself can't be reached)"
     return {name: read_json(Path(path)) for name, path in paths.items()}, recipe.base.model
 

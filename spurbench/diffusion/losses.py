@@ -123,17 +123,20 @@ def guided_prediction(
     )
 
 
-def classifier_pixels(images: Tensor, size: tuple[int, int]) -> Tensor:
+def classifier_pixels(images: Tensor, size: tuple[int, int], *, clamp: bool = True) -> Tensor:
     """Images as a classifier takes them, differentiable.
 
     Args:
-        images: (N, 3, H, W), in [-1, 1]; what lies outside is clipped.
+        images: (N, 3, H, W), in [-1, 1].
         size: (height, width).
+        clamp: whether what lies outside is clipped.
 
     Returns:
-        (N, 3, height, width), in [0, 1], bilinear with antialiasing.
+        (N, 3, height, width), in [0, 1] if clamped, bilinear with antialiasing.
     """
-    pixels = (images / 2 + 0.5).clamp(0, 1)
+    pixels = images / 2 + 0.5
+    if clamp:
+        pixels = pixels.clamp(0, 1)
     if tuple(pixels.shape[-2:]) == size:
         return pixels
     return F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)

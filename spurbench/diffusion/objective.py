@@ -229,8 +229,11 @@ class Objective:
 
     def psi(self, pixels: Tensor) -> Tensor:
         """psi_k of images in [-1, 1], differentiable: resized to phi's input, phi, times w_k."""
-        phi = self.subject.phi(classifier_pixels(pixels, self.subject.phi_input))
+        phi = self.subject.phi(self._classifier_pixels(pixels))
         return class_features(phi, self.subject.class_weight)
+
+    def _classifier_pixels(self, images: Tensor) -> Tensor:
+        return classifier_pixels(images, self.subject.phi_input, clamp=self.sfsl.clamp)
 
     def _similarity(
         self,
@@ -284,7 +287,7 @@ class Objective:
                 values = 1 - feature_similarity(psi_hat, self.psi_references[references[instance]])
                 weights = weights[instance]
             case "cross_entropy":
-                pixels = classifier_pixels(self.decode(clean[instance]), self.subject.phi_input)
+                pixels = self._classifier_pixels(self.decode(clean[instance]))
                 values = -self.subject.log_probability(pixels)
                 weights = weights[instance]
         return (weights * values).sum() / batch

@@ -43,6 +43,17 @@ class SpuriousClass(Document):
     noun: Line = Field(
         min_length=1, max_length=60, description='generic kind in "a photo of a [V] NOUN"'
     )
+    noun_reason: Line | None = Field(
+        default=None, max_length=300, description="why this noun, where it is in doubt"
+    )
+    object_query: Line | None = Field(
+        default=None,
+        max_length=100,
+        description='what a detector by text looks for after "a photo of"; none: the name',
+    )
+    feature_query: Line | None = Field(
+        default=None, max_length=100, description="the same for the feature; none: spurious_feature"
+    )
     kappa: float | None = Field(
         default=None, ge=0, le=1e6, allow_inf_nan=False, description="SFSL weight of this class"
     )

@@ -1,18 +1,20 @@
 """A build's every number, read from ``builders/NAME/recipe.toml`` and validated.
 
-The defaults are the paper's (MaungMaung et al., arXiv 2402.08200), so a recipe says only what it
-changes. Keys are addressed as in ``--set finetune.steps=400``.
+The defaults are the paper's (MaungMaung et al., arXiv 2402.08200) where it gives a number, so a
+recipe says only what it changes. Keys are addressed as in ``--set finetune.steps=400``.
 """
 
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from spurbench.core.documents import Document
+from spurbench.core.resources import in_first
 from spurbench.core.text import with_article
 from spurbench.recipe.classes import ClassRegistry, Line, SpuriousClass
 
@@ -93,7 +95,10 @@ Precision = Literal["float32", "bfloat16", "float16"]
 class Prior(Section):
     """Stage 2: images of the generic kind from the untouched base model."""
 
-    prompt: Prompt = "a photo of a {noun}"
+    prompt: Prompt = Field(
+        default="a photo of {a_noun}",
+        description='{noun} is the generic kind, {a_noun} the same with its article: "an athlete"',
+    )
     images: Images = 100
     steps: InferenceSteps = 50
     guidance_scale: NonNegative = 7.5
@@ -193,6 +198,11 @@ class SFSL(Section):
         description="what psi multiplies phi's features by: class: w_k, the class's row of phi's "
         "last layer; ones: nothing; other: the row of the next class in classes.toml by index, "
         "after the last the first",
+    )
+    clamp: bool = Field(
+        default=True,
+        description="clip the decoded x0-hat to an image's range before phi sees it; where it is "
+        "clipped it has no gradient",
     )
     timestep_weighting: Literal["uniform", "alpha_bar"] = Field(
         default="alpha_bar",
@@ -300,35 +310,44 @@ class Recipe(Section):
     positives: Positives = Positives()
     check: Check = Check()
 
-    _folder: Path = PrivateAttr()
+    _folders: tuple[Path, ...] = PrivateAttr()
     _classes: ClassRegistry = PrivateAttr()
 
-    def at(self, folder: Path, classes: ClassRegistry) -> Recipe:
-        """This recipe, read from ``folder``, where its relative paths start, with its classes."""
+    def at(self, folders: Sequence[Path], classes: ClassRegistry) -> Recipe:
+        """This recipe with its classes, read from the first folder and from those it extends."""
         recipe = self.model_copy()
-        recipe._folder, recipe._classes = folder, classes
+        recipe._folders, recipe._classes = tuple(folders), classes
         return recipe
 
     @property
     def folder(self) -> Path:
         """The folder it was read from."""
-        return self._folder
+        return self._folders[0]
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folder it was read from, and those of the recipes it extends."""
+        return self._folders
 
     @property
     def classes(self) -> ClassRegistry:
         """The (class, spurious feature) pairs that can be built."""
         return self._classes
 
+    def find(self, name: str) -> Path:
+        """The path of a file or folder of the recipe's own, else of the recipes it extends."""
+        return in_first(self.folders, name)
+
     def locate(self, name: str) -> str:
-        """A folder of the recipe's own by its whole path; a hub id, or whatever else, as it is."""
-        folder = self.folder / name
+        """A folder that :meth:`find` finds, by its path; a hub id, or whatever else, as it is."""
+        folder = self.find(name)
         return str(folder) if folder.is_dir() else name
 
     @model_validator(mode="after")
     def _prompts_can_be_filled(self) -> Recipe:
         for section, prompt, fields in (
             ("positives", self.positives.prompt, ("class", "a_class")),
-            ("prior", self.prior.prompt, ("noun",)),
+            ("prior", self.prior.prompt, ("noun", "a_noun")),
             ("finetune", self.finetune.prompt, ("noun", "token", "feature")),
         ):
             used = _fields(prompt)
@@ -360,7 +379,8 @@ class Recipe(Section):
 
     def prior_prompt(self, spurious_class: SpuriousClass) -> str:
         """The generic prompt, e.g. "a photo of a flower"."""
-        return self.prior.prompt.format(noun=spurious_class.noun)
+        noun = spurious_class.noun
+        return self.prior.prompt.format(noun=noun, a_noun=with_article(noun))
 
     def positive_prompt(self, spurious_class: SpuriousClass) -> str:
         """What shows the class itself, e.g. "a photo of a hummingbird"."""

@@ -45,7 +45,7 @@ def test_a_stage_is_known_by_all_that_it_depends_on(work):
     for marker in work.rglob(MARKER):
         stored = json.loads(marker.read_text())
         found.setdefault(stored["stage"], []).append(set(stored["inputs"]))
-    examined = {"revision", "class", "images", "panel", "detector", "thresholds"}
+    examined = {"revision", "class", "images", "panel", "detector", "queries", "thresholds"}
     sampling = {"images", "steps", "guidance_scale", "batch_size", "precision"}
     assert found == {
         "examine": [examined] * 4,

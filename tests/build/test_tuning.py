@@ -59,7 +59,7 @@ def of(task, folder, **settings):
     recipe = task.request.recipe
     changed = recipe.model_copy(
         update={"finetune": recipe.finetune.model_copy(update=settings)}
-    ).at(recipe.folder, recipe.classes)
+    ).at(recipe.folders, recipe.classes)
     return replace(task, folder=folder, request=replace(task.request, recipe=changed))
 
 
