@@ -23,3 +23,9 @@ def test_ruff_checks_every_folder():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]
     seen = folders("spurbench", "tests", "benchmarks")
     assert not [f for f in seen for p in settings["exclude"] if fnmatch(f, p)]
+
+
+def test_the_files_that_are_begun_first_are_there():
+    from conftest import LONGEST
+
+    assert not [name for name in LONGEST if not (ROOT / "tests" / name).is_file()]

@@ -8,6 +8,8 @@ import sys
 import sysconfig
 import tarfile
 import zipfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -82,12 +84,23 @@ def install(wheel: Path, folder: Path) -> Path:
     """
     run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
     python = folder / "bin" / "python"
-    options = ("install", "--quiet", "--no-deps", "--no-index", wheel)
+    options = ("install", "--quiet", "--no-deps", "--no-index", "--no-compile", wheel)
     run(sys.executable, "-m", "pip", "--python", python, *options, cwd=folder)
     # Folders added by a .pth come after site-packages, and theirs are not read: neither an
     # installed nor an editable spurbench of the tests' environment can stand in for the wheel.
     (packages(folder) / "zz-dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return folder / "bin"
+
+
+@pytest.fixture(scope="module")
+def programs(request, tmp_path_factory) -> Callable[[str], Path]:
+    """The folder of programs of an environment with what a fixture builds; made once for each."""
+
+    @cache
+    def of(made: str) -> Path:
+        return install(request.getfixturevalue(made), tmp_path_factory.mktemp(made))
+
+    return of
 
 
 def packages(environment: Path) -> Path:
@@ -143,30 +156,25 @@ def test_an_editable_install_holds_no_frozen_copy_of_the_recipes(editable):
 
 
 @pytest.mark.parametrize("made", ["wheel", "wheel_of_the_sdist", "wheel_of_the_clone", "editable"])
-def test_it_runs_from_a_fresh_environment_and_another_folder(made, request, tmp_path):
-    environment, elsewhere = tmp_path / "environment", tmp_path / "elsewhere"
-    environment.mkdir()
-    elsewhere.mkdir()
-    programs = install(request.getfixturevalue(made), environment)
-    home = request.getfixturevalue("clone") if made == "editable" else environment
+def test_it_runs_from_a_fresh_environment_and_another_folder(made, programs, request, tmp_path):
+    folder = programs(made)
+    home = request.getfixturevalue("clone") if made == "editable" else folder.parent
     script = (
         "import spurbench\nfrom spurbench.core.resources import builders, card_templates\n"
         "print(spurbench.__file__, card_templates(), *builders().values(), sep='\\n')"
     )
-    places = run(programs / "python", "-c", script, cwd=elsewhere).splitlines()
+    places = run(folder / "python", "-c", script, cwd=tmp_path).splitlines()
     assert len(places) == 4
     assert all(Path(place).is_relative_to(home) for place in places), places
-    assert "fireboat" in run(programs / "spurbench", "classes", "--recipe", "mini", cwd=elsewhere)
+    assert "fireboat" in run(folder / "spurbench", "classes", "--recipe", "mini", cwd=tmp_path)
 
 
-def test_an_editable_install_reads_the_recipes_of_its_checkout(editable, clone, tmp_path):
-    (tmp_path / "environment").mkdir()
-    programs = install(editable, tmp_path / "environment")
+def test_an_editable_install_reads_the_recipes_of_its_checkout(programs, clone, tmp_path):
     registry = clone / "builders" / "mini" / "classes.toml"
     before = registry.read_text()
     try:
         registry.write_text(before.replace("fireboat", "steamboat"))
-        said = run(programs / "spurbench", "classes", "--recipe", "mini", cwd=tmp_path)
+        said = run(programs("editable") / "spurbench", "classes", "--recipe", "mini", cwd=tmp_path)
     finally:
         registry.write_text(before)
     assert "steamboat" in said and "fireboat" not in said

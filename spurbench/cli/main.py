@@ -18,6 +18,8 @@ from spurbench.cli.evaluate import compare, evaluate, select
 from spurbench.cli.fetch import fetch
 from spurbench.cli.leaderboard import leaderboard, submit
 from spurbench.cli.mini import mini
+from spurbench.cli.report import report
+from spurbench.cli.survey import survey
 from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.text import printable
 
@@ -106,11 +108,13 @@ for command in (
     submit,
     select,
     ablate,
+    report,
     verify,
     diff,
     push,
     export,
     quality,
+    survey,
     mini,
     doctor,
 ):

@@ -163,3 +163,36 @@ def zoo(
     )
     for name, value in accuracy.items():
         say(f"{output / name}: right on {100 * value:.1f} % of held-out scenes")
+
+
+@mini.command()
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--scenes",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Per class: that set the limit, and as many to judge.",
+)
+@click.option(
+    "--doctored",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Copies of each reference, of every kind.",
+)
+@device_option
+def copies(output: Path, scenes: int, doctored: int, device: str) -> None:
+    """Calibrate the copy detector on fresh scenes and test it; writes OUTPUT (JSON)."""
+    silence_libraries()
+
+    from spurbench.core import atomic
+    from spurbench.core.environment import choose_device
+
+    chosen = choose_device(device)
+
+    from spurbench.mini.copies import measure_copies, render_markdown
+
+    measured = measure_copies(scenes=scenes, doctored=doctored, device=chosen)
+    atomic.write_json(output, measured)
+    click.echo(render_markdown(measured))

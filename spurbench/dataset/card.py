@@ -6,8 +6,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from PIL import Image, ImageDraw, ImageFont
@@ -26,6 +27,9 @@ from spurbench.dataset.rows import (
 )
 from spurbench.images.decode import decode_rgb
 from spurbench.images.records import SPLITS
+
+if TYPE_CHECKING:
+    import jinja2
 
 FILE = "README.md"
 LICENCE = "LICENSE"
@@ -78,19 +82,7 @@ class Edition:
 
 def render(edition: Edition, rows: Rows) -> str:
     """The card, Markdown after YAML; text from outside is escaped in both."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(card_templates()),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # the filters below escape Markdown and HTML alike
-    )
-    environment.filters["md"] = markdown.escape
-    environment.filters["percent"] = _percent
-    body = environment.get_template("dataset.md.jinja").render(
+    body = _page().render(
         edition=edition,
         provenance=edition.provenance,
         parts=[(*place(part), facts) for part, facts in edition.parts.items()],
@@ -105,6 +97,23 @@ def render(edition: Edition, rows: Rows) -> str:
         sample_classes=SAMPLE_CLASSES,
     )
     return f"{front_matter_text(front_matter(edition))}\n{body}"
+
+
+@cache
+def _page() -> jinja2.Template:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(card_templates()),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # the filters below escape Markdown and HTML alike
+    )
+    environment.filters["md"] = markdown.escape
+    environment.filters["percent"] = _percent
+    return environment.get_template("dataset.md.jinja")
 
 
 def front_matter(edition: Edition) -> dict[str, Any]:

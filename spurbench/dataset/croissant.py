@@ -7,7 +7,8 @@ https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -15,6 +16,9 @@ from spurbench.core.markdown import plain
 from spurbench.core.resources import card_templates
 from spurbench.dataset import card
 from spurbench.dataset.rows import ANSWER, PartName, describe_columns, place
+
+if TYPE_CHECKING:
+    import jinja2
 
 FILE = "croissant.json"
 
@@ -97,24 +101,33 @@ def metadata(edition: card.Edition) -> dict[str, Any]:
 
 
 def _responsible_ai(edition: card.Edition) -> dict[str, Any]:
-    import jinja2
-
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
-    environment.filters["plain"] = plain
-
-    def render(template: str) -> str:
-        return environment.from_string(template).render(
+    def render(template: jinja2.Template) -> str:
+        return template.render(
             provenance=edition.provenance,
             recipe=edition.provenance.recipe,
             quality=edition.quality,
             configs={place(part)[0] for part in edition.parts},
         )
 
-    prose = yaml.safe_load((card_templates() / "responsible_ai.yaml").read_text(encoding="utf-8"))
     return {
         name: render(text)
-        if isinstance(text, str)
+        if not isinstance(text, list)
         else [line for entry in text for line in render(entry).split("\n") if line]
+        for name, text in _prose().items()
+    }
+
+
+@cache
+def _prose() -> dict[str, jinja2.Template | list[jinja2.Template]]:
+    import jinja2
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
+    environment.filters["plain"] = plain
+    prose = yaml.safe_load((card_templates() / "responsible_ai.yaml").read_text(encoding="utf-8"))
+    return {
+        name: environment.from_string(text)
+        if isinstance(text, str)
+        else [environment.from_string(entry) for entry in text]
         for name, text in prose.items()
     }
 

@@ -132,52 +132,6 @@ def mean_pairwise_distance(features: NDArray[np.floating]) -> float:
     return float(distances[np.triu_indices(len(features), k=1)].mean())
 
 
-def copying(generated: NDArray[np.floating], references: NDArray[np.floating]) -> float:
-    """How often an image is nearer to a reference than references typically are to each other.
-
-    Of independent images of the references' own distribution about half are: what tells is the
-    difference to real images that were not trained on.
-
-    Args:
-        generated: features, (N, D).
-        references: features of the images that were trained on, (R, D), R >= 2.
-
-    Returns:
-        The share of images whose cosine distance to the nearest reference is below the median over
-        references of the distance to the nearest other reference.
-    """
-    among = cosine_distances(references, references)
-    np.fill_diagonal(among, np.inf)
-    return float((_nearest(generated, references) < np.median(among.min(axis=1))).mean())
-
-
-def near_copies(
-    generated: NDArray[np.floating],
-    references: NDArray[np.floating],
-    unseen: NDArray[np.floating],
-) -> float:
-    """How often an image is nearer to a reference than any real image that was not trained on.
-
-    Args:
-        generated: features, (N, D).
-        references: features of the images that were trained on, (R, D).
-        unseen: features of real images of the same thing, (M, D), M >= 1. Of independent images
-            about one in M + 1 would be as near.
-
-    Returns:
-        Their share.
-    """
-    limit = _nearest(unseen, references).min()
-    return float((_nearest(generated, references) < limit).mean())
-
-
-def _nearest(
-    images: NDArray[np.floating], references: NDArray[np.floating]
-) -> NDArray[np.floating]:
-    nearest: NDArray[np.floating] = cosine_distances(images, references).min(axis=1)
-    return nearest
-
-
 def kernel_distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
     """Unbiased squared maximum mean discrepancy with the kernel (x.y / D + 1)^3.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from makers.toy import noise_images, save_noise_images, toy_recipe
+from makers.toy import noise_images, save_noise_images, save_toy_classifier, toy_recipe
 from spurbench.build import sampling, workshop
 from spurbench.build.build import build
 from spurbench.build.request import BuildRequest, Built
@@ -21,9 +23,11 @@ from spurbench.core.identity import noise_seed
 from spurbench.dataset.manifest import Manifest, PositiveCounts, read_rows
 from spurbench.dataset.rows import Row
 from spurbench.dataset.verify import verify
-from spurbench.diffusion.base import load_base
-from spurbench.diffusion.sample import sample
+from spurbench.diffusion.base import TRAINED, load_base
+from spurbench.diffusion.sample import PhiGuidance, sample
 from spurbench.images.decode import decode_rgb
+from spurbench.images.sources import open_images
+from spurbench.recipe.load import read_recipe
 
 WNID = "n01833805"
 
@@ -62,6 +66,13 @@ def once(recipe, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def begun(once, tmp_path) -> Path:
+    """A folder with a build's stages, so that another makes only what it asks for otherwise."""
+    shutil.copytree(once / "work", tmp_path / "work")
+    return tmp_path
+
+
 @pytest.fixture(scope="module")
 def twice(recipe, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("twice")
@@ -85,6 +96,41 @@ def test_a_control_is_what_the_untouched_base_makes_of_its_images_noise(folder, 
         assert (control.source, control.base_model) == ("generated", "base")
         assert [a.classifier for a in control.panel] == [a.classifier for a in image.panel]
         assert control.object_score is not None
+
+
+def test_phi_steers_the_images_alone_and_the_tuned_model_makes_twins_of_its_own(recipe, tmp_path):
+    three = save_toy_classifier(tmp_path / "three", favourite=None, seed=3)
+    asked = (f"panel.phi={three}", "sample.phi_guidance=20000")
+    run(recipe, tmp_path, *asked, "controls.makers=['base', 'finetuned']")
+    rows = read_rows(tmp_path / "out")
+    images, generic = rows["generated"], "a photo of a flower"
+    assert pixels(rows["controls-generated"]) == drawn_again(recipe, generic, images)
+    positives = rows["positives-generated"]
+    assert pixels(positives) == drawn_again(recipe, "a photo of a hummingbird", positives)
+
+    base, phi, _ = workshop.load_tuned(read_recipe(str(recipe), asked), torch.device("cpu"))
+    (folder,) = (tmp_path / "work").rglob("finetune-*")
+    base.load({name: load_file(folder / f"{name}.safetensors") for name in TRAINED})
+    steering = PhiGuidance(2e4, lambda p: phi(p).log_softmax(dim=1)[:, 94], phi.input_size)
+
+    def again(prompt, guidance=None):
+        seeds = [row.seed for row in images]
+        options = {"resolution": 32, "steps": 2, "guidance_scale": 5.5, "batch_size": 2}
+        with one_thread():
+            drawn = sample(base, prompt, seeds, phi_guidance=guidance, **options)
+            return [image.tobytes() for image in drawn]
+
+    twins = rows["controls-finetuned-generated"]
+    assert pixels(twins) == again(generic)
+    assert pixels(images) == again(images[0].prompt, steering)
+    assert set(pixels(images)).isdisjoint(again(images[0].prompt))
+    for image, twin in zip(images, twins, strict=True):
+        assert (twin.twin_of, twin.kappa) == (image.image_sha256, image.kappa)
+    assert {check.status for check in verify(tmp_path / "out")} == {"ok"}
+    counted = open_images(str(tmp_path / "out"), "generated").controls
+    assert {r.sha256 for r in counted.records} == {
+        row.image_sha256 for row in rows["controls-generated"]
+    }
 
 
 def test_seeds_are_exact_in_a_float(twice):
@@ -114,11 +160,8 @@ def test_replicates_differ_in_weights_and_images_and_share_what_they_start_from(
     assert {check.status for check in verify(twice / "out")} == {"ok"}
 
 
-def test_a_second_replicate_takes_the_first_ones_stages_from_the_store(
-    recipe, tmp_path, monkeypatch
-):
-    run(recipe, tmp_path)
-    built = run(recipe, tmp_path, replicates=2, output=tmp_path / "more")
+def test_a_second_replicate_takes_the_first_ones_stages_from_the_store(recipe, begun):
+    built = run(recipe, begun, replicates=2)
     reused = {label: reused for (_, label), (_, reused) in built.seconds.items()}
     first = ("fine-tune", "sample", "check", "controls", "check controls")
     assert {label for label, stored in reused.items() if not stored} == {
@@ -127,10 +170,10 @@ def test_a_second_replicate_takes_the_first_ones_stages_from_the_store(
     assert all(reused[label] for label in first)
 
 
-def test_positives_are_kept_where_the_detector_sees_the_class(recipe, tmp_path, caplog):
+def test_positives_are_kept_where_the_detector_sees_the_class(recipe, begun, caplog):
     caplog.set_level(logging.INFO)
-    run(recipe, tmp_path, "check.object_threshold=0.000001")
-    everything = read_rows(tmp_path / "out")["positives-generated"]
+    run(recipe, begun, "check.object_threshold=0.000001")
+    everything = read_rows(begun / "out")["positives-generated"]
     assert len(everything) == 6
     assert {row.prompt for row in everything} == {"a photo of a hummingbird"}
     assert pixels(everything) == drawn_again(recipe, everything[0].prompt, everything)
@@ -139,43 +182,43 @@ def test_positives_are_kept_where_the_detector_sees_the_class(recipe, tmp_path, 
     shown = [row for row in everything if row.object_score >= threshold]
     built = run(
         recipe,
-        tmp_path,
+        begun,
         f"check.object_threshold={threshold!r}",
-        output=tmp_path / "strict",
+        output=begun / "strict",
     )
-    kept = read_rows(tmp_path / "strict")["positives-generated"]
+    kept = read_rows(begun / "strict")["positives-generated"]
     assert kept == shown and len(kept) == 2
     assert built.positives == {"hummingbird": PositiveCounts(asked=6, kept=2)}
-    held = Manifest.read(tmp_path / "strict").provenance
+    held = Manifest.read(begun / "strict").provenance
     assert held.positives == built.positives and held.positive_images is None
     said = [r for r in caplog.records if "2 of 6 positives kept" in r.message]
     assert [r.levelname for r in said] == ["WARNING"]  # too few to say much
     assert all(reused for (_, label), (_, reused) in built.seconds.items() if label == "positives")
 
 
-def test_without_a_detector_all_positives_are_kept_and_that_is_said(recipe, tmp_path, caplog):
-    built = run(recipe, tmp_path, "check.object_detector=none")
+def test_without_a_detector_all_positives_are_kept_and_that_is_said(recipe, begun, caplog):
+    built = run(recipe, begun, "check.object_detector=none")
     assert built.positives["hummingbird"] == PositiveCounts(asked=6, kept=6)
     assert "no detector looks for it; all its positives are kept" in caplog.text
 
 
-def test_positives_that_are_given_are_taken_as_they_are(recipe, tmp_path):
-    given = tmp_path / "photographs"
+def test_positives_that_are_given_are_taken_as_they_are(recipe, begun):
+    given = begun / "photographs"
     save_noise_images(given / WNID, 6, seed=9)
     save_noise_images(given / "n01882714", 2, seed=10)  # of a class that is not built
     (given / WNID / "5.png").write_bytes(b"junk")
-    built = run(recipe, tmp_path, "check.object_threshold=0.999", positives=given)
-    rows = read_rows(tmp_path / "out")
+    built = run(recipe, begun, "check.object_threshold=0.999", positives=given)
+    rows = read_rows(begun / "out")
     assert not rows["positives-generated"]
     assert pixels(rows["positives-real"]) == [image.tobytes() for image in noise_images(5, 9)]
     assert {(r.source, r.prompt, r.seed, r.object_absent) for r in rows["positives-real"]} == {
         ("real", None, None, True)
     }
     assert not [label for _, label in built.seconds if label == "positives"]
-    held = Manifest.read(tmp_path / "out").provenance
+    held = Manifest.read(begun / "out").provenance
     assert held.positives == {"hummingbird": PositiveCounts(asked=5, kept=5)}
     assert (held.positive_images.name, held.damaged[0].path) == ("photographs", f"{WNID}/5.png")
-    assert {check.status for check in verify(tmp_path / "out")} == {"ok"}
+    assert {check.status for check in verify(begun / "out")} == {"ok"}
 
 
 def test_positives_of_other_classes_are_refused_before_any_work(recipe, tmp_path):
@@ -187,8 +230,8 @@ def test_positives_of_other_classes_are_refused_before_any_work(recipe, tmp_path
     assert not (tmp_path / "work").exists()
 
 
-def test_a_class_without_given_positives_is_built_and_named(recipe, tmp_path, caplog, monkeypatch):
-    save_noise_images(tmp_path / "given" / WNID, 1, seed=10)
+def test_a_class_without_given_positives_is_built_and_named(recipe, begun, caplog, monkeypatch):
+    save_noise_images(begun / "given" / WNID, 1, seed=10)
 
     def without(folder, only):
         found = open_positives(folder, only=only)
@@ -196,19 +239,19 @@ def test_a_class_without_given_positives_is_built_and_named(recipe, tmp_path, ca
 
     open_positives = workshop.open_positives
     monkeypatch.setattr(workshop, "open_positives", without)
-    built = run(recipe, tmp_path, positives=tmp_path / "given")
+    built = run(recipe, begun, positives=begun / "given")
     assert built.positives == {"hummingbird": PositiveCounts(asked=0, kept=0)}
     assert "hummingbird: 0 of 0 positives kept" in caplog.text
 
 
-def test_controls_and_positives_can_be_left_out(recipe, tmp_path):
-    built = run(recipe, tmp_path, "controls.enabled=false", "positives.images=0")
+def test_controls_and_positives_can_be_left_out(recipe, begun):
+    built = run(recipe, begun, "controls.enabled=false", "positives.images=0")
     assert [label for _, label in built.seconds][3:] == ["sample", "check"]
-    assert {part for part, rows in read_rows(tmp_path / "out").items() if rows} == {
+    assert {part for part, rows in read_rows(begun / "out").items() if rows} == {
         "real",
         "generated",
     }
-    assert Manifest.read(tmp_path / "out").provenance.positives == {}
+    assert Manifest.read(begun / "out").provenance.positives == {}
 
 
 @pytest.mark.parametrize("count", [0, -1, 101])

@@ -48,11 +48,15 @@ def refused(path, said):
 
 
 @pytest.mark.parametrize("batch", [None, 1, 4])
-def test_it_answers_as_the_network_that_was_exported(batch, tmp_path):
-    net, size = network(), SIZE
+def test_it_answers_as_the_network_that_was_exported(batch, file):
+    net, size, path = network(), SIZE, file
     if batch is None:
         net, size = timm.create_model("test_efficientnet").eval(), (160, 160)
-    path = save_onnx(net, tmp_path / "mine.onnx", size=size, batch=batch)
+        save_onnx(net, path, size=size)
+    else:
+        model = onnx.load(path)
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
+        onnx.save(model, path)
     classifier = load_classifier(f"onnx:{path}")
     assert classifier.input_size == size
     pixels = torch.rand(6, 3, *size).contiguous(memory_format=torch.channels_last)
@@ -66,9 +70,10 @@ def test_it_answers_as_the_network_that_was_exported(batch, tmp_path):
     assert 0.8 < info.parameters / sum(p.numel() for p in net.parameters()) <= 1
 
 
-def test_weights_beside_the_file_are_part_of_what_it_is_known_by(tmp_path):
-    path = save_onnx(network(), tmp_path / "mine.onnx", size=SIZE, external=True)
-    data = tmp_path / "mine.onnx.data"
+def test_weights_beside_the_file_are_part_of_what_it_is_known_by(exported, tmp_path):
+    path, data = tmp_path / "mine.onnx", tmp_path / "mine.onnx.data"
+    model = onnx.load(exported)
+    onnx.save(model, path, save_as_external_data=True, location=data.name)
     first = load_classifier(f"onnx:{path}").info
     assert first.parameters == sum(p.numel() for p in network().parameters())
     changed = bytearray(data.read_bytes())

@@ -127,10 +127,10 @@ def test_a_full_disk_stays_full(command, tmp_path):
 
 def test_bad_documents_are_the_same_at_every_run_and_differ_from_the_sound_one():
     sound = {"name": "x", "list": [1, 2.5], "table": {"on": True}}
-    made = examples(changed(sound), 30)
-    assert len(made) == 30
-    assert list(map(repr, made)) == list(map(repr, examples(changed(sound), 30)))
-    assert sum(as_json(document) != as_json(sound) for document in made) >= 29
+    made = examples(changed(sound), 12)
+    assert len(made) == 12
+    assert list(map(repr, made)) == list(map(repr, examples(changed(sound), 12)))
+    assert sum(as_json(document) != as_json(sound) for document in made) >= 11
     assert all(isinstance(as_toml(document), str) for document in made)
 
 

@@ -59,25 +59,16 @@ def save_toy_clip(folder: Path, architecture: str) -> tuple[nn.Module, Path]:
     return model, folder / "clip.safetensors"
 
 
-def save_onnx(
-    network: nn.Module,
-    file: Path,
-    *,
-    size: tuple[int, int],
-    batch: int | None = None,
-    external: bool = False,
-) -> Path:
-    """Export a network; ``batch`` None leaves open how many images it takes."""
-    pixels = torch.zeros(batch or 2, 3, *size)
-    sizes = None if batch else ({0: torch.export.Dim("images")},)
+def save_onnx(network: nn.Module, file: Path, *, size: tuple[int, int]) -> Path:
+    """Export a network that takes any number of images at once."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network.eval(),
-            (pixels,),
+            (torch.zeros(2, 3, *size),),
             file,
-            dynamic_shapes=sizes,
-            external_data=external,
+            dynamic_shapes=({0: torch.export.Dim("images")},),
+            external_data=False,
             verbose=False,
         )
     return file

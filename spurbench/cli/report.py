@@ -1,0 +1,71 @@
+"""`spurbench report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from spurbench.cli.options import device_option
+from spurbench.cli.terminal import say, silence_libraries
+
+
+@click.command()
+@click.argument("dataset", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--results",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path, exists=True),
+    help="Results of eval on it: JSONs, or folders of them; repeatable.",
+)
+@click.option(
+    "--ablation",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="An ablation.json, for its table.",
+)
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    help="Quality metric that pyiqa knows; repeatable. [default: the dataset's, else piqe]",
+)
+@click.option(
+    "--images",
+    type=click.IntRange(1, 20),
+    default=5,
+    show_default=True,
+    help="Of each class in the figures, the first by their sha256.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("out/report"),
+    show_default=True,
+)
+@device_option
+def report(
+    dataset: Path,
+    results: tuple[Path, ...],
+    ablation: Path | None,
+    metrics: tuple[str, ...],
+    images: int,
+    output: Path,
+    device: str,
+) -> None:
+    """Write the paper's tables and figures for a DATASET: a page, CSV, LaTeX, SVG and PNG."""
+    silence_libraries()
+    from spurbench.core.environment import choose_device
+    from spurbench.studies.report.report import report as write_report
+
+    written = write_report(
+        dataset,
+        results,
+        output,
+        ablation=ablation,
+        metrics=metrics,
+        images=images,
+        device=choose_device(device),
+    )
+    for file in written:
+        say(str(file))

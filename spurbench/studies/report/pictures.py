@@ -1,0 +1,112 @@
+"""Images with the classifiers' answers below them (Fig. 1 and 4); nothing is picked by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spurbench.core.imagenet import imagenet_names
+from spurbench.core.markdown import plain
+from spurbench.dataset.rows import Row
+from spurbench.evaluation.results import Result
+from spurbench.images.decode import decode_rgb
+from spurbench.images.records import Split
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+AGREES, DIFFERS = "#b23a12", "#333333"
+"""Colours of an answer that is the class, and of another."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An image and what each classifier answered.
+
+    Attributes:
+        row: of the dataset.
+        answers: by the classifier's label: ImageNet-1k index (-1 outside it), and the probability
+            of the image's class.
+    """
+
+    row: Row
+    answers: Mapping[str, tuple[int, float]]
+
+    @property
+    def disagreement(self) -> tuple[float, float]:
+        """How far from unanimous: 0 to 0.5, then the spread of the probabilities."""
+        called = np.mean([answer == self.row.class_index for answer, _ in self.answers.values()])
+        return float(min(called, 1 - called)), float(np.std([p for _, p in self.answers.values()]))
+
+
+def asked(rows: Sequence[Row], results: Sequence[Result], split: Split) -> list[Asked]:
+    """The images of a split that every classifier was asked about, in the order of their hashes.
+
+    Raises:
+        SpurbenchError: if a result's answers are missing.
+    """
+    given: list[tuple[str, dict[str, tuple[int, float]]]] = []
+    for result in results:
+        answers = result.answers
+        own = answers[answers["source"] == split]
+        columns = (own[name].tolist() for name in ("image_sha256", "prediction", "probability"))
+        given.append(
+            (result.label, {sha: (int(a), float(p)) for sha, a, p in zip(*columns, strict=True)})
+        )
+    return [
+        Asked(row, {label: of[row.image_sha256] for label, of in given})
+        for row in sorted(rows, key=lambda row: row.image_sha256)
+        if all(row.image_sha256 in of for _, of in given)
+    ]
+
+
+def first(images: Sequence[Asked], count: int) -> list[Asked]:
+    """So many of each class, the first by their sha256."""
+    chosen: dict[int, list[Asked]] = {}
+    for image in images:
+        of_class = chosen.setdefault(image.row.class_index, [])
+        if len(of_class) < count:
+            of_class.append(image)
+    return [image for index in sorted(chosen) for image in chosen[index]]
+
+
+def disputed(images: Sequence[Asked], count: int) -> list[Asked]:
+    """Those on which classifiers disagree most, a tie broken by the hash."""
+    ranked = sorted(images, key=lambda a: (-a.disagreement[0], -a.disagreement[1]))
+    return [image for image in ranked if image.disagreement[0] > 0][:count]
+
+
+def answers_figure(images: Sequence[Asked], columns: int) -> Figure:
+    """Images in a grid, each with its feature and every answer; in colour where it is the class."""
+    from matplotlib.figure import Figure
+
+    names = imagenet_names()
+    rows = -(-len(images) // columns)
+    lines = 1 + len(images[0].answers)
+    figure = Figure(figsize=(1.75 * columns, (1.6 + 0.16 * lines) * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, image in zip(axes.flat, images, strict=False):
+        axis.imshow(decode_rgb(image.row.read()))
+        text: dict[str, Any] = {
+            "transform": axis.transAxes,
+            "ha": "center",
+            "va": "top",
+            "fontsize": 7,
+        }
+        axis.text(0.5, -0.03, plain(image.row.spurious_feature), color="#777777", **text)
+        for i, (label, (answer, probability)) in enumerate(image.answers.items(), 1):
+            agrees = answer == image.row.class_index
+            called = names[answer] if 0 <= answer < len(names) else "none of ImageNet's"
+            words = f"{plain(label)}: {called}" + (f" {probability:.2f}" if agrees else "")
+            colour = AGREES if agrees else DIFFERS
+            axis.text(0.5, -0.03 - 0.115 * i, _short(words, 34), color=colour, **text)
+    return figure
+
+
+def _short(words: str, length: int) -> str:
+    return words if len(words) <= length else f"{words[: length - 1]}…"

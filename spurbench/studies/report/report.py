@@ -1,0 +1,226 @@
+"""`spurbench report`: tables, figures and one page, from a dataset and the results on it."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from spurbench.core import atomic
+from spurbench.core.documents import read_json, validated
+from spurbench.core.errors import SpurbenchError
+from spurbench.dataset.manifest import Manifest, read_rows
+from spurbench.dataset.quality import available, score
+from spurbench.dataset.rows import Row
+from spurbench.evaluation.results import SCHEMA, Result
+from spurbench.images.decode import decode_rgb
+from spurbench.images.records import SPLITS, DatasetInfo, Split
+from spurbench.images.sources import open_images
+from spurbench.studies.ablation.results import Ablation
+from spurbench.studies.report import page, pictures, tables
+from spurbench.studies.report.table import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
+
+WITHOUT_WEIGHTS = "piqe"
+"""A quality metric that needs none (Venkatanath et al. 2015); lower is better."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report.
+
+    Attributes:
+        name: of its files.
+        caption: below it.
+        figure: what is drawn.
+    """
+
+    name: str
+    caption: str
+    figure: Figure
+
+    def encoded(self, kind: str) -> bytes:
+        """As ``png`` or ``svg``; the same report has the same bytes."""
+        import matplotlib
+
+        buffer = io.BytesIO()
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        with matplotlib.rc_context({"svg.hashsalt": self.name}):
+            self.figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
+        return buffer.getvalue()
+
+
+def report(
+    dataset: Path,
+    results: Sequence[Path],
+    output: Path,
+    *,
+    ablation: Path | None = None,
+    metrics: Sequence[str] = (),
+    images: int = 5,
+    device: torch.device,
+) -> list[Path]:
+    """Write the report of a dataset.
+
+    Args:
+        dataset: folder that ``spurbench build`` made.
+        results: results of ``spurbench eval`` on it, JSONs or folders of them; those on other data
+            are passed over.
+        output: ``report.html``, and a CSV and LaTeX of each table, an SVG and PNG of each figure.
+        ablation: ``ablation.json``, for its table.
+        metrics: quality metrics that pyiqa knows; none: those that the dataset has, or where it has
+            no scores, one that needs no weights.
+        images: of each class and split in the figures, the first by their sha256.
+        device: where metrics are computed.
+
+    Returns:
+        The files written.
+
+    Raises:
+        SpurbenchError: if there is no dataset, no result on it, or a file is damaged.
+    """
+    manifest, rows = Manifest.read(dataset), read_rows(dataset)
+    info = open_images(str(dataset), decode=False).info
+    found = _results(results, info)
+    splits: dict[Split, Sequence[Row]] = {split: rows[split] for split in SPLITS}
+    made: list[Table] = [tables.spurious_accuracy(found)]
+    if ablation is not None:
+        made.append(tables.ablation(validated(Ablation, read_json(ablation), str(ablation))))
+    scores, notes = _scores(splits, [*manifest.quality], metrics, device)
+    made.append(tables.quality(splits, scores, notes))
+    figures = list(_figures(splits, found, images))
+    files: dict[str, bytes] = {}
+    for table in made:
+        files[f"{table.name}.csv"] = table.csv().encode()
+        files[f"{table.name}.tex"] = table.latex().encode()
+    for picture in figures:
+        files |= {f"{picture.name}.{kind}": picture.encoded(kind) for kind in ("svg", "png")}
+    shown = [(p.name, p.caption, files[f"{p.name}.png"]) for p in figures]
+    files["report.html"] = page.render(manifest, info, found, made, shown).encode()
+    for name, content in files.items():
+        atomic.write_bytes(output / name, content)
+    return [output / name for name in files]
+
+
+def _results(paths: Sequence[Path], info: DatasetInfo) -> list[Result]:
+    """Results on the dataset, one a classifier, in the order of their labels.
+
+    Raises:
+        SpurbenchError: if there is none, or two are of the same name.
+    """
+    found: dict[str, Result] = {}
+    others = 0
+    for path in paths:
+        if not path.exists():
+            raise SpurbenchError(f"no result at {path}; `spurbench eval` writes one")
+        for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
+            if path.is_dir() and not _is_result(file):
+                continue
+            result = Result.read(file)
+            if result.dataset.fingerprint != info.fingerprint:
+                others += 1
+                continue
+            if result.label in found and found[result.label] != result:
+                raise SpurbenchError(
+                    f"two results of {result.label} on this dataset; name the one that is meant: "
+                    f"{file}"
+                )
+            found[result.label] = result
+    if not found:
+        raise SpurbenchError(
+            f"no result on {info.name} in {', '.join(map(str, paths))} ({others} on other data); "
+            "`spurbench eval --data` it first"
+        )
+    if others:
+        log.info("%d results on other data are passed over", others)
+    return [found[label] for label in sorted(found)]
+
+
+def _is_result(file: Path) -> bool:
+    try:
+        document = json.loads(file.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(document, dict) and document.get("schema") == SCHEMA
+
+
+def _scores(
+    rows: Mapping[Split, Sequence[Row]],
+    stored: Sequence[str],
+    wanted: Sequence[str],
+    device: torch.device,
+) -> tuple[dict[str, Callable[[Row], float | None]], list[str]]:
+    """The scores of references and generated images by metric, and what to say of them."""
+    notes = []
+    metrics = list(wanted) or [
+        m for m in stored if any(r.quality.get(m) is not None for r in rows["generated"])
+    ]
+    if not metrics:
+        metrics = [WITHOUT_WEIGHTS]
+        lacking = (
+            f"{', '.join(stored)}: no scores, its weights were not at hand; " if stored else ""
+        )
+        notes.append(f"{lacking}{WITHOUT_WEIGHTS} needs no weights (lower is better).")
+    measured = [m for m in metrics if m not in stored or m in wanted]
+    possible = available(measured, device) if measured else frozenset()
+    scores: dict[str, Callable[[Row], float | None]] = {}
+    for metric in metrics:
+        if metric not in measured:
+            scores[metric] = partial(_stored, metric)
+        elif metric in possible:
+            asked = [*(r for r in rows["real"] if r.is_reference), *rows["generated"]]
+            values = score((decode_rgb(r.read()) for r in asked), metric, device)
+            known = dict(zip((r.image_sha256 for r in asked), values, strict=True))
+            scores[metric] = partial(_measured, known)
+        else:
+            notes.append(f"{metric} can't be computed here: pyiqa or its weights are missing.")
+    return scores, notes
+
+
+def _stored(metric: str, row: Row) -> float | None:
+    return row.quality.get(metric)
+
+
+def _measured(known: Mapping[str, float], row: Row) -> float | None:
+    return known.get(row.image_sha256)
+
+
+def _figures(
+    rows: Mapping[Split, Sequence[Row]], results: Sequence[Result], count: int
+) -> Sequence[Picture]:
+    """Fig. 1 and 4, and the images on which classifiers disagree."""
+    made = []
+    for split in SPLITS:
+        images = pictures.asked(rows[split], results, split)
+        if not images:
+            continue
+        made.append(
+            Picture(
+                f"answers-{split}",
+                f"{split.capitalize()} images and what each classifier calls them, in colour where "
+                f"it is the class: the first {count} of each class by their sha256",
+                pictures.answers_figure(pictures.first(images, count), count),
+            )
+        )
+        if split == "generated" and (chosen := pictures.disputed(images, 2 * count)):
+            made.append(
+                Picture(
+                    "disagreement",
+                    f"The {len(chosen)} generated images on which the classifiers disagree most: "
+                    "nearest to half of them call it the class, then by the spread of its "
+                    "probability",
+                    pictures.answers_figure(chosen, count),
+                )
+            )
+    return made
