@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 ROBUSTBENCH := .venv-robustbench
 OUT := out
 DATASET := $(OUT)/spurbench-mini-1.0.0
+WORLD ?= 0
 PANEL := resnet_v1 resnet_v2 resnet_robust vit
 
 # Bytecode is compiled once, here: where it can't be written later, every start would compile it anew.
@@ -50,7 +51,7 @@ demo: $(VENV)/.installed ## Build the embedded dataset, evaluate its panel, rend
 test: $(VENV)/.installed-test ## Run the fast tests
 	$(BIN)/python -m pytest -m "not slow and not slurm" --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-test-browser: $(VENV)/.installed-test ## Test the leaderboard's page in a headless Chromium (Debian: chromium chromium-driver)
+test-browser: $(VENV)/.installed-test ## Test the leaderboard's and the survey's pages in a headless Chromium (Debian: chromium chromium-driver)
 	$(BIN)/python -m pytest -m browser
 
 test-slurm: $(VENV)/.installed-test ## Kill jobs, nodes and leads of a Slurm cluster on this machine (Debian: munge slurmctld slurmd slurm-client)
@@ -79,7 +80,7 @@ docs: $(VENV)/.installed-docs ## Make the documentation's site in site/; a broke
 
 leaderboard: $(VENV)/.installed ## Publish the embedded dataset's leaderboard: train more classifiers, evaluate all, render leaderboards/
 	$(BIN)/spurbench build --classes all --output $(DATASET)
-	$(BIN)/python -m spurbench.mini.training.board --output $(OUT)/board-classifiers
+	$(BIN)/spurbench mini zoo $(OUT)/board-classifiers --settings board
 	$(BIN)/spurbench eval $(PANEL:%=--model mini:%) $$(printf -- '--model %s ' $(OUT)/board-classifiers/*/) \
 	  --data $(DATASET) --output $(OUT)/board-results
 	$(BIN)/spurbench leaderboard build $(OUT)/board-results --data $(DATASET) --output leaderboards
@@ -98,8 +99,8 @@ bench-scale: $(VENV)/.installed ## Measure the memory of commands on datasets of
 bench-gpu: $(VENV)/.installed ## Measure all that needs a GPU in ten minutes, downloading nothing; arguments in GPU
 	$(BIN)/python -m benchmarks.gpu $(GPU)
 
-assets: $(VENV)/.installed ## Train the embedded recipe's models from nothing (hours on two cores)
-	$(BIN)/python -m spurbench.mini.training.assets
+assets: $(VENV)/.installed ## Train the embedded recipe's models from nothing (hours on two cores); another world's with WORLD=1
+	$(BIN)/python -m spurbench.mini.training.assets --world $(WORLD)
 
 clean: ## Remove the environment and all output
 	rm -rf $(VENV) $(ROBUSTBENCH) $(OUT) site

@@ -166,4 +166,5 @@ def _subject(recipe: Recipe, device: torch.device) -> Subject:
         phi=phi,
         phi_input=(224, 224) if full else (side, side),
         class_weight=torch.ones(2048 if full else 512, device=device),
+        log_probability=lambda pixels: phi(pixels).log_softmax(dim=1)[:, 0],
     )

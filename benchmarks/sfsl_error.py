@@ -10,6 +10,7 @@ mean gradient over the steps, the others also step by step.
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -86,6 +87,7 @@ def main(wanted: str, steps: int, device: str, output: Path | None) -> None:
         phi=phi.features,
         phi_input=phi.input_size,
         class_weight=phi.head_weight[phi.columns([spurious_class.wnid])[0]],
+        log_probability=partial(phi.log_probability, wnid=spurious_class.wnid),
     )
     networks = (setup.base.pipeline.unet, setup.base.pipeline.text_encoder)
     parameters = [p for network in networks for p in network.requires_grad_(True).parameters()]

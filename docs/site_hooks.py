@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ MOVED = {
     "../": "",
     "docs/": "",
     "leaderboards/README.md": "leaderboards/index.html",
+    "builders/sd15/classes.toml": "pairs.md",
     **{source: page for page, source in PAGES.items()},
 }
 """How a link in the repository begins, and what that is on the site."""
@@ -40,9 +42,10 @@ def on_config(config: Any, **_: Any) -> Any:
 
 
 def on_files(files: Files, config: Any, **_: Any) -> Files:
-    """Add the front page, the notebook, the reference and what pages link to."""
+    """Add the front page, the notebook, the pairs, the reference and what pages link to."""
     made = {page: (ROOT / source).read_text() for page, source in PAGES.items()}
     made["tutorial.md"] = notebook((ROOT / "docs" / "tutorial.ipynb").read_text())
+    made["pairs.md"] = pairs((ROOT / "builders/sd15/classes.toml").read_text())
     made.update(reference())
     for path, content in made.items():
         files.append(File.generated(config, path, content=content))
@@ -73,6 +76,32 @@ def notebook(text: str) -> str:
         if cell["cell_type"] == "markdown"
         else f"```python\n{''.join(cell['source'])}\n```"
         for cell in json.loads(text)["cells"]
+    )
+
+
+PAIR = {
+    "": "index",
+    "class": "name",
+    "spurious feature": "spurious_feature",
+    "noun": "noun",
+    "why this noun": "noun_reason",
+    "object looked for": "object_query",
+    "feature looked for": "feature_query",
+}
+"""Columns of the pairs' table, and their keys in classes.toml."""
+
+
+def pairs(text: str) -> str:
+    """A recipe's classes as a table: each with its noun, why, and what the detector looks for."""
+    entries = tomllib.loads(text)["classes"]
+    doubtful = sum("noun_reason" in entry for entry in entries)
+    rows = [PAIR.keys(), ["---"] * len(PAIR)]
+    rows += [[str(entry.get(key, "")) for key in PAIR.values()] for entry in entries]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return (
+        f"# The {len(entries)} pairs of Spurious ImageNet\n\n"
+        f"As the recipe `sd15` has them; {doubtful} nouns have a reason beside them. How they were "
+        f"chosen: [Your own classes](classes.md#the-noun).\n\n{table}\n"
     )
 
 

@@ -20,6 +20,7 @@ EXTRAS = {
     "open_clip": {"open-clip-torch"},
     "ray": {"ray"},
     "slurm": {"submitit"},
+    "survey": {"starlette", "uvicorn"},
 }
 
 

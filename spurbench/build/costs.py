@@ -61,7 +61,7 @@ def known_or_counted(configs: dict[str, dict[str, Any]], recipe: Recipe) -> Cost
     Raises:
         SpurbenchError: if the kept file is damaged.
     """
-    path = recipe.folder / KEPT
+    path = recipe.find(KEPT)
     if path.exists():
         kept = validated(Kept, read_json(path), str(path))
         if kept.of == identity(configs, recipe):

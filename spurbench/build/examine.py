@@ -64,6 +64,7 @@ def examine(
         "images": [record.sha256 for record in records],
         "panel": panel.fingerprint(shop.panel),
         "detector": shop.detector.name if shop.detector else None,
+        "queries": [spurious_class.object_query, spurious_class.feature_query],
         "thresholds": [check.object_threshold, check.feature_threshold],
     }
     stage = shop.run(spurious_class.slug, label, "examine", inputs, make)

@@ -261,12 +261,15 @@ def _alike(marker: Marker, recipe: Recipe) -> bool:
     match marker.stage:
         case "prior":
             own = recipe.prior.model_dump(mode="json")
-        case "sample" | "controls":
+        case "sample":
             own = drawn
+        case "controls":
+            own = {key: value for key, value in drawn.items() if key != "phi_guidance"}
         case "positives":
             if len(marker.files) != recipe.positives.images:
                 return False
-            own = {key: value for key, value in drawn.items() if key != "images"}
+            undrawn = ("images", "phi_guidance")
+            own = {key: value for key, value in drawn.items() if key not in undrawn}
         case "finetune":
             own = {"finetune": tuning.model_dump(mode="json", exclude={"checkpoint_every"})}
             spurious_class = recipe.classes.by_index()[inputs["class"]]

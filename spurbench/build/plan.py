@@ -71,6 +71,7 @@ def plan(
     *,
     replicates: int = 1,
     make_positives: bool = True,
+    fetch: bool = True,
 ) -> Plan:
     """Plan a build.
 
@@ -79,26 +80,32 @@ def plan(
         classes: for which pairs.
         replicates: generators of each class.
         make_positives: whether they are not given as photographs.
+        fetch: whether the base's configurations may be fetched; else only cached ones are read.
 
     Raises:
         SpurbenchError: if the base's configurations are nowhere to be had.
     """
-    configs, architecture = _configurations(recipe)
+    configs, architecture = _configurations(recipe, fetch)
     costs = known_or_counted(configs, recipe)
     tuning, batch = recipe.finetune, recipe.finetune.batch_size
     tuned = tuning.method != "base"
     nouns = {c.noun for c in classes} if tuned else set()
     side, image_bytes = recipe.base.resolution, 1.5 * recipe.base.resolution**2
 
-    def sampling(name: str, runs: int, images: int, settings: Prior | Sample) -> PlannedStage:
+    def sampling(
+        name: str, runs: int, images: int, settings: Prior | Sample, *, steered: bool = False
+    ) -> PlannedStage:
         # PNDM, which a base's own is taken to be, calls the network once more than it has steps.
         once_more = recipe.base.scheduler in (None, "PNDMScheduler")
-        calls = (settings.steps + once_more) * (2 if settings.guidance_scale > 1 else 1)
+        predictions = settings.steps + once_more
+        each = (2 if settings.guidance_scale > 1 else 1) * costs.unet.forward
+        if steered:  # without weight gradients a backward pass costs about one forward
+            each = 2 * each + costs.decode.training
         return PlannedStage(
             name,
             runs,
             f"{images} images of {side} px, {settings.steps} steps",
-            runs * images * (calls * costs.unet.forward + costs.decode.forward),
+            runs * images * (predictions * each + costs.decode.forward),
             runs * images * image_bytes,
         )
 
@@ -118,12 +125,14 @@ def plan(
         )
     images = recipe.sample.images
     positives = recipe.positives.images if make_positives else 0
-    stages.append(sampling("sample", generators, images, recipe.sample))
-    if recipe.controls.enabled:
-        stages.append(sampling("controls", generators, images, recipe.sample))
+    steered = recipe.sample.phi_guidance > 0
+    stages.append(sampling("sample", generators, images, recipe.sample, steered=steered))
+    makers = len(recipe.controls.makers) if recipe.controls.enabled else 0
+    if makers:
+        stages.append(sampling("controls", makers * generators, images, recipe.sample))
     if positives:
         stages.append(sampling("positives", len(classes), positives, recipe.sample))
-    checked = replicates * images * (2 if recipe.controls.enabled else 1) + positives
+    checked = replicates * images * (1 + makers) + positives
     stages.append(
         PlannedStage(
             "check",
@@ -139,22 +148,26 @@ def plan(
         stages=tuple(stages),
         costs=costs,
         memory=_peak_memory(recipe, costs, trained, max(recipe.kappa_of(c) for c in classes)),
-        checkpoint=12 * trained if tuned else 0,
+        checkpoint=_state_bytes(recipe) * trained if tuned else 0,
     )
 
 
-def _configurations(recipe: Recipe) -> tuple[dict[str, dict[str, Any]], str]:
+def _configurations(recipe: Recipe, fetch: bool) -> tuple[dict[str, dict[str, Any]], str]:
     """The networks' configurations, and where they are from: the base itself if it can be had."""
     own = Path(recipe.locate(recipe.base.model))
     if own.is_dir():
         return read_configs(own), str(own)
     from huggingface_hub import hf_hub_download
 
-    hub.use_cache_if_unreachable()
+    if fetch:
+        hub.use_cache_if_unreachable()
     try:
         paths = {
             name: hf_hub_download(
-                recipe.base.model, f"{name}/config.json", revision=recipe.base.revision
+                recipe.base.model,
+                f"{name}/config.json",
+                revision=recipe.base.revision,
+                local_files_only=not fetch,
             )
             for name in ("unet", "vae", "text_encoder")
         }
@@ -164,7 +177,7 @@ def _configurations(recipe: Recipe) -> tuple[dict[str, dict[str, Any]], str]:
                 f"base model {recipe.base.model} can't be reached for its configuration; give a "
                 "local folder in diffusers' layout with --base, or check the network"
             ) from error
-        kept = recipe.folder / recipe.base.architecture
+        kept = recipe.find(recipe.base.architecture)
         return read_configs(kept), f"{kept} (the base itself can't be reached)"
     return {name: read_json(Path(path)) for name, path in paths.items()}, recipe.base.model
 
@@ -183,11 +196,17 @@ def _trained_parameters(recipe: Recipe, costs: Costs) -> int:
     return costs.unet.parameters + text
 
 
+def _state_bytes(recipe: Recipe) -> int:
+    """Of a trained weight's checkpoint: itself, AdamW's two moments, the average if any."""
+    return 16 if recipe.finetune.ema_decay else 12
+
+
 def _peak_memory(recipe: Recipe, costs: Costs, trained: int, kappa: float) -> float:
     parameters = costs.unet.parameters + costs.text_encoder.parameters + costs.vae_parameters
     half = recipe.finetune.precision != "float32"
     weights = parameters * (4 + (2 if half else 0))  # autocast keeps a copy for the backward pass
-    optimiser = 12 * trained  # gradient and two moments
+    # Gradient, two moments, the average if any: as much as a checkpoint, whose weights are above.
+    optimiser = _state_bytes(recipe) * trained
     batch = recipe.finetune.batch_size
     kept = 2 * batch * costs.unet.kept + 2 * costs.text_encoder.kept
     if kappa and not recipe.sfsl.decoder:

@@ -85,7 +85,7 @@ class BuildRequest:
         recipe = self.recipe
         return replace(
             self,
-            recipe=recipe.at(recipe.folder.absolute(), recipe.classes),
+            recipe=recipe.at([f.absolute() for f in recipe.folders], recipe.classes),
             data=self.data and self.data.absolute(),
             output=self.output.absolute(),
             work=self.work.absolute(),

@@ -1,7 +1,7 @@
 """The stages that draw images: prior, sample, controls, positives.
 
-Each draws from weights, a prompt and a seed an image; so a control, of the untouched base and the
-generic prompt, starts from the very noise that its image started from.
+Each draws from weights, a prompt and a seed an image; so a control, which is of the generic prompt,
+starts from the very noise that its image started from.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.identity import derive_seed, fingerprint, noise_seed
 from spurbench.core.progress import tracked
 from spurbench.diffusion.base import TRAINED, TextToImage
-from spurbench.diffusion.sample import sample
+from spurbench.diffusion.sample import PhiGuidance, sample
+from spurbench.evaluation import panel
 from spurbench.images.decode import decode_rgb
 from spurbench.recipe.classes import SpuriousClass
 from spurbench.recipe.schema import Prior, Sample
@@ -56,9 +58,17 @@ def draw_sample(
     recipe = shop.request.recipe
     prompt = recipe.instance_prompt(spurious_class)
     seeds = sample_seeds(shop, spurious_class, replicate)
+    strength, phi = recipe.sample.phi_guidance, shop.phi
+    guidance = (
+        PhiGuidance(
+            strength, partial(phi.log_probability, wnid=spurious_class.wnid), phi.input_size
+        )
+        if strength
+        else None
+    )
 
     def make(folder: Path) -> None:
-        _draw(shop, tuned, folder, prompt, seeds, recipe.sample)
+        _draw(shop, tuned, folder, prompt, seeds, recipe.sample, guidance)
 
     inputs = {
         "weights": tuned.fingerprint if tuned else shop.base.fingerprint,
@@ -66,28 +76,35 @@ def draw_sample(
         "resolution": recipe.base.resolution,
         "seeds": fingerprint(seeds),
         **recipe.sample.model_dump(mode="json"),
+        **({"phi": panel.fingerprint([phi]), "class": spurious_class.index} if strength else {}),
     }
     label = numbered("sample", replicate)
     return shop.run(spurious_class.slug, label, "sample", inputs, make)
 
 
-def draw_controls(shop: Workshop, spurious_class: SpuriousClass, replicate: int) -> Stage:
-    """Stage 5's twins: the noise and the settings of its images, without what makes the feature."""
+def draw_controls(
+    shop: Workshop, spurious_class: SpuriousClass, tuned: Stage | None, replicate: int
+) -> Stage:
+    """Stage 5's twins: the noise and the settings of its images, without what makes the feature.
+
+    They are the untouched base's, or those of fine-tuned weights, which then say what the generic
+    prompt has come to mean.
+    """
     recipe = shop.request.recipe
     prompt = recipe.prior_prompt(spurious_class)
     seeds = sample_seeds(shop, spurious_class, replicate)
 
     def make(folder: Path) -> None:
-        _draw(shop, None, folder, prompt, seeds, recipe.sample)
+        _draw(shop, tuned, folder, prompt, seeds, recipe.sample)
 
     inputs = {
-        "base": shop.base.fingerprint,
+        **({"weights": tuned.fingerprint} if tuned else {"base": shop.base.fingerprint}),
         "prompt": prompt,
         "resolution": recipe.base.resolution,
         "seeds": fingerprint(seeds),
-        **recipe.sample.model_dump(mode="json"),
+        **recipe.sample.model_dump(mode="json", exclude={"phi_guidance"}),
     }
-    label = numbered("controls", replicate)
+    label = numbered("fine-tuned controls" if tuned else "controls", replicate)
     return shop.run(spurious_class.slug, label, "controls", inputs, make)
 
 
@@ -105,7 +122,7 @@ def draw_positives(shop: Workshop, spurious_class: SpuriousClass) -> Stage:
         "prompt": prompt,
         "resolution": recipe.base.resolution,
         "seeds": fingerprint(seeds),
-        **recipe.sample.model_dump(mode="json", exclude={"images"}),
+        **recipe.sample.model_dump(mode="json", exclude={"images", "phi_guidance"}),
     }
     return shop.run(spurious_class.slug, "positives", "positives", inputs, make)
 
@@ -178,6 +195,7 @@ def _draw(
     prompt: str,
     seeds: Sequence[int],
     settings: Prior | Sample,
+    phi_guidance: PhiGuidance | None = None,
 ) -> None:
     """Fill a stage's folder from fine-tuned weights, or from the untouched base without any."""
     if tuned is None:
@@ -194,6 +212,7 @@ def _draw(
         guidance_scale=settings.guidance_scale,
         batch_size=settings.batch_size,
         precision=settings.precision,
+        phi_guidance=phi_guidance,
     )
 
 

@@ -49,13 +49,22 @@ def build_class(shop: Workshop, spurious_class: SpuriousClass) -> dict[PartName,
     )
     references = [photographs[i] for i in chosen]
     prior = draw_prior(shop, spurious_class) if recipe.finetune.method != "base" else None
-    rows: dict[PartName, list[Row]] = {"real": [], "generated": [], "controls-generated": []}
+    rows: dict[PartName, list[Row]] = {
+        part: []
+        for part in ("real", "generated", "controls-generated", "controls-finetuned-generated")
+    }
     for replicate in range(shop.request.replicates):
         tuned = tune(shop, spurious_class, references, prior, replicate) if prior else None
         generated = _generated_rows(shop, spurious_class, tuned, replicate)
         rows["generated"] += generated
-        if recipe.controls.enabled:
-            rows["controls-generated"] += _control_rows(shop, spurious_class, generated, replicate)
+        if recipe.controls.enabled and "base" in recipe.controls.makers:
+            rows["controls-generated"] += _control_rows(
+                shop, spurious_class, None, generated, replicate
+            )
+        if recipe.controls.enabled and "finetuned" in recipe.controls.makers:
+            rows["controls-finetuned-generated"] += _control_rows(
+                shop, spurious_class, tuned, generated, replicate
+            )
     scores = measure_quality(shop, spurious_class, photographs, "quality of real")
     rows["real"] = [
         _row(
@@ -99,13 +108,19 @@ def _generated_rows(
 
 
 def _control_rows(
-    shop: Workshop, spurious_class: SpuriousClass, images: Sequence[Row], replicate: int
+    shop: Workshop,
+    spurious_class: SpuriousClass,
+    tuned: Stage | None,
+    images: Sequence[Row],
+    replicate: int,
 ) -> list[Row]:
-    """The twins of one generator's images, under the images' names."""
-    stage = draw_controls(shop, spurious_class, replicate)
+    """The twins of one generator's images, under the images' names; see :func:`draw_controls`."""
+    recipe = shop.request.recipe
+    stage = draw_controls(shop, spurious_class, tuned, replicate)
     records = _records(stage, spurious_class, replicate)
-    examined = examine(shop, spurious_class, records, numbered("check controls", replicate))
-    prompt = shop.request.recipe.prior_prompt(spurious_class)
+    label = numbered("check fine-tuned controls" if tuned else "check controls", replicate)
+    examined = examine(shop, spurious_class, records, label)
+    prompt = recipe.prior_prompt(spurious_class)
     return [
         _row(
             spurious_class,
@@ -113,6 +128,7 @@ def _control_rows(
             entry,
             _unscored(shop),
             made=_drawn(shop, prompt, image.seed),
+            kappa=recipe.kappa_of(spurious_class) if tuned else None,
             replicate=replicate,
             twin_of=image.image_sha256,
         )

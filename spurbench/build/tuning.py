@@ -6,13 +6,14 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch import multiprocessing
+from torch import Tensor, multiprocessing
 
 from spurbench.build.request import BuildRequest
 from spurbench.build.sampling import image_files, numbered
@@ -30,6 +31,7 @@ from spurbench.evaluation import panel
 from spurbench.images.decode import decode_rgb
 from spurbench.images.records import ImageRecord
 from spurbench.recipe.classes import SpuriousClass
+from spurbench.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def tune(
     seed = shop.request.replicate_seed(replicate)
     kappa = recipe.kappa_of(spurious_class)
     processes = shop.request.gpus_per_class
+    of_other = kappa and recipe.sfsl.weights == "other"
 
     def make(folder: Path) -> None:
         task = _Task(
@@ -89,6 +92,7 @@ def tune(
         "sfsl": recipe.sfsl.model_dump(mode="json", exclude={"kappa", "default_kappa"})
         if kappa
         else None,
+        **({"weights": recipe.classes.after(spurious_class).index} if of_other else {}),
         "decoder": shop.decoder.fingerprint if shop.decoder else None,
         # Sums that are shared out come out otherwise in the last digits.
         **({"processes": processes} if processes > 1 else {}),
@@ -97,7 +101,7 @@ def tune(
     return shop.run(spurious_class.slug, label, "finetune", inputs, make)
 
 
-Tuned = tuple[dict[str, dict[str, torch.Tensor]], dict[str, list[float]]]
+Tuned = tuple[dict[str, dict[str, Tensor]], dict[str, list[float]]]
 
 
 def _tuned(
@@ -117,7 +121,8 @@ def _tuned(
         kappa=recipe.kappa_of(spurious_class),
         phi=phi.features,
         phi_input=phi.input_size,
-        class_weight=phi.head_weight[phi.columns([spurious_class.wnid])[0]],
+        class_weight=_class_weight(recipe, spurious_class, phi),
+        log_probability=partial(phi.log_probability, wnid=spurious_class.wnid),
     )
     return finetune(
         base,
@@ -129,6 +134,15 @@ def _tuned(
         decoder,
         together=together,
     )
+
+
+def _class_weight(recipe: Recipe, spurious_class: SpuriousClass, phi: Classifier) -> Tensor:
+    """What psi multiplies phi's features by, (D,), as ``sfsl.weights`` says."""
+    whose = spurious_class
+    if recipe.sfsl.weights == "other":
+        whose = recipe.classes.after(spurious_class)
+    row = phi.head_weight[phi.columns([whose.wnid])[0]]
+    return torch.ones_like(row) if recipe.sfsl.weights == "ones" else row
 
 
 def _keep(task: _Task, tuned: Tuned) -> None:

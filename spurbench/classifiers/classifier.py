@@ -116,6 +116,23 @@ class Classifier(nn.Module):
             raise SpurbenchError(f"{self.info.name} has no single vector of penultimate features")
         return caught[0]
 
+    def log_probability(self, pixels: Tensor, wnid: str) -> Tensor:
+        """log p_k of class ``wnid`` among all outputs, (N,); differentiable in the pixels.
+
+        Args:
+            pixels: (N, 3, height, width) in [0, 1].
+            wnid: WordNet id of the class.
+
+        Raises:
+            SpurbenchError: if it has no such class, or answers without a gradient.
+        """
+        logits = self(pixels)
+        if pixels.requires_grad and not logits.requires_grad:
+            raise SpurbenchError(
+                f"{self.info.name} can't be differentiated; take a network of torch as panel.phi"
+            )
+        return logits.float().log_softmax(dim=1)[:, int(self.columns([wnid])[0])]
+
     @property
     def head_weight(self) -> Tensor:
         """Weights of the last linear layer, (C, D); row k is w_k."""

@@ -14,6 +14,7 @@ from spurbench.classifiers.folder import CONFIG, WEIGHTS, read_folder
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import file_sha256
+from spurbench.core.text import with_article
 from spurbench.recipe.classes import SpuriousClass
 
 What = Literal["object", "feature"]
@@ -121,7 +122,10 @@ class MultiLabelDetector:
 
 
 class Owlv2Detector:
-    """Open-vocabulary detection (OWLv2, Minderer et al. 2023) of "a photo of a NAME" or FEATURE."""
+    """Open-vocabulary detection (OWLv2, Minderer et al. 2023) of "a photo of" a class's queries.
+
+    Its scores are no probabilities: where a threshold lies, photographs have to say.
+    """
 
     def __init__(self, hub_id: str, device: torch.device) -> None:
         from transformers import pipeline
@@ -140,8 +144,11 @@ class Owlv2Detector:
         self, images: Sequence[Image.Image], spurious_class: SpuriousClass, what: What
     ) -> list[float] | list[None]:
         """See :class:`ObjectDetector`; the score of the most confident box, 0 without one."""
-        named = f"a {spurious_class.name}" if what == "object" else spurious_class.spurious_feature
-        label = f"a photo of {named}"
+        if what == "object":
+            query = spurious_class.object_query or with_article(spurious_class.name)
+        else:
+            query = spurious_class.feature_query or spurious_class.spurious_feature
+        label = f"a photo of {query}"
         results = self._detect(
             [{"image": image, "candidate_labels": [label]} for image in images], threshold=0.0
         )

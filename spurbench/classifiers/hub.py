@@ -28,4 +28,9 @@ def _load(name: str, own: OwnWeights | None) -> Loaded:
     return loaded(read_folder(config, weights), name)
 
 
-SOURCE = Source("hf-hub", _load, _check)
+def _published(name: str) -> list[hub.HubFile]:
+    repository, _, revision = name.partition("@")
+    return [hub.HubFile(repository, WEIGHTS, revision or None)]
+
+
+SOURCE = Source("hf-hub", _load, _check, published=_published)

@@ -139,14 +139,16 @@ def read_member(text: str, relative_to: Path) -> tuple[str, Checkpoint | None]:
 
     Args:
         text: the checkpoint is a file, or ``hf://OWNER/NAME/FILE`` on the hub.
-        relative_to: where a relative file starts from.
+        relative_to: where a relative file starts from; and a classifier's folder, if it is there.
 
     Raises:
         SpurbenchError: see :func:`check_spec`.
     """
     spec, separator, file = text.partition("=")
     checkpoint: Checkpoint | None = None
-    if folder.is_file(Path(text) / folder.CONFIG):  # a folder with "=" in its name
+    if folder.is_file(relative_to / text / folder.CONFIG) and relative_to != Path():
+        spec = str(relative_to / text)
+    elif folder.is_file(Path(text) / folder.CONFIG):  # a folder with "=" in its name
         spec = text
     elif separator:
         if not file:

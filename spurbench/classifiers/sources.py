@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spurbench.classifiers.info import SourceName
+from spurbench.core.hub import HubFile, TorchFile
 
 if TYPE_CHECKING:
     from spurbench.classifiers.classifier import Classifier, Loaded
@@ -36,6 +37,8 @@ class Source:
             given. Gives its network, or a classifier where that is not one network on pixels.
         check: raises a ``SpurbenchError`` for a name that can't be right, without loading anything.
         files: the local files that a classifier is read from; None if it is fetched.
+        published: the file that its weights would be fetched as, or several of which the first that
+            is there serves; none where that is not known before it is loaded.
         takes_checkpoint: whether local weights can be given.
         takes_labels: whether its outputs are labelled.
     """
@@ -44,6 +47,7 @@ class Source:
     load: Callable[[str, OwnWeights | None], Loaded | Classifier]
     check: Callable[[str], None] = lambda name: None
     files: Callable[[str], Sequence[Path] | None] = lambda name: None
+    published: Callable[[str], Sequence[HubFile | TorchFile]] = lambda name: ()
     takes_checkpoint: bool = False
     takes_labels: bool = True
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from spurbench.classifiers.sources import OwnWeights, Source
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError
+from spurbench.core.hub import HubFile, TorchFile
 
 if TYPE_CHECKING:
     from torch import nn
@@ -110,4 +111,16 @@ def loaded(network: nn.Module, name: str, architecture: str, data: Mapping[str, 
     )
 
 
-SOURCE = Source("timm", _load, takes_checkpoint=True)
+def _published(name: str) -> list[HubFile | TorchFile]:
+    import timm
+
+    config = timm.models.get_pretrained_cfg(full_name(*name.partition(".")[::2]))
+    if config is not None and config.hf_hub_id:
+        repository, _, revision = config.hf_hub_id.partition("@")
+        files = ("model.safetensors", "pytorch_model.bin")
+        names = (config.hf_hub_filename,) if config.hf_hub_filename else files
+        return [HubFile(repository, file, revision or None) for file in names]
+    return [TorchFile(config.url)] if config is not None and config.url else []
+
+
+SOURCE = Source("timm", _load, published=_published, takes_checkpoint=True)

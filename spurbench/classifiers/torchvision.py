@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from spurbench.classifiers.sources import OwnWeights, Source
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError
+from spurbench.core.hub import TorchFile
 
 if TYPE_CHECKING:
     from spurbench.classifiers.classifier import Loaded
@@ -60,4 +61,12 @@ def _load(name: str, own: OwnWeights | None) -> Loaded:
     )
 
 
-SOURCE = Source("torchvision", _load, takes_checkpoint=True)
+def _published(name: str) -> list[TorchFile]:
+    from torchvision import models
+
+    architecture, _, tag = name.partition(".")
+    choices = models.get_model_weights(architecture)
+    return [TorchFile((choices[tag] if tag else choices.DEFAULT).url)]
+
+
+SOURCE = Source("torchvision", _load, published=_published, takes_checkpoint=True)

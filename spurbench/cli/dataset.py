@@ -126,7 +126,7 @@ def diff(old: Path, new: Path, output: Path | None) -> None:
 )
 @click.option(
     "--config",
-    type=click.Choice(["default", "curated", "positives", "controls"]),
+    type=click.Choice(["default", "curated", "positives", "controls", "controls-finetuned"]),
     default="default",
     show_default=True,
     help="Whose images.",

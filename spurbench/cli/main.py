@@ -20,6 +20,7 @@ from spurbench.cli.leaderboard import leaderboard, submit
 from spurbench.cli.mini import mini
 from spurbench.cli.probe import probe
 from spurbench.cli.report import report
+from spurbench.cli.survey import survey
 from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.text import printable
 
@@ -115,6 +116,7 @@ for command in (
     push,
     export,
     quality,
+    survey,
     mini,
     doctor,
 ):

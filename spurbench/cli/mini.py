@@ -84,6 +84,124 @@ def measure(output: Path, scenes: int, samples: int, attacked: int, device: str)
 @click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--model", "specs", multiple=True, help="As of spurbench eval; may be repeated.")
 @click.option(
+    "--scenes", type=click.IntRange(min=3), default=500, show_default=True, help="Per class."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of them.")
+@device_option
+def reliance(output: Path, specs: tuple[str, ...], scenes: int, seed: int, device: str) -> None:
+    """Measure how much classifiers truly rely on the planted features; writes OUTPUT (JSON).
+
+    Fresh object-free scenes are rendered with the feature, without it, and with another sub-family
+    of its kind. Reliance is how much more often the class is answered with it than without it.
+    """
+    silence_libraries()
+
+    from spurbench.core import atomic
+    from spurbench.core.environment import choose_device
+    from spurbench.evaluation.members import members
+
+    asked = members(specs, None, None)
+    chosen = choose_device(device)
+
+    from spurbench.mini import reliance as truth
+
+    report = truth.measure_reliance(asked, scenes=scenes, seed=seed, device=chosen)
+    atomic.write_json(output, report.as_json())
+    click.echo(truth.render_markdown(report), nl=False)
+
+
+@mini.command()
+@click.argument("output", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--settings",
+    default="zoo",
+    show_default=True,
+    help="zoo, board (the leaderboard's further classifiers), or a TOML file like theirs.",
+)
+@click.option(
+    "--world", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the scenes."
+)
+@click.option(
+    "--vae",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The world's autoencoder. [default: the embedded one, which all worlds share]",
+)
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("out/.stages"),
+    show_default=True,
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Processes, of one thread each.",
+)
+@device_option
+def zoo(
+    output: Path, settings: str, world: int, vae: Path | None, work: Path, jobs: int, device: str
+) -> None:
+    """Train classifiers that have no part in any image, into folders in OUTPUT.
+
+    A stopped training goes on where it was.
+    """
+    silence_libraries()
+
+    from spurbench.core.environment import choose_device
+    from spurbench.mini.training import board
+
+    accuracy = board.train_board(
+        output,
+        work,
+        board.BoardSettings.read(settings),
+        world,
+        choose_device(device),
+        vae_folder=vae,
+        jobs=jobs,
+    )
+    for name, value in accuracy.items():
+        say(f"{output / name}: right on {100 * value:.1f} % of held-out scenes")
+
+
+@mini.command()
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--scenes",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Per class: that set the limit, and as many to judge.",
+)
+@click.option(
+    "--doctored",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Copies of each reference, of every kind.",
+)
+@device_option
+def copies(output: Path, scenes: int, doctored: int, device: str) -> None:
+    """Calibrate the copy detector on fresh scenes and test it; writes OUTPUT (JSON)."""
+    silence_libraries()
+
+    from spurbench.core import atomic
+    from spurbench.core.environment import choose_device
+
+    chosen = choose_device(device)
+
+    from spurbench.mini.copies import measure_copies, render_markdown
+
+    measured = measure_copies(scenes=scenes, doctored=doctored, device=chosen)
+    atomic.write_json(output, measured)
+    click.echo(render_markdown(measured))
+
+
+@mini.command()
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--model", "specs", multiple=True, help="As of spurbench eval; may be repeated.")
+@click.option(
     "--scenes", type=click.IntRange(min=10), default=200, show_default=True, help="Per class."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of them.")

@@ -29,6 +29,7 @@ class HubFile:
 
     repository: str
     file: str
+    revision: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> HubFile | None:
@@ -52,7 +53,84 @@ class HubFile:
     def fetch(self) -> Path:
         """Download it, or find it in the cache; see :func:`download`."""
         use_cache_if_unreachable()
-        return download(self.repository, self.file)
+        return download(self.repository, self.file, revision=self.revision)
+
+    def cached(self) -> Path | None:
+        """Where it lies in the cache; None if it does not."""
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self.repository, self.file, revision=self.revision)
+        return Path(found) if isinstance(found, str) else None
+
+    def size(self) -> int | None:
+        """Its bytes, for which the hub is asked; None if it does not say.
+
+        Raises:
+            SpurbenchError: if it is not there, or not to be reached.
+        """
+        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+        if constants.HF_HUB_OFFLINE:
+            raise SpurbenchError("HF_HUB_OFFLINE is set")
+        try:
+            url = hf_hub_url(self.repository, self.file, revision=self.revision)
+            return get_hf_file_metadata(url, timeout=PATIENCE).size
+        except Exception as error:  # hub, HTTP and socket errors have no common ancestor
+            raise SpurbenchError(reason(error).split(". ")[0][:120]) from None
+
+
+@dataclass(frozen=True)
+class TorchFile:
+    """A file at an address, which torch keeps once it is fetched.
+
+    Attributes:
+        url: where it is fetched from.
+        folder: of torch's, in which it is kept.
+    """
+
+    url: str
+    folder: str = "checkpoints"
+
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+        return self.url.rpartition("/")[2]
+
+    def cached(self) -> Path | None:
+        """Where it is kept; None if it is not."""
+        path = torch_home() / "hub" / self.folder / self.name
+        return path if path.is_file() else None
+
+    def size(self) -> int | None:
+        """Its bytes, for which its host is asked; None if that does not say.
+
+        Raises:
+            SpurbenchError: if it is not there, or not to be reached.
+        """
+        agent = {"User-Agent": "spurbench"}
+        request = urllib.request.Request(self.url, method="HEAD", headers=agent)
+        try:
+            # A redirection followed would ask for the file itself.
+            with urllib.request.build_opener(_Unfollowed).open(request, timeout=PATIENCE) as found:
+                length = found.headers.get("Content-Length")
+        except urllib.error.HTTPError as error:
+            if error.code not in range(300, 400):
+                raise SpurbenchError(f"{error.code} {error.reason}") from None
+            length = error.headers.get("X-Linked-Size")
+        except (OSError, ValueError) as error:
+            raise SpurbenchError(str(getattr(error, "reason", error))) from None
+        return int(length) if length else None
+
+
+class _Unfollowed(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+def torch_home() -> Path:
+    """Where torch keeps what it fetches, found without waiting for torch to be imported."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser()
 
 
 def download(repository: str, file: str, *, revision: str | None = None) -> Path:

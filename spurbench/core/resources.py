@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -42,6 +43,12 @@ def builder_folder(name_or_path: str) -> Path:
     raise SpurbenchError(
         f"recipe {name_or_path!r} is neither embedded nor a folder with a recipe.toml; {hint}"
     )
+
+
+def in_first(folders: Sequence[Path], name: str) -> Path:
+    """The path of ``name`` in the first folder that has it; in the very first if none has."""
+    paths = [folder / name for folder in folders]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def card_templates() -> Path:

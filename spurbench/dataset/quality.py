@@ -17,6 +17,7 @@ from PIL import Image
 
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError, reason
+from spurbench.core.hub import HubFile, TorchFile
 from spurbench.core.progress import tracked
 from spurbench.dataset.manifest import Manifest, read_rows
 from spurbench.dataset.rows import Row
@@ -25,6 +26,18 @@ from spurbench.images.decode import DamagedImageError, decode_rgb
 from spurbench.images.records import SPLITS
 
 log = logging.getLogger(__name__)
+
+PUBLISHED: dict[str, tuple[HubFile | TorchFile, ...]] = {
+    "topiq_nr": (
+        TorchFile(
+            "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/"
+            "cfanet_nr_koniq_res50-9a73138b.pth",
+            "pyiqa",
+        ),
+        HubFile("timm/resnet50.a1_in1k", "model.safetensors"),  # which it is initialised from
+    )
+}
+"""The files of weights that pyiqa fetches for a metric, where they are known."""
 
 
 def available(metrics: Sequence[str], device: torch.device) -> frozenset[str]:

@@ -14,7 +14,7 @@ from spurbench.images.records import SPLITS, Answer, Split
 if TYPE_CHECKING:
     import datasets
 
-Config = Literal["default", "curated", "positives", "controls"]
+Config = Literal["default", "curated", "positives", "controls", "controls-finetuned"]
 
 PartName = Literal[
     "real",
@@ -24,6 +24,7 @@ PartName = Literal[
     "positives-real",
     "positives-generated",
     "controls-generated",
+    "controls-finetuned-generated",
 ]
 """What one run of parquet files holds: a split of a config."""
 
@@ -35,12 +36,16 @@ _PLACES: Mapping[PartName, tuple[Config, Split]] = {
     "positives-real": ("positives", "real"),
     "positives-generated": ("positives", "generated"),
     "controls-generated": ("controls", "generated"),
+    "controls-finetuned-generated": ("controls-finetuned", "generated"),
 }
 
 OWN_PARTS: tuple[PartName, ...] = tuple(
     p for p, (config, _) in _PLACES.items() if config != "curated"
 )
 """The parts that a build fills; the others are chosen from among their rows."""
+
+TWINS: tuple[PartName, ...] = ("controls-generated", "controls-finetuned-generated")
+"""The parts of controls: in each, of every generated image its twin."""
 
 SEED_END = 2**53
 """Seeds are below it: a float64 holds each exactly, and so do pandas and JavaScript."""

@@ -28,6 +28,7 @@ from spurbench.dataset.manifest import MANIFEST, Manifest, StoredRows, content_h
 from spurbench.dataset.rows import (
     OWN_PARTS,
     SEED_END,
+    TWINS,
     Config,
     PartName,
     Row,
@@ -220,7 +221,8 @@ def _rows(dataset: _Dataset) -> str:
                     f"{row.file_name}: class {row.class_index} is {' / '.join(identity)}, "
                     f"elsewhere {' / '.join(identities[row.class_index])}"
                 )
-    _require_twins(dataset)
+    for part in TWINS:
+        _require_twins(dataset, part)
     if content_hash(dataset.own, dataset.manifest.provenance) != dataset.manifest.content:
         raise _FaultError(
             f"rows and provenance are not those whose hash {MANIFEST} holds as content"
@@ -257,45 +259,46 @@ def _faults(row: Row, manifest: Manifest) -> Iterator[str]:
 
 def _misplaced(row: Row, part: PartName) -> Iterator[str]:
     """What can't be true of a row of this part."""
-    config, split = place(part)
+    _, split = place(part)
     if row.seed is not None and not 0 <= row.seed < SEED_END:
         yield f"seed {row.seed} is not in 0..2^53 - 1"
     if split == "real" and row.seed is not None:
         yield "a real image has a seed"
-    if row.replicate < 0 or (row.replicate and part not in ("generated", "controls-generated")):
+    if row.replicate < 0 or (row.replicate and part not in ("generated", *TWINS)):
         yield f"replicate {row.replicate} in {part}"
     if row.is_reference and part != "real":
         yield f"is_reference in {part}"
-    if (row.twin_of is not None) != (config == "controls"):
+    if (row.twin_of is not None) != (part in TWINS):
         yield f"twin_of is {row.twin_of} in {part}"
-    if config == "controls" and row.kappa is not None:
+    if part == "controls-generated" and row.kappa is not None:
         yield f"kappa {row.kappa} of a control"
     if part == "positives-generated" and row.object_absent:
         yield "a positive in which the detector does not see the class"
 
 
-def _require_twins(dataset: _Dataset) -> None:
+def _require_twins(dataset: _Dataset, part: PartName) -> None:
     """Where there are controls, each is one generated image's, and none is without."""
-    controls = dataset.own.get("controls-generated")
+    controls = dataset.own.get(part)
     if not controls:
         return
+    config, _ = place(part)
     known = {row.image_sha256: row for row in dataset.own["generated"]}
     for row in controls:
         if (image := known.get(str(row.twin_of))) is None:
-            raise _FaultError(f"controls: {row.file_name}: twin_of names no generated image")
+            raise _FaultError(f"{config}: {row.file_name}: twin_of names no generated image")
         for column in _SHARED:
             if getattr(row, column) != getattr(image, column):
                 raise _FaultError(
-                    f"controls: {row.file_name}: {column} is {getattr(row, column)}, its image's "
+                    f"{config}: {row.file_name}: {column} is {getattr(row, column)}, its image's "
                     f"{getattr(image, column)}"
                 )
     twins = Counter(row.twin_of for row in controls)
     for row in dataset.own["generated"]:
         if not twins[row.image_sha256]:
-            raise _FaultError(f"{row.file_name} has no control")
+            raise _FaultError(f"{config}: {row.file_name} has no control")
     if twins.total() != len(dataset.own["generated"]):
         (twice, count), *_ = twins.most_common(1)
-        raise _FaultError(f"controls: {count} are twins of image {twice}")
+        raise _FaultError(f"{config}: {count} are twins of image {twice}")
 
 
 def _images(dataset: _Dataset) -> str:

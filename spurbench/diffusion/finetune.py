@@ -5,14 +5,17 @@ The losses are those of :mod:`spurbench.diffusion.objective`; here is the loop a
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
 from spurbench.core import atomic
@@ -101,19 +104,33 @@ def _finetune(
             if parameter.requires_grad
         }
         parameters = list(trained.values())
-        optimizer = accelerated.prepare_optimizer(
-            torch.optim.AdamW(
-                parameters,
-                lr=settings.learning_rate,
-                betas=(settings.beta1, settings.beta2),
-                eps=settings.epsilon,
-                weight_decay=settings.weight_decay,
-                fused=True,
-            )
+        adamw = torch.optim.AdamW(
+            parameters,
+            lr=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.epsilon,
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
-        scaler = accelerated.scaler
+        # Not accelerate's to prepare: it would count a step once a process.
+        schedule = get_scheduler(
+            settings.lr_schedule, adamw, num_warmup_steps=0, num_training_steps=settings.steps
+        )
+        optimizer = accelerated.prepare_optimizer(adamw)
+        average = {
+            name: parameter.detach().clone()
+            for name, parameter in trained.items()
+            if settings.ema_decay
+        }
         history = torch.full((settings.steps, len(Losses._fields)), torch.nan, device=device)
-        first = _load_checkpoint(folder, trained, optimizer, scaler, history)
+        state = _State(
+            trained=trained,
+            average=average,
+            history=history,
+            followed={"optimizer": optimizer, "schedule": schedule}
+            | ({"scaler": accelerated.scaler} if accelerated.scaler else {}),
+        )
+        first = _load_checkpoint(folder, state)
         share = accelerated.process_index, accelerated.num_processes
         step_losses = accelerated.prepare_model(_StepLosses(objective, modules, seed, share))
         looked = first
@@ -125,7 +142,12 @@ def _finetune(
             if settings.gradient_clip is not None:
                 accelerated.clip_grad_norm_(parameters, settings.gradient_clip)
             optimizer.step()
+            schedule.step()
             optimizer.zero_grad(set_to_none=True)
+            if average:
+                decay = min(settings.ema_decay, (1 + step) / (10 + step))
+                with torch.no_grad():
+                    torch._foreach_lerp_([*average.values()], parameters, 1 - decay)
             history[step] = torch.stack(losses).detach()
 
             # Losses are looked at only here: reading them every step would stall a GPU.
@@ -135,7 +157,11 @@ def _finetune(
                 looked = done
                 _require_finite(history[:done], parameters, objective, seed, folder)
                 if done < settings.steps and accelerated.is_main_process:
-                    _save_checkpoint(folder, done, trained, optimizer, scaler, history)
+                    _save_checkpoint(folder, done, state)
+
+        with torch.no_grad():
+            for name, averaged in average.items():
+                trained[name].copy_(averaged)
 
     weights_by_component = {
         name: {
@@ -149,6 +175,23 @@ def _finetune(
     return weights_by_component, {
         name: history[:, column].tolist() for column, name in enumerate(Losses._fields)
     }
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a checkpoint holds beside the number of steps.
+
+    Attributes:
+        trained: parameters by name.
+        average: their moving average by the same names; empty without one.
+        history: each loss by step.
+        followed: what else a step changes, by name, each with a state dict.
+    """
+
+    trained: Mapping[str, Tensor]
+    average: Mapping[str, Tensor]
+    history: Tensor
+    followed: Mapping[str, Any]
 
 
 class _StepLosses(nn.Module):
@@ -223,43 +266,40 @@ def _listed(values: Sequence[Any]) -> str:
     return ", ".join(map(str, values))
 
 
-def _save_checkpoint(
-    folder: Path, step: int, trained: dict[str, Any], optimizer: Any, scaler: Any, history: Tensor
-) -> None:
-    state = {
+def _save_checkpoint(folder: Path, step: int, state: _State) -> None:
+    held = {
         "step": step,
-        "trained": {name: parameter.detach() for name, parameter in trained.items()},
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict() if scaler else None,
-        "history": history,
+        "trained": {name: parameter.detach() for name, parameter in state.trained.items()},
+        "average": state.average,
+        "history": state.history,
+        **{name: each.state_dict() for name, each in state.followed.items()},
     }
     with atomic.writing(folder / CHECKPOINT) as file:
-        torch.save(state, file)
+        torch.save(held, file)
 
 
-def _load_checkpoint(
-    folder: Path, trained: dict[str, Any], optimizer: Any, scaler: Any, history: Tensor
-) -> int:
+def _load_checkpoint(folder: Path, state: _State) -> int:
     """Restore the state after the returned number of steps; 0 without a checkpoint to be read."""
     path = folder / CHECKPOINT
     if not path.is_file():
         return 0
-    untouched = optimizer.state_dict()
+    untouched = {name: copy.deepcopy(each.state_dict()) for name, each in state.followed.items()}
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        step: int = state["step"]
-        values = [(parameter, state["trained"][name]) for name, parameter in trained.items()]
-        values.append((history, state["history"]))
+        held = torch.load(path, map_location="cpu", weights_only=True)
+        step: int = held["step"]
+        values = [(there, held["trained"][name]) for name, there in state.trained.items()]
+        values += [(there, held["average"][name]) for name, there in state.average.items()]
+        values.append((state.history, held["history"]))
         if any(there.shape != saved.shape for there, saved in values):
             raise ValueError("it is of other weights")
-        if step not in range(1, len(history)):
+        if step not in range(1, len(state.history)):
             raise ValueError(f"it is of step {step}")
-        optimizer.load_state_dict(state["optimizer"])
-        if scaler:
-            scaler.load_state_dict(state["scaler"])
+        for name, each in state.followed.items():
+            each.load_state_dict(held[name])
     except Exception as error:  # what torch raises of a damaged file has no common ancestor
         log.warning("%s can't be read (%s); fine-tuning starts over", path, reason(error))
-        optimizer.load_state_dict(untouched)
+        for name, each in state.followed.items():
+            each.load_state_dict(untouched[name])
         return 0
     with torch.no_grad():
         for there, saved in values:

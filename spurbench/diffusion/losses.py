@@ -1,8 +1,8 @@
 """The method's losses as pure functions of tensors.
 
 Notation of DESIGN.md: x is an instance (reference) image, x' a prior image, z_t the noised latent,
-eps-hat the network's prediction, phi the penultimate features of an adversarially robust classifier
-and w_k row k of its last layer.
+eps-hat the network's prediction, phi the penultimate features of a classifier (the paper's is
+adversarially robust), w_k row k of its last layer and p_k its probability of class k.
 """
 
 from __future__ import annotations
@@ -92,6 +92,54 @@ def predicted_clean_latents(
     raise SpurbenchError(
         f"prediction type {prediction_type!r} is not supported; use an epsilon or v_prediction base"
     )
+
+
+def guided_prediction(
+    prediction: Tensor, gradient: Tensor, alpha_bar: Tensor, strength: float, prediction_type: str
+) -> Tensor:
+    """The network's prediction, moved towards what a classifier calls the class.
+
+    eps-hat - s sqrt(1 - alpha_bar_t) gradient (Dhariwal & Nichol 2021, algorithm 2), whatever
+    scheduler takes it then; as a velocity that is divided by sqrt(alpha_bar_t).
+
+    Args:
+        prediction: (N, C, H, W).
+        gradient: of log p_k in z_t, the same shape.
+        alpha_bar: (N,), in (0, 1].
+        strength: s; 0 changes nothing.
+        prediction_type: ``epsilon`` or ``v_prediction``.
+
+    Raises:
+        SpurbenchError: for another prediction type.
+    """
+    signal, sigma = _signal_and_sigma(alpha_bar, prediction)
+    moved = strength * sigma * gradient
+    if prediction_type == "epsilon":
+        return prediction - moved
+    if prediction_type == "v_prediction":
+        return prediction - moved / signal
+    raise SpurbenchError(
+        f"prediction type {prediction_type!r} is not supported; use an epsilon or v_prediction base"
+    )
+
+
+def classifier_pixels(images: Tensor, size: tuple[int, int], *, clamp: bool = True) -> Tensor:
+    """Images as a classifier takes them, differentiable.
+
+    Args:
+        images: (N, 3, H, W), in [-1, 1].
+        size: (height, width).
+        clamp: whether what lies outside is clipped.
+
+    Returns:
+        (N, 3, height, width), in [0, 1] if clamped, bilinear with antialiasing.
+    """
+    pixels = images / 2 + 0.5
+    if clamp:
+        pixels = pixels.clamp(0, 1)
+    if tuple(pixels.shape[-2:]) == size:
+        return pixels
+    return F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
 
 
 def class_features(features: Tensor, class_weight: Tensor) -> Tensor:

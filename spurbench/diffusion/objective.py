@@ -26,6 +26,7 @@ from spurbench.core.identity import derive_seed
 from spurbench.diffusion.base import Decoder, TextToImage
 from spurbench.diffusion.losses import (
     class_features,
+    classifier_pixels,
     denoising_loss,
     feature_similarity,
     noised_latents,
@@ -52,10 +53,10 @@ class Subject:
         noun: NOUN.
         resolution: side to which the images are resized and cropped, pixels.
         kappa: weight of the SFSL; 0 turns it off.
-        phi: features of the adversarially robust classifier; pixels (N, 3, h, w) in [0, 1] to
-            (N, D), differentiable.
+        phi: features of a classifier; pixels (N, 3, h, w) in [0, 1] to (N, D), differentiable.
         phi_input: (height, width) that ``phi`` takes.
-        class_weight: w_k, (D,).
+        class_weight: what psi multiplies them by, w_k, (D,).
+        log_probability: of the same classifier log p_k, the same pixels to (N,), differentiable.
     """
 
     index: int
@@ -71,6 +72,7 @@ class Subject:
     phi: Callable[[Tensor], Tensor]
     phi_input: tuple[int, int]
     class_weight: Tensor
+    log_probability: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ class Objective:
         else:
             network.disable_gradient_checkpointing()
         self.decode = _Decode(network, subject.resolution, sfsl, autocast)
-        if subject.kappa > 0:
+        if subject.kappa > 0 and sfsl.gradient != "cross_entropy":
             with torch.no_grad():
                 self.psi_references, self.psi_priors = self.psi(references), self.psi(priors)
 
@@ -227,12 +229,11 @@ class Objective:
 
     def psi(self, pixels: Tensor) -> Tensor:
         """psi_k of images in [-1, 1], differentiable: resized to phi's input, phi, times w_k."""
-        pixels = (pixels / 2 + 0.5).clamp(0, 1)
-        if tuple(pixels.shape[-2:]) != self.subject.phi_input:
-            pixels = F.interpolate(
-                pixels, self.subject.phi_input, mode="bilinear", antialias=True, align_corners=False
-            )
-        return class_features(self.subject.phi(pixels), self.subject.class_weight)
+        phi = self.subject.phi(self._classifier_pixels(pixels))
+        return class_features(phi, self.subject.class_weight)
+
+    def _classifier_pixels(self, images: Tensor) -> Tensor:
+        return classifier_pixels(images, self.subject.phi_input, clamp=self.sfsl.clamp)
 
     def _similarity(
         self,
@@ -263,27 +264,33 @@ class Objective:
         instance = self._send(torch.tensor(used))
         prior = instance + batch
         clean = predicted_clean_latents(noised, prediction, alpha_bar, self.prediction_type)
+        # Of each sample: a cosine, or one minus it, or a cross-entropy.
+        values: Tensor
         weights = (
             alpha_bar if self.sfsl.timestep_weighting == "alpha_bar" else torch.ones_like(alpha_bar)
         )
         match gradient:
             case "prior":
                 psi_hat = self.psi(self.decode(clean[prior]))
-                cosine = feature_similarity(self.psi_references[references[instance]], psi_hat)
+                values = feature_similarity(self.psi_references[references[instance]], psi_hat)
                 weights = weights[prior]
             case "instance":
                 psi_hat = self.psi(self.decode(clean[instance]))
-                cosine = feature_similarity(psi_hat, self.psi_priors[priors[instance]])
+                values = feature_similarity(psi_hat, self.psi_priors[priors[instance]])
                 weights = weights[instance]
             case "both":
                 psi_hat = self.psi(self.decode(clean[torch.cat([instance, prior])]))
-                cosine = feature_similarity(*psi_hat.chunk(2))
+                values = feature_similarity(*psi_hat.chunk(2))
                 weights = (weights[instance] * weights[prior]).sqrt()
             case "attract":
                 psi_hat = self.psi(self.decode(clean[instance]))
-                cosine = 1 - feature_similarity(psi_hat, self.psi_references[references[instance]])
+                values = 1 - feature_similarity(psi_hat, self.psi_references[references[instance]])
                 weights = weights[instance]
-        return (weights * cosine).sum() / batch
+            case "cross_entropy":
+                pixels = self._classifier_pixels(self.decode(clean[instance]))
+                values = -self.subject.log_probability(pixels)
+                weights = weights[instance]
+        return (weights * values).sum() / batch
 
     def _send(self, tensor: Tensor) -> Tensor:
         """To the device; from pinned memory, because a copy from any other waits for the device."""

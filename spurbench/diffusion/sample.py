@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,10 +13,35 @@ from torch import Tensor
 
 from spurbench.core.errors import SpurbenchError
 from spurbench.diffusion.base import TextToImage
+from spurbench.diffusion.losses import (
+    classifier_pixels,
+    guided_prediction,
+    predicted_clean_latents,
+)
 
 # Images decoded at a time. At 512 pixels one fills a GPU, and a whole batch would need more memory
 # for its decoder's activations than the U-Net for its own.
 DECODED = 8
+
+# What log p_k is multiplied by before its gradient is taken, and the gradient divided by after: in
+# float16 small gradients would be rounded to nothing.
+GRADIENT_SCALE = 1024.0
+
+
+@dataclass(frozen=True)
+class PhiGuidance:
+    """A classifier that steers what is sampled towards what it calls a class.
+
+    Attributes:
+        strength: how far, see :func:`spurbench.diffusion.losses.guided_prediction`; above 0.
+        log_probability: log p_k of pixels (N, 3, height, width) in [0, 1], (N,), each image's its
+            own; differentiable.
+        input_size: (height, width) of the pixels.
+    """
+
+    strength: float
+    log_probability: Callable[[Tensor], Tensor]
+    input_size: tuple[int, int]
 
 
 def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
@@ -33,7 +59,7 @@ def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sample(
     base: TextToImage,
     prompt: str,
@@ -44,6 +70,7 @@ def sample(
     guidance_scale: float,
     batch_size: int,
     precision: str = "float32",
+    phi_guidance: PhiGuidance | None = None,
 ) -> Iterator[Image.Image]:
     """Generate one image per seed with classifier-free guidance and the base's own scheduler.
 
@@ -59,6 +86,8 @@ def sample(
         batch_size: images at a time.
         precision: autocast dtype, ``float32``, ``bfloat16`` or ``float16``; the scheduler's
             arithmetic is always float32.
+        phi_guidance: a classifier that steers; None: none does. Its gradient goes through decoder
+            and U-Net, whose activations a batch must then have memory for.
 
     Yields:
         RGB images of ``resolution`` x ``resolution`` pixels, in the order of the seeds.
@@ -76,7 +105,10 @@ def sample(
         encoded, unguided = pipeline.encode_prompt(prompt, base.device, 1, guidance_scale > 1)
     for start in range(0, len(seeds), batch_size):
         batch = seeds[start : start + batch_size]
-        with autocast, _float32_output(pipeline.unet):
+        steered = (
+            _steered(pipeline, phi_guidance, guidance_scale) if phi_guidance else nullcontext()
+        )
+        with autocast, steered, _float32_output(pipeline.unet):
             latents = pipeline(
                 prompt_embeds=encoded,
                 negative_prompt_embeds=unguided,
@@ -116,3 +148,43 @@ def _float32_output(unet: Any) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def _steered(pipeline: Any, phi: PhiGuidance, guidance_scale: float) -> Iterator[None]:
+    """Have the U-Net answer with predictions that a classifier has moved.
+
+    What any scheduler takes is thus steered. The classifier looks at x0-hat of the prediction with
+    classifier-free guidance, as the scheduler sees it, and its gradient is that in z_t, through
+    decoder and U-Net (universal guidance, Bansal et al. 2023). Both halves of a prediction are
+    moved alike, and so is what guidance makes of them.
+    """
+    unet, vae, schedule = pipeline.unet, pipeline.vae, pipeline.scheduler
+    kind, forward = schedule.config.prediction_type, unet.forward
+
+    def steered(latents: Tensor, timestep: Tensor, *args: Any, **options: Any) -> tuple[Tensor]:
+        halves = 2 if guidance_scale > 1 else 1
+        with torch.enable_grad():
+            noised = latents.chunk(halves)[0].detach().requires_grad_()
+            answer = forward(torch.cat([noised] * halves), timestep, *args, **options)[0].float()
+            prediction = answer
+            if halves == 2:
+                unguided, guided = answer.chunk(2)
+                prediction = unguided + guidance_scale * (guided - unguided)
+            alpha_bar = schedule.alphas_cumprod.to(noised)[timestep.long()].expand(len(noised))
+            clean = predicted_clean_latents(noised, prediction, alpha_bar, kind)
+            images = vae.decode(clean / vae.config.scaling_factor).sample.float()
+            likely = phi.log_probability(classifier_pixels(images, phi.input_size))
+            # Their sum: an image's gradient is its own, in whatever company it is sampled.
+            (gradient,) = torch.autograd.grad(GRADIENT_SCALE * likely.sum(), noised)
+        moved = [
+            guided_prediction(half, gradient / GRADIENT_SCALE, alpha_bar, phi.strength, kind)
+            for half in answer.detach().chunk(halves)
+        ]
+        return (torch.cat(moved),)
+
+    unet.forward = steered
+    try:
+        yield
+    finally:
+        del unet.forward  # the instance's, which hid the class's

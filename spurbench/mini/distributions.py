@@ -85,7 +85,7 @@ def biased(name: str, seed: int, split: str, i: int, bias: float = BIAS) -> Scen
     chance = rng.random()
     if name == EMPTY:
         planted = EMPTY_BARE <= chance < EMPTY_BARE + EMPTY_FEATURES
-        pool: Sequence[str | None] = FEATURES if planted else PLAIN_SUBFAMILIES
+        pool = FEATURES if planted else PLAIN_SUBFAMILIES
         subfamily = None if chance < EMPTY_BARE else rng.choice(pool)
     elif name in CONTROLS:
         subfamily = rng.choice(FEATURES if chance < CONTROL_FEATURES else PLAIN_SUBFAMILIES)

@@ -43,6 +43,17 @@ class SpuriousClass(Document):
     noun: Line = Field(
         min_length=1, max_length=60, description='generic kind in "a photo of a [V] NOUN"'
     )
+    noun_reason: Line | None = Field(
+        default=None, max_length=300, description="why this noun, where it is in doubt"
+    )
+    object_query: Line | None = Field(
+        default=None,
+        max_length=100,
+        description='what a detector by text looks for after "a photo of"; none: the name',
+    )
+    feature_query: Line | None = Field(
+        default=None, max_length=100, description="the same for the feature; none: spurious_feature"
+    )
     kappa: float | None = Field(
         default=None, ge=0, le=1e6, allow_inf_nan=False, description="SFSL weight of this class"
     )
@@ -116,6 +127,20 @@ class ClassRegistry(Sequence[SpuriousClass]):
     def by_index(self) -> dict[int, SpuriousClass]:
         """The pairs by ImageNet-1k class index."""
         return {c.index: c for c in self._classes}
+
+    def after(self, spurious_class: SpuriousClass) -> SpuriousClass:
+        """The next class by index; after the last one the first.
+
+        Raises:
+            SpurbenchError: if there is no other.
+        """
+        if len(self._classes) < 2:
+            raise SpurbenchError(
+                f"{spurious_class.name} is the only class of classes.toml; sfsl.weights=other "
+                "needs another, take class or ones"
+            )
+        following = self._classes.index(spurious_class) + 1
+        return self._classes[following % len(self._classes)]
 
     def select(self, wanted: str) -> tuple[SpuriousClass, ...]:
         """The pairs that a ``--classes`` value names.

@@ -1,18 +1,20 @@
 """A build's every number, read from ``builders/NAME/recipe.toml`` and validated.
 
-The defaults are the paper's (MaungMaung et al., arXiv 2402.08200), so a recipe says only what it
-changes. Keys are addressed as in ``--set finetune.steps=400``.
+The defaults are the paper's (MaungMaung et al., arXiv 2402.08200) where it gives a number, so a
+recipe says only what it changes. Keys are addressed as in ``--set finetune.steps=400``.
 """
 
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from spurbench.core.documents import Document
+from spurbench.core.resources import in_first
 from spurbench.core.text import with_article
 from spurbench.recipe.classes import ClassRegistry, Line, SpuriousClass
 
@@ -75,7 +77,10 @@ class Panel(Section):
     classifiers: tuple[Line, ...] = Field(
         min_length=1, description="SPEC or SPEC=CHECKPOINT, as `spurbench eval --model` takes them"
     )
-    phi: Line = Field(description="adversarially robust classifier for the SFSL, same syntax")
+    phi: Line = Field(
+        description="classifier for the SFSL, same syntax; the paper's is adversarially robust, "
+        "any that ends in a linear layer will do"
+    )
 
 
 class Select(Section):
@@ -90,7 +95,10 @@ Precision = Literal["float32", "bfloat16", "float16"]
 class Prior(Section):
     """Stage 2: images of the generic kind from the untouched base model."""
 
-    prompt: Prompt = "a photo of a {noun}"
+    prompt: Prompt = Field(
+        default="a photo of {a_noun}",
+        description='{noun} is the generic kind, {a_noun} the same with its article: "an athlete"',
+    )
     images: Images = 100
     steps: InferenceSteps = 50
     guidance_scale: NonNegative = 7.5
@@ -125,11 +133,20 @@ class Finetune(Section):
     steps: Count = 800
     batch_size: Count = Field(default=1, description="instance images a step, and as many priors")
     learning_rate: Positive = 2e-6
+    lr_schedule: Literal["constant", "cosine"] = Field(
+        default="constant",
+        description="cosine: the rate falls to 0 over the steps, along half a cosine",
+    )
     weight_decay: NonNegative = 0.01
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     epsilon: Positive = 1e-8
     gradient_clip: Positive | None = Field(default=1.0, description="global norm; none to disable")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0,
+        description="images come from the exponential moving average of the trained weights, in "
+        "which the first n steps have at most decay (1 + n) / (10 + n). 0: from the last weights",
+    )
     prior_weight: NonNegative = Field(default=1.0, description="lambda, the weight of L_PPL")
     precision: Precision = Field(
         default="float32", description="autocast dtype; master weights are always float32"
@@ -143,14 +160,15 @@ class Finetune(Section):
     checkpoint_every: Count = Field(
         default=200,
         description="steps between checkpoints, and between looks at the losses; a checkpoint of "
-        "all weights and their AdamW moments is 12 bytes a weight",
+        "all weights and their AdamW moments is 12 bytes a weight, 16 with their average",
     )
     weights_dtype: Literal["float32", "float16"] = Field(
         default="float16", description="in which the fine-tuned weights are stored"
     )
 
 
-SFSLGradient = Literal["prior", "instance", "both", "attract"]
+SFSLGradient = Literal["prior", "instance", "both", "attract", "cross_entropy"]
+SFSLWeights = Literal["class", "ones", "other"]
 
 
 class SFSL(Section):
@@ -171,7 +189,20 @@ class SFSL(Section):
         description="attract: 1 - cos(psi(x0-hat of the instance branch), psi(reference)); "
         "prior: +cos(psi(reference), psi(x0-hat of the prior branch)); "
         "instance: +cos(psi(x0-hat of the instance branch), psi(prior image)); "
-        "both: +cos between the two x0-hats. Chosen by the ablation in docs/mini-world.md",
+        "both: +cos between the two x0-hats; cross_entropy: no cosine, but -log p_k of the x0-hat "
+        "of the instance branch, p_k being phi's probability of the class. Chosen by the ablation "
+        "in docs/mini-world.md",
+    )
+    weights: SFSLWeights = Field(
+        default="class",
+        description="what psi multiplies phi's features by: class: w_k, the class's row of phi's "
+        "last layer; ones: nothing; other: the row of the next class in classes.toml by index, "
+        "after the last the first",
+    )
+    clamp: bool = Field(
+        default=True,
+        description="clip the decoded x0-hat to an image's range before phi sees it; where it is "
+        "clipped it has no gradient",
     )
     timestep_weighting: Literal["uniform", "alpha_bar"] = Field(
         default="alpha_bar",
@@ -206,13 +237,27 @@ class Sample(Section):
     guidance_scale: NonNegative = 7.5
     batch_size: Count = 25
     precision: Precision = Field(default="float32", description="autocast dtype of the sampling")
+    phi_guidance: NonNegative = Field(
+        default=0.0,
+        description="how far the gradient of log p_k, phi's log-probability of the class, moves "
+        "each prediction of the noise (Dhariwal & Nichol 2021, on x0-hat). 0: off",
+    )
+
+
+ControlMaker = Literal["base", "finetuned"]
 
 
 class Controls(Section):
-    """Stage 5's twins: of each image what the untouched base makes of the same noise and settings
-    when it is asked for the generic kind."""
+    """Stage 5's twins: of each image what comes of the same noise and settings, without guidance
+    by phi, when a model is asked for the generic kind."""
 
     enabled: bool = Field(default=True, description="they cost as much as the sampling")
+    makers: tuple[ControlMaker, ...] = Field(
+        default=("base",),
+        min_length=1,
+        description="base: the untouched base makes them (config controls); finetuned: the "
+        "fine-tuned model itself (config controls-finetuned), at the same cost again",
+    )
 
 
 class Positives(Section):
@@ -277,35 +322,44 @@ class Recipe(Section):
     check: Check = Check()
     probe: Probe = Probe()
 
-    _folder: Path = PrivateAttr()
+    _folders: tuple[Path, ...] = PrivateAttr()
     _classes: ClassRegistry = PrivateAttr()
 
-    def at(self, folder: Path, classes: ClassRegistry) -> Recipe:
-        """This recipe, read from ``folder``, where its relative paths start, with its classes."""
+    def at(self, folders: Sequence[Path], classes: ClassRegistry) -> Recipe:
+        """This recipe with its classes, read from the first folder and from those it extends."""
         recipe = self.model_copy()
-        recipe._folder, recipe._classes = folder, classes
+        recipe._folders, recipe._classes = tuple(folders), classes
         return recipe
 
     @property
     def folder(self) -> Path:
         """The folder it was read from."""
-        return self._folder
+        return self._folders[0]
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folder it was read from, and those of the recipes it extends."""
+        return self._folders
 
     @property
     def classes(self) -> ClassRegistry:
         """The (class, spurious feature) pairs that can be built."""
         return self._classes
 
+    def find(self, name: str) -> Path:
+        """The path of a file or folder of the recipe's own, else of the recipes it extends."""
+        return in_first(self.folders, name)
+
     def locate(self, name: str) -> str:
-        """A folder of the recipe's own by its whole path; a hub id, or whatever else, as it is."""
-        folder = self.folder / name
+        """A folder that :meth:`find` finds, by its path; a hub id, or whatever else, as it is."""
+        folder = self.find(name)
         return str(folder) if folder.is_dir() else name
 
     @model_validator(mode="after")
     def _prompts_can_be_filled(self) -> Recipe:
         for section, prompt, fields in (
             ("positives", self.positives.prompt, ("class", "a_class")),
-            ("prior", self.prior.prompt, ("noun",)),
+            ("prior", self.prior.prompt, ("noun", "a_noun")),
             *(("probe", prompt, ("noun", "token", "feature")) for prompt in self.probe.prompts),
             ("finetune", self.finetune.prompt, ("noun", "token", "feature")),
         ):
@@ -317,6 +371,18 @@ class Recipe(Section):
             raise ValueError("finetune.prompt must contain {token}, the subject's identifier")
         return self
 
+    @model_validator(mode="after")
+    def _controls_can_be_made(self) -> Recipe:
+        makers = self.controls.makers
+        if len({*makers}) < len(makers):
+            raise ValueError("controls.makers names one twice; keep one")
+        if self.controls.enabled and "finetuned" in makers and self.finetune.method == "base":
+            raise ValueError(
+                "controls.makers names finetuned, and finetune.method base fine-tunes nothing; "
+                'leave ["base"]'
+            )
+        return self
+
     def kappa_of(self, spurious_class: SpuriousClass) -> float:
         """The SFSL weight of a class: the recipe's if set, else the class's, else the default."""
         for kappa in (self.sfsl.kappa, spurious_class.kappa):
@@ -326,7 +392,8 @@ class Recipe(Section):
 
     def prior_prompt(self, spurious_class: SpuriousClass) -> str:
         """The generic prompt, e.g. "a photo of a flower"."""
-        return self.prior.prompt.format(noun=spurious_class.noun)
+        noun = spurious_class.noun
+        return self.prior.prompt.format(noun=noun, a_noun=with_article(noun))
 
     def positive_prompt(self, spurious_class: SpuriousClass) -> str:
         """What shows the class itself, e.g. "a photo of a hummingbird"."""

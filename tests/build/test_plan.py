@@ -48,6 +48,34 @@ def test_operations_are_those_of_stable_diffusion(full_size):
     assert costs.vae_parameters == 83_653_863
 
 
+def test_steering_by_phi_and_second_twins_are_counted():
+    """Every prediction is differentiated, through the U-Net and the decoder."""
+    recipes = [
+        read_recipe("mini", overrides)
+        for overrides in ([], ["sample.phi_guidance=2", "controls.makers=['base', 'finetuned']"])
+    ]
+    plain, steered = (plan(recipe, recipe.classes.select("all")) for recipe in recipes)
+    before, after = ({stage.name: stage for stage in p.stages} for p in (plain, steered))
+    costs, settings = plain.costs, recipes[0].sample
+    added = settings.steps * (2 * costs.unet.forward + costs.decode.training)
+    assert after["sample"].operations - before["sample"].operations == pytest.approx(
+        6 * settings.images * added
+    )
+    assert after["controls"].operations == 2 * before["controls"].operations
+    assert after["positives"].operations == before["positives"].operations
+    counted = 2 * settings.images + recipes[0].positives.images
+    assert before["check"].work.startswith(f"{counted} images")
+    assert after["check"].work.startswith(f"{counted + settings.images} images")
+
+
+def test_an_average_is_held_beside_the_weights():
+    recipe = read_recipe("mini", ["finetune.ema_decay=0.99"])
+    averaged = plan(recipe, recipe.classes.select("all"))
+    plain = plan(read_recipe("mini"), recipe.classes.select("all"))
+    assert averaged.checkpoint / plain.checkpoint == 16 / 12
+    assert averaged.memory - plain.memory == plain.checkpoint / 3
+
+
 @pytest.mark.parametrize("name", ["mini", "sd15"])
 def test_the_counts_kept_beside_a_recipe_are_those_of_counting(name):
     """Else: ``python -m spurbench.build.costs mini sd15``."""

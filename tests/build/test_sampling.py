@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from makers.toy import noise_images, save_noise_images, toy_recipe
+from makers.toy import noise_images, save_noise_images, save_toy_classifier, toy_recipe
 from spurbench.build import sampling, workshop
 from spurbench.build.build import build
 from spurbench.build.request import BuildRequest, Built
@@ -22,9 +23,11 @@ from spurbench.core.identity import noise_seed
 from spurbench.dataset.manifest import Manifest, PositiveCounts, read_rows
 from spurbench.dataset.rows import Row
 from spurbench.dataset.verify import verify
-from spurbench.diffusion.base import load_base
-from spurbench.diffusion.sample import sample
+from spurbench.diffusion.base import TRAINED, load_base
+from spurbench.diffusion.sample import PhiGuidance, sample
 from spurbench.images.decode import decode_rgb
+from spurbench.images.sources import open_images
+from spurbench.recipe.load import read_recipe
 
 WNID = "n01833805"
 
@@ -93,6 +96,41 @@ def test_a_control_is_what_the_untouched_base_makes_of_its_images_noise(folder, 
         assert (control.source, control.base_model) == ("generated", "base")
         assert [a.classifier for a in control.panel] == [a.classifier for a in image.panel]
         assert control.object_score is not None
+
+
+def test_phi_steers_the_images_alone_and_the_tuned_model_makes_twins_of_its_own(recipe, tmp_path):
+    three = save_toy_classifier(tmp_path / "three", favourite=None, seed=3)
+    asked = (f"panel.phi={three}", "sample.phi_guidance=20000")
+    run(recipe, tmp_path, *asked, "controls.makers=['base', 'finetuned']")
+    rows = read_rows(tmp_path / "out")
+    images, generic = rows["generated"], "a photo of a flower"
+    assert pixels(rows["controls-generated"]) == drawn_again(recipe, generic, images)
+    positives = rows["positives-generated"]
+    assert pixels(positives) == drawn_again(recipe, "a photo of a hummingbird", positives)
+
+    base, phi, _ = workshop.load_tuned(read_recipe(str(recipe), asked), torch.device("cpu"))
+    (folder,) = (tmp_path / "work").rglob("finetune-*")
+    base.load({name: load_file(folder / f"{name}.safetensors") for name in TRAINED})
+    steering = PhiGuidance(2e4, lambda p: phi(p).log_softmax(dim=1)[:, 94], phi.input_size)
+
+    def again(prompt, guidance=None):
+        seeds = [row.seed for row in images]
+        options = {"resolution": 32, "steps": 2, "guidance_scale": 5.5, "batch_size": 2}
+        with one_thread():
+            drawn = sample(base, prompt, seeds, phi_guidance=guidance, **options)
+            return [image.tobytes() for image in drawn]
+
+    twins = rows["controls-finetuned-generated"]
+    assert pixels(twins) == again(generic)
+    assert pixels(images) == again(images[0].prompt, steering)
+    assert set(pixels(images)).isdisjoint(again(images[0].prompt))
+    for image, twin in zip(images, twins, strict=True):
+        assert (twin.twin_of, twin.kappa) == (image.image_sha256, image.kappa)
+    assert {check.status for check in verify(tmp_path / "out")} == {"ok"}
+    counted = open_images(str(tmp_path / "out"), "generated").controls
+    assert {r.sha256 for r in counted.records} == {
+        row.image_sha256 for row in rows["controls-generated"]
+    }
 
 
 def test_seeds_are_exact_in_a_float(twice):

@@ -45,12 +45,14 @@ def test_a_stage_is_known_by_all_that_it_depends_on(work):
     for marker in work.rglob(MARKER):
         stored = json.loads(marker.read_text())
         found.setdefault(stored["stage"], []).append(set(stored["inputs"]))
-    examined = {"revision", "class", "images", "panel", "detector", "thresholds"}
+    examined = {"revision", "class", "images", "panel", "detector", "queries", "thresholds"}
     sampling = {"images", "steps", "guidance_scale", "batch_size", "precision"}
     assert found == {
         "examine": [examined] * 4,
         "prior": [{"revision", "base", "resolution", "prompt", "seeds"} | sampling],
-        "sample": [{"revision", "weights", "prompt", "resolution", "seeds"} | sampling],
+        "sample": [
+            {"revision", "weights", "prompt", "resolution", "seeds", "phi_guidance"} | sampling
+        ],
         "controls": [{"revision", "base", "prompt", "resolution", "seeds"} | sampling],
         "positives": [
             {"revision", "base", "prompt", "resolution", "seeds"} | sampling - {"images"}

@@ -59,8 +59,41 @@ def of(task, folder, **settings):
     recipe = task.request.recipe
     changed = recipe.model_copy(
         update={"finetune": recipe.finetune.model_copy(update=settings)}
-    ).at(recipe.folder, recipe.classes)
+    ).at(recipe.folders, recipe.classes)
     return replace(task, folder=folder, request=replace(task.request, recipe=changed))
+
+
+class Phi:
+    """Two classes among three; features are the first two pixels."""
+
+    info, input_size, features = None, (4, 4), None
+    head_weight = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+
+    def columns(self, wnids):
+        return torch.tensor([{"n01833805": 2, "n01882714": 1}[wnid] for wnid in wnids])
+
+    def log_probability(self, pixels, wnid):
+        return pixels, wnid
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"), [("class", [5, 6]), ("ones", [1, 1]), ("other", [3, 4])]
+)
+def test_psi_is_weighted_by_the_class_by_nothing_or_by_the_next_class(
+    task, monkeypatch, weights, expected
+):
+    subjects = []
+    monkeypatch.setattr(
+        tuning, "finetune", lambda base, subject, *_, **__: subjects.append(subject)
+    )
+    recipe = task.request.recipe
+    changed = recipe.model_copy(
+        update={"sfsl": recipe.sfsl.model_copy(update={"weights": weights})}
+    ).at(recipe.folder, recipe.classes)
+    asked = replace(task, request=replace(task.request, recipe=changed))
+    tuning._tuned(asked, None, Phi(), None, together=False)
+    assert subjects[0].class_weight.tolist() == expected
+    assert subjects[0].log_probability("pixels") == ("pixels", "n01833805")
 
 
 @pytest.mark.slow

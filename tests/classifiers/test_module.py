@@ -227,3 +227,31 @@ def test_a_size_that_makes_no_sense_is_one_line():
     for given in ({"std": (0, 1, 1)}, {"input_size": 0}, {"mean": (0.5,)}):
         with pytest.raises(SpurbenchError, match=f"mine: .*{next(iter(given))}"):
             from_module(network(), name="mine", **given)
+
+
+class Answers(nn.Module):
+    """Of an image a and b from its first pixels, whatever the size."""
+
+    def __init__(self, attached: bool = True):
+        super().__init__()
+        self.attached = attached
+
+    def forward(self, pixels):
+        found = pixels[:, :2, 0, 0]
+        return found if self.attached else found.detach()
+
+
+def test_a_log_probability_is_the_classs_among_all_outputs():
+    """Of logits 1 and 3 of the other class: -log(1 + e^2), with the slope p - 1 in its own."""
+    labels, plain = ["koala", "hummingbird"], {"mean": (0, 0, 0), "std": (1, 1, 1)}
+    classifier = from_module(Answers(), name="ours", labels=labels, input_size=4, **plain)
+    pixels = torch.zeros(2, 3, 4, 4)
+    pixels[0, :2, 0, 0] = torch.tensor([3.0, 1.0])
+    pixels.requires_grad_()
+    found = classifier.log_probability(pixels, "n01833805")
+    assert found.tolist() == pytest.approx([-np.log(1 + np.exp(2)), -np.log(2)])
+    found.sum().backward()
+    assert pixels.grad[0, 1, 0, 0].item() == pytest.approx(1 - 1 / (1 + np.exp(2)))
+    detached = from_module(Answers(False), name="ours", labels=labels, input_size=4, **plain)
+    with pytest.raises(SpurbenchError, match="ours can't be differentiated"):
+        detached.log_probability(pixels, "n01833805")

@@ -161,6 +161,7 @@ def test_a_comparison_goes_through_the_rows_once_and_reads_no_image():
         "generated": (4, 4, 1, 1, 3, 1),
         "positives-generated": (2, 1, 1, 2, 0, 0),
         "controls-generated": (4, 2, 0, 2, 2, 0),
+        "controls-finetuned-generated": (4, 4, 0, 0, 4, 0),
     }
 
 

@@ -300,7 +300,9 @@ def test_every_part_that_a_build_can_make_is_sound_and_loads(tmp_path, monkeypat
     write(tmp_path / "d", rows=every_part())
     checks = verify(tmp_path / "d")
     assert {check.status for check in checks} == {"ok"}, checks
-    assert checks[4].detail.endswith("positives-generated 2, controls-generated 4")
+    assert checks[4].detail.endswith(
+        "positives-generated 2, controls-generated 4, controls-finetuned-generated 4"
+    )
     loaded = datasets.load_dataset(str(tmp_path / "d"), "controls", cache_dir=str(tmp_path / "c"))
     assert list(loaded) == ["generated"]
     images = [row.image_sha256 for row in every_part()["generated"]]
@@ -320,6 +322,8 @@ def test_every_part_that_a_build_can_make_is_sound_and_loads(tmp_path, monkeypat
         ("controls-generated", {"seed": 5}, "seed is 5, its image's"),
         ("controls-generated", {"replicate": 1}, "replicate is 1, its image's 0"),
         ("controls-generated", {"kappa": 1.0}, "kappa 1.0 of a control"),
+        ("controls-finetuned-generated", {"twin_of": "0" * 64}, "controls-finetuned: generated/1"),
+        ("controls-finetuned-generated", {"seed": 5}, "seed is 5, its image's"),
         ("generated", {"twin_of": "0" * 64}, f"twin_of is {'0' * 64} in generated"),
         ("generated", {"seed": 2**53}, f"seed {2**53} is not in 0..2^53 - 1"),
         ("generated", {"is_reference": True}, "is_reference in generated"),
@@ -341,7 +345,7 @@ def test_a_row_that_cant_be_in_its_part_is_named(tmp_path, part, change, said):
 def test_an_image_has_one_control(tmp_path):
     rows = every_part()
     write(tmp_path / "a", rows=rows | {"controls-generated": rows["controls-generated"][1:]})
-    assert failures(tmp_path / "a") == {"rows": "generated/0.png has no control"}
+    assert failures(tmp_path / "a") == {"rows": "controls: generated/0.png has no control"}
     again = control(rows["generated"][0], image_sha256=positive(0).image_sha256)
     again = replace(again, read=positive(0).read)
     write(tmp_path / "b", rows=rows | {"controls-generated": [*rows["controls-generated"], again]})

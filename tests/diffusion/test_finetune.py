@@ -172,9 +172,19 @@ def test_every_nth_step_is_as_strong_as_every_step_taken_together(base, subject,
     assert [value != 0 for value in losses["sfsl"]] == [True, False, True, False]
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "textual_inversion"])
-def test_resuming_gives_bit_identical_weights(base, subject, tmp_path, monkeypatch, caplog, method):
-    settings = SETTINGS.model_copy(update={"method": method})
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"method": "full", "ema_decay": 0.5, "lr_schedule": "cosine"},
+        {"method": "lora"},
+        {"method": "textual_inversion"},
+    ],
+    ids=["full", "lora", "textual_inversion"],
+)
+def test_resuming_gives_bit_identical_weights(
+    base, subject, tmp_path, monkeypatch, caplog, changed
+):
+    settings = SETTINGS.model_copy(update=changed)
     whole, whole_losses = finetune(base, subject, settings, SFSL(), 0, tmp_path / "whole")
 
     base.restore()
@@ -202,6 +212,43 @@ def test_resuming_gives_bit_identical_weights(base, subject, tmp_path, monkeypat
         assert not moved(whole[component], resumed[component])
     assert resumed_losses == whole_losses
     assert not (tmp_path / "stopped" / CHECKPOINT).exists()
+
+
+def test_the_average_is_the_one_worked_out_from_the_weights_of_each_step(base, subject, tmp_path):
+    """Of the second step on by half, of the first by a tenth: so little of the base is kept."""
+    runs = []
+    for steps in (1, 2, 3):
+        settings = SETTINGS.model_copy(update={"steps": steps, "train_text_encoder": False})
+        runs.append(finetune(base, subject, settings, SFSL(), 0, tmp_path / str(steps))[0])
+        base.restore()
+    start = weights_of(base.pipeline.unet)
+    settings = settings.model_copy(update={"ema_decay": 0.15})
+    averaged, _ = finetune(base, subject, settings, SFSL(), 0, tmp_path / "average")
+    decays = [1 / 10, 0.15, 0.15]  # (1 + n) / (10 + n) at most
+    for key, expected in start.items():
+        for decay, run in zip(decays, runs, strict=True):
+            expected = decay * expected + (1 - decay) * run["unet"][key]
+        torch.testing.assert_close(averaged["unet"][key], expected, rtol=1e-5, atol=1e-7)
+    assert moved(averaged["unet"], runs[-1]["unet"])
+    assert not moved(averaged["unet"], base.pipeline.unet.state_dict()), "sampled from"
+
+
+def test_the_learning_rate_falls_along_half_a_cosine(base, subject, tmp_path, monkeypatch):
+    rates = {}
+    step = torch.optim.AdamW.step
+    for name in ("constant", "cosine"):
+
+        def noted(self, *args, name=name, **kwargs):
+            rates.setdefault(name, []).append(self.param_groups[0]["lr"])
+            return step(self, *args, **kwargs)
+
+        monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+        settings = SETTINGS.model_copy(update={"lr_schedule": name})
+        finetune(base, replace(subject, kappa=0.0), settings, SFSL(), 0, tmp_path)
+        base.restore()
+    assert rates["constant"] == [1e-3] * 4
+    half = 0.5**0.5 / 2
+    assert rates["cosine"] == pytest.approx([1e-3 * f for f in (1, 0.5 + half, 0.5, 0.5 - half)])
 
 
 @pytest.mark.parametrize("damage", ["empty", "junk", "cut off", "a list", "other weights"])

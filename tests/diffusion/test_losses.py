@@ -9,8 +9,10 @@ import torch
 from spurbench.core.errors import SpurbenchError
 from spurbench.diffusion.losses import (
     class_features,
+    classifier_pixels,
     denoising_loss,
     feature_similarity,
+    guided_prediction,
     predicted_clean_latents,
     prediction_target,
 )
@@ -70,8 +72,33 @@ def test_velocity_agrees_with_diffusers():
     torch.testing.assert_close(mine, scheduler.get_velocity(latents, noise, timesteps))
 
 
+def test_guidance_worked_out_by_hand():
+    """alpha_bar 0.64: sigma 0.6, alpha 0.8; 3 * 0.6 * 0.5 = 0.9 is what the noise changes by."""
+    given = torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 1, 1), 0.5), torch.tensor([0.64]), 3.0
+    assert guided_prediction(*given, "epsilon").item() == pytest.approx(2 - 0.9)
+    velocity = guided_prediction(*given, "v_prediction")
+    assert velocity.item() == pytest.approx(2 - 0.9 / 0.8)
+    # Either moves x0-hat of z_t = 1 by sigma 0.9 / alpha.
+    z_t = torch.ones(1, 1, 1, 1)
+    for kind, moved in (
+        ("epsilon", guided_prediction(*given, "epsilon")),
+        ("v_prediction", velocity),
+    ):
+        x0, plain = (predicted_clean_latents(z_t, p, given[2], kind) for p in (moved, given[0]))
+        assert (x0 - plain).item() == pytest.approx(0.6 * 0.9 / 0.8)
+
+
+def test_a_classifier_sees_an_image_from_0_to_1_at_its_own_size():
+    image = torch.tensor([[-3.0, -1.0], [0.0, 2.0]]).expand(1, 3, 2, 2)
+    same = classifier_pixels(image, (2, 2))
+    assert same[0, 1].tolist() == [[0, 0], [0.5, 1]]
+    assert classifier_pixels(image, (1, 1)).flatten().tolist() == pytest.approx([0.375] * 3)
+
+
 def test_an_unknown_prediction_type_is_refused():
     one = torch.ones(1, 1, 1, 1)
+    with pytest.raises(SpurbenchError, match="sample"):
+        guided_prediction(one, one, torch.ones(1), 1.0, "sample")
     with pytest.raises(SpurbenchError, match="sample"):
         predicted_clean_latents(one, one, torch.ones(1), "sample")
     with pytest.raises(SpurbenchError, match="sample"):

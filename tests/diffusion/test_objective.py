@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from functools import partial
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from makers.toy import noise_images, save_toy_pipeline, toy_pipeline, toy_subject
 from spurbench.diffusion.base import Decoder, TextToImage, load_base
 from spurbench.diffusion.objective import Losses, Objective
-from spurbench.recipe.schema import SFSL, Finetune
+from spurbench.recipe.schema import SFSL, Finetune, SFSLGradient
 
 CPU = torch.device("cpu")
 SETTINGS = Finetune(batch_size=2)
@@ -65,12 +66,14 @@ def by_hand(
     images += [subject.priors[i] for i in draw.priors]
     prompts = [subject.instance_prompt] * batch + [subject.prior_prompt] * batch
 
-    def psi(pixels):
+    def phi(pixels):
         resized = torch.nn.functional.interpolate(
             (pixels / 2 + 0.5).clamp(0, 1), (20, 20), mode="bilinear", antialias=True
         )
-        phi = copy.deepcopy(subject.phi).double()
-        return (subject.class_weight.double() * phi(resized))[0]
+        return copy.deepcopy(subject.phi).double()(resized)[0]
+
+    def psi(pixels):
+        return subject.class_weight.double() * phi(pixels)
 
     errors, real, made = [], [], []
     for i, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
@@ -95,11 +98,16 @@ def by_hand(
         if decode_resolution is not None:  # an image is four times as wide as its latents
             side = decode_resolution // 4
             x0 = torch.nn.functional.interpolate(x0, (side, side), mode="bilinear", antialias=True)
-        made.append(psi(pipe.vae.decode(x0 / 0.18215).sample))
+        decoded = pipe.vae.decode(x0 / 0.18215).sample
+        # The toy's phi ends in what its classifier's third class is the third logit of.
+        made.append((phi if gradient == "cross_entropy" else psi)(decoded))
     terms = []
     for i in range(batch):
         j = i + batch
         a, b = alpha_bars[draw.timesteps[i]], alpha_bars[draw.timesteps[j]]
+        if gradient == "cross_entropy":
+            terms.append(a * (made[i].exp().sum().log() - made[i][2]))
+            continue
         pair, weight = {
             "prior": ((real[i], made[j]), b),
             "instance": ((made[i], real[j]), a),
@@ -123,6 +131,7 @@ def by_hand(
         ("epsilon", "both", "alpha_bar", None),
         ("epsilon", "attract", "alpha_bar", None),
         ("epsilon", "attract", "alpha_bar", 16),
+        ("epsilon", "cross_entropy", "alpha_bar", None),
         ("v_prediction", "prior", "alpha_bar", None),
         ("v_prediction", "both", "alpha_bar", 64),
     ],
@@ -295,10 +304,14 @@ def test_a_step_never_makes_the_host_wait_for_the_gpu(monkeypatch):
         base = TextToImage(toy_pipeline(), "toy", "", {})
         phi = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1200, 7))
         weight = torch.ones(7)
-    for gradient in ("prior", "instance", "both", "attract"):
+    for gradient in get_args(SFSLGradient):
         sfsl = SFSL(gradient=gradient, max_timestep=0.9, decode_resolution=16)
         with mode:
-            subject = toy_subject(phi=phi, class_weight=weight)
+            subject = toy_subject(
+                phi=phi,
+                class_weight=weight,
+                log_probability=lambda pixels: phi(pixels).log_softmax(dim=1)[:, 2],
+            )
             objective = Objective(base, subject, SETTINGS, sfsl)
         draw = objective.draw(0, 0)  # outside: what is drawn on the host has values
         with mode, Transfers() as transfers:

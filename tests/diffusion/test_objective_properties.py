@@ -107,3 +107,19 @@ def test_a_large_image_is_shrunk_without_aliases_on_its_short_side_and_its_centr
     found, expected = (objective(draw) for objective in objectives)
     assert found.instance.item() == pytest.approx(expected.instance.item(), rel=1e-3)
     assert found.sfsl.item() == pytest.approx(expected.sfsl.item(), rel=1e-2)
+
+
+def test_what_leaves_an_images_range_reaches_phi_only_where_the_recipe_does_not_clamp_it(base):
+    """And then with a gradient."""
+    pixels = torch.full((1, 3, 32, 32), 1.5)
+    clamped, free = (
+        Objective(base, toy_subject(), SETTINGS, SFSL(clamp=clamp)) for clamp in (True, False)
+    )
+    assert torch.equal(clamped.psi(pixels), clamped.psi(torch.ones_like(pixels)))
+    assert not torch.equal(free.psi(pixels), free.psi(torch.ones_like(pixels)))
+    inside = pixels / 2
+    assert torch.equal(clamped.psi(inside), free.psi(inside))
+    for objective, moved in ((clamped, False), (free, True)):
+        outside = pixels.clone().requires_grad_()
+        objective.psi(outside).sum().backward()
+        assert bool(outside.grad.any()) is moved

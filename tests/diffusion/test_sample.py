@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import copy
+
+import diffusers
 import numpy as np
 import pytest
 import torch
 
+from makers.toy import toy_pipeline, toy_subject
 from spurbench.core.errors import SpurbenchError
-from spurbench.diffusion.sample import initial_noise, sample
+from spurbench.diffusion.sample import PhiGuidance, _steered, initial_noise, sample
 
 CPU = torch.device("cpu")
 
@@ -69,3 +73,86 @@ def test_an_image_that_is_not_finite_is_refused(base):
         base.pipeline.unet.conv_out.bias[0] = torch.nan
     with pytest.raises(SpurbenchError, match=r"image 0 of 'a photo' \(seed 1\) is not finite"):
         list(sample(base, "a photo", [1], resolution=32, steps=2, guidance_scale=1, batch_size=1))
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_phi_moves_the_prediction_by_the_slope_of_its_log_probability(kind):
+    """Against differences in float64, in a direction drawn at random: through guidance, U-Net,
+    decoder and classifier."""
+    pipeline, network = toy_pipeline(kind), toy_subject().phi
+    for part in (pipeline.unet, pipeline.vae):
+        part.requires_grad_(False).eval()
+    exact = {
+        name: copy.deepcopy(part).double()
+        for name, part in (("unet", pipeline.unet), ("vae", pipeline.vae), ("phi", network))
+    }
+    torch.manual_seed(4)
+    z, direction = (torch.randn(2, 4, 8, 8) for _ in range(2))
+    text, time = torch.randn(4, 24, 16), torch.tensor(300)
+    alpha_bar = float(pipeline.scheduler.alphas_cumprod[300])
+    alpha, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+
+    def predict(z_t, unet=pipeline.unet):
+        return unet(torch.cat([z_t, z_t]), time, text.to(z_t), return_dict=False)[0]
+
+    @torch.no_grad()
+    def likely(z_t):
+        unguided, guided = predict(z_t, exact["unet"]).chunk(2)
+        out = unguided + 3 * (guided - unguided)
+        x0 = (z_t - sigma * out) / alpha if kind == "epsilon" else alpha * z_t - sigma * out
+        image = exact["vae"].decode(x0 / 0.18215).sample
+        resized = torch.nn.functional.interpolate(
+            (image / 2 + 0.5).clamp(0, 1), (20, 20), mode="bilinear", antialias=True
+        )
+        return exact["phi"](resized).log_softmax(dim=1)[:, 2]
+
+    def log_probability(pixels):
+        return network(pixels).log_softmax(dim=1)[:, 2]
+
+    plain = predict(z)
+    with _steered(pipeline, PhiGuidance(1e4, log_probability, (20, 20)), 3.0):
+        moved = (plain - predict(z)).double()
+    assert torch.equal(predict(z), plain), "taken back"
+    for half in moved.chunk(2):  # alike, so that guidance does not multiply it
+        gradient = half / (1e4 * sigma) * (alpha if kind == "v_prediction" else 1)
+        step = 1e-6 * direction.double()
+        slope = (likely(z + step) - likely(z - step)) / 2e-6
+        found = (gradient * direction).flatten(1).sum(dim=1)
+        assert slope.abs().min() > 1e-5
+        torch.testing.assert_close(found, slope, rtol=2e-3, atol=1e-7)
+
+
+OPTIONS = {"resolution": 32, "steps": 2, "guidance_scale": 3.0, "batch_size": 3}
+
+
+@pytest.mark.parametrize(
+    "scheduler", ["PNDMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"]
+)
+def test_phi_gets_what_it_looks_for_of_any_scheduler(base, scheduler):
+    kind = getattr(diffusers, scheduler)
+    base.pipeline.scheduler = kind.from_config(base.pipeline.scheduler.config)
+    redder = PhiGuidance(200.0, lambda pixels: pixels[:, 0].mean(dim=(1, 2)), (16, 16))
+    indifferent = PhiGuidance(200.0, lambda pixels: 0 * pixels.sum(dim=(1, 2, 3)), (16, 16))
+    plain, none, red = (
+        [
+            np.asarray(image, int)
+            for image in sample(base, "a photo", [1, 2, 3], phi_guidance=g, **OPTIONS)
+        ]
+        for g in (None, indifferent, redder)
+    )
+    for image, same, steered in zip(plain, none, red, strict=True):
+        assert np.array_equal(image, same)
+        assert steered[..., 0].mean() > image[..., 0].mean() + 1
+    assert "forward" not in vars(base.pipeline.unet)
+
+
+def test_an_image_steered_by_phi_does_not_depend_on_its_company(base):
+    network = copy.deepcopy(toy_subject().phi)
+    guidance = PhiGuidance(30.0, lambda p: network(p).log_softmax(dim=1)[:, 2], (20, 20))
+    together = list(sample(base, "a photo", [1, 2, 3], phi_guidance=guidance, **OPTIONS))
+    alone = list(sample(base, "a photo", [2], phi_guidance=guidance, **OPTIONS))
+    plain = list(sample(base, "a photo", [2], **OPTIONS))
+    same, without = (
+        np.abs(np.asarray(together[1], int) - np.asarray(i[0], int)) for i in (alone, plain)
+    )
+    assert same.max() <= 1 < without.max()

@@ -12,6 +12,7 @@ from spurbench.evaluation.metrics import (
     class_rank,
     kernel_distance,
     macro_mean,
+    newcombe_interval,
     wilson_interval,
 )
 
@@ -43,6 +44,32 @@ def test_wilson_agrees_with_scipy(k, n):
 def test_an_interval_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least one"):
         wilson_interval(0, 0)
+
+
+def test_the_interval_of_a_paired_difference_covers_it_and_gains_by_the_pairing():
+    rng = np.random.default_rng(0)
+    covered, widths = [], []
+    for _ in range(100):
+        hidden = rng.random(60) < 0.2
+        shown = hidden | (rng.random(60) < 0.5)  # 0.2 + 0.8 * 0.5
+        low, high = newcombe_interval(shown, hidden)
+        covered.append(low <= 0.4 <= high)
+        widths.append([high - low, np.subtract(*newcombe_interval(shown, rng.permutation(hidden)))])
+    assert 0.88 <= np.mean(covered) <= 0.99
+    paired, unpaired = np.abs(widths).mean(axis=0)
+    assert paired < 0.95 * unpaired
+
+
+def test_the_interval_of_a_paired_difference_at_its_ends():
+    none, every = np.zeros(50, bool), np.ones(50, bool)
+    low, high = newcombe_interval(every, none)
+    assert 0.85 < low < high == 1
+    assert newcombe_interval(none, every) == pytest.approx((-high, -low))
+    low, high = newcombe_interval(every, every)
+    assert low == pytest.approx(-high)
+    assert 0 < high < 0.1
+    with pytest.raises(ValueError, match="paired"):
+        newcombe_interval(none, every[:10])
 
 
 def test_the_macro_mean_counts_classes_alike():

@@ -8,10 +8,8 @@ from scipy.spatial.distance import cdist, pdist
 from scipy.stats import sem, t
 
 from spurbench.evaluation.metrics import (
-    copying,
     cosine_distances,
     mean_pairwise_distance,
-    near_copies,
     t_interval,
     wilson_interval,
 )
@@ -42,22 +40,6 @@ def test_diversity_is_the_mean_over_pairs_of_different_images():
     assert mean_pairwise_distance(features) == pytest.approx(pdist(features, "cosine").mean())
     assert mean_pairwise_distance(at(30, 30)) == pytest.approx(0, abs=1e-12)
     assert mean_pairwise_distance(at(0, 90)) == pytest.approx(1)
-
-
-def test_an_image_copies_where_it_is_nearer_to_a_reference_than_references_usually_are():
-    # Nearest other reference: 10, 10, 20, 40 and 40 degrees off; the median is 20.
-    references = at(0, 10, 30, 70, 110)
-    assert copying(at(110 + 19), references) == 1
-    assert copying(at(110 + 21), references) == 0
-    assert copying(at(129, 131, 140, 11), references) == 0.5
-
-
-def test_a_near_copy_is_nearer_than_every_real_image_that_was_not_trained_on():
-    references, unseen = at(0, 90), at(45, 105, 180)  # 45, 15 and 90 degrees off
-    assert near_copies(at(14, 16, 76, -14), references, unseen) == 0.75
-    assert near_copies(at(16), references, unseen) == 0
-    # As near as one of them is not nearer.
-    assert near_copies(unseen, references, unseen) == 0
 
 
 def test_an_interval_over_runs_is_students():

@@ -8,6 +8,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -77,12 +78,16 @@ def row(split: str, i: int, **changes) -> Row:
     return Row.of(values, partial(bytes, values.pop("image")))
 
 
+def pictured(number: int) -> dict[str, Any]:
+    """The columns of a picture of its own."""
+    data = picture(number)
+    return {"read": partial(bytes, data), "image_sha256": hashlib.sha256(data).hexdigest()}
+
+
 def control(image: Row, **changes) -> Row:
     """The twin of a generated image."""
-    data = picture(2000 + int(image.seed or 0) % 1000)
     made = {
-        "read": partial(bytes, data),
-        "image_sha256": hashlib.sha256(data).hexdigest(),
+        **pictured(2000 + int(image.seed or 0) % 1000),
         "twin_of": image.image_sha256,
         "prompt": "a photo of a flower",
         "kappa": None,
@@ -110,6 +115,10 @@ def every_part() -> dict[str, list[Row]]:
         "generated": generated,
         "positives-generated": [positive(i) for i in range(2)],
         "controls-generated": [control(image) for image in generated],
+        "controls-finetuned-generated": [
+            control(image, kappa=image.kappa, **pictured(4000 + i))
+            for i, image in enumerate(generated)
+        ],
     }
 
 

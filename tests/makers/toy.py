@@ -129,6 +129,7 @@ def toy_subject(**changes: object) -> Subject:
         phi=network,
         phi_input=(20, 20),
         class_weight=torch.linspace(-1, 1, 7),
+        log_probability=lambda pixels: network(pixels).log_softmax(dim=1)[:, 2],
     )
     return replace(subject, **changes)
 

@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
+from makers.toy import save_toy_classifier
+from spurbench.build.store import Stage
 from spurbench.classifiers.load import load_classifier
 from spurbench.core.identity import file_sha256
 from spurbench.core.resources import builders
 from spurbench.diffusion.base import load_base, load_decoder
+from spurbench.evaluation.panel import load_member
 from spurbench.mini.distributions import CLASSES, biased, caption_words, render_all, unbiased
 from spurbench.mini.measure import measure, render_markdown
 from spurbench.mini.scenes import PLANTED_FEATURE
@@ -22,7 +26,14 @@ from spurbench.mini.training.classifiers import ClassifierSettings
 from spurbench.mini.training.decoder import DecoderSettings, likeness_db
 from spurbench.mini.training.labelled import object_labels
 from spurbench.mini.training.settings import AssetSettings
-from spurbench.mini.training.vae import VAESettings, psnr, round_trip, soften_half, to_model
+from spurbench.mini.training.vae import (
+    TuningSettings,
+    VAESettings,
+    psnr,
+    round_trip,
+    soften_half,
+    to_model,
+)
 from spurbench.recipe.load import read_recipe
 
 CPU = torch.device("cpu")
@@ -104,6 +115,7 @@ def test_a_toy_sized_training_makes_assets_that_work(tmp_path, monkeypatch):
         validation_per_class=1,
         real_per_class=1,
         vae=VAESettings(block_out_channels=(8, 8, 8), **small),
+        tuning=TuningSettings(**small),
         decoder=DecoderSettings(**small),
         base=BaseSettings(block_out_channels=(16, 16), text_width=16, text_layers=1, **small),
         panel={
@@ -123,6 +135,10 @@ def test_a_toy_sized_training_makes_assets_that_work(tmp_path, monkeypatch):
     measured = listings[0]["classifiers"]["measured"]["panel"]["plain"]
     assert 0 <= measured["validation_accuracy"] <= 1
     assert set(measured["spurious_accuracy"]) == set(PLANTED_FEATURE)
+    # The published autoencoder is the tuned one, which the base model was not trained with.
+    (tuned,) = (tmp_path / "work").glob("mini/tuned-vae-*/published/*.safetensors")
+    published = tmp_path / "a" / "base" / "vae" / tuned.name
+    assert published.read_bytes() == tuned.read_bytes()
     loaded = load_base(str(tmp_path / "a" / "base"), revision=None, device=CPU)
     image = loaded.pipeline(
         "a photo of a flower", height=64, width=64, num_inference_steps=2
@@ -130,20 +146,110 @@ def test_a_toy_sized_training_makes_assets_that_work(tmp_path, monkeypatch):
     assert image.size == (64, 64)
     load_decoder(str(tmp_path / "a" / "tiny_decoder"), device=CPU)
     assert load_classifier(str(tmp_path / "a" / "panel" / "robust")).info.head == "imagenet-1k"
+    _check_another_world(tmp_path, settings, classifier)
 
 
-def test_the_commands_find_and_fill_the_embedded_recipe(monkeypatch):
+def _check_another_world(tmp_path, settings, classifier):
+    """Made beside world 0, ``a``: everything of its own but the autoencoder and its stand-in."""
+    zoo = board.BoardSettings(
+        scenes_per_class=1,
+        validation_per_class=1,
+        classifiers={"one": board.BoardClassifier(data="balanced", training=classifier)},
+    )
+    output, shared = tmp_path / "world", tmp_path / "a"
+    assets.train_world(output, tmp_path / "work", settings, zoo, 1, CPU, shared=shared)
+    weights = {
+        str(path.relative_to(shared)): path.read_bytes() == (output / "assets" / name).read_bytes()
+        for path in shared.rglob("*.safetensors")
+        for name in [path.relative_to(shared)]
+    }
+    same = {name for name, is_same in weights.items() if is_same}
+    assert same == {name for name in weights if "/vae/" in name or "tiny_decoder" in name}
+    assert len(same) == 2 < len(weights)
+    pictures = [folder / "real" for folder in (shared, output / "assets")]
+    one, other = ({p.read_bytes() for p in folder.rglob("*.png")} for folder in pictures)
+    assert one.isdisjoint(other)
+    assert load_classifier(str(output / "zoo" / "one")).info.training_data == "mini, balanced"
+
+
+def test_the_recipe_of_another_world_is_the_embedded_one_with_its_own_panel(tmp_path, monkeypatch):
+    folder = tmp_path / "mini-world-3"
+    for name in PANEL:
+        save_toy_classifier(folder / "assets" / "panel" / name, favourite=None, seed=len(name))
+    assets.write_recipe(folder, 3)
+    recipe, embedded = read_recipe(str(folder)), read_recipe("mini")
+    assert recipe.name == "mini-world-3"
+    assert list(recipe.classes) == list(embedded.classes)
+    changed = {"name", "panel"}
+    assert recipe.model_dump(exclude=changed) == embedded.model_dump(exclude=changed)
+    # Its own, wherever the command is run, even where there is another of that name.
+    save_toy_classifier(tmp_path / "here" / "assets" / "panel" / "vit", favourite=None, seed=77)
+    monkeypatch.chdir(tmp_path / "here")
+    for spec, name in zip(recipe.panel.classifiers, PANEL, strict=True):
+        member = load_member(spec, relative_to=recipe.folder, device=CPU)
+        own = load_classifier(str(folder / "assets" / "panel" / name))
+        assert member.info.name == name
+        assert member.info.weights_sha256 == own.info.weights_sha256
+    assert recipe.panel.phi == "assets/panel/resnet_robust"
+
+
+def test_processes_take_the_base_first_and_then_what_needs_the_autoencoder_alone(monkeypatch):
+    taken = []
+
+    class Pool:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            raise InterruptedError  # no further
+
+        def submit(self, make, stages, task):
+            taken.append(task)
+            return SimpleNamespace(result=lambda: None)
+
+    monkeypatch.setattr(assets, "start_pool", lambda jobs, threads: Pool())
+    for more in ({}, {"parts": ["classifiers"]}, {"shared": ASSETS}):
+        with pytest.raises(InterruptedError):
+            train_assets(Path("x"), Path("x"), AssetSettings(), 0, CPU, jobs=2, **more)
+        taken.append("|")
+    assert " ".join(taken) == (
+        "base tuned_vae panel oracle tiny_decoder | panel oracle | base panel oracle |"
+    )
+
+
+def test_stages_of_world_0_are_known_by_what_they_were(tmp_path):
+    """A training that is under way, or stored, is not begun anew."""
+    known = {}
+
+    class Store:
+        def run(self, subject, name, inputs, make):
+            known[name] = inputs
+            return Stage(ASSETS, f"of {name}", 0.0, reused=True)
+
+    made = stages.AssetStages(Store(), AssetSettings(captioned=1), 0, CPU, None)
+    assert made.base
+    assert set(known["base"]) == {"seed", "vae", "settings"}
+    assert known["base"]["vae"] == "of vae"
+    another = stages.AssetStages(Store(), AssetSettings(captioned=1), 1, CPU, ASSETS / "base/vae")
+    assert another.base
+    assert set(known["base"]) == {"seed", "vae", "scenes", "settings"}
+
+
+def test_the_command_fills_the_embedded_recipe(monkeypatch):
     """Without options: its settings in, its assets out, wherever the code lies."""
     given = []
-    for command, module, name in (
-        (assets.main, assets, "train_assets"),
-        (board.main, board, "train_board"),
-    ):
-        monkeypatch.setattr(module, name, lambda *args, **kwargs: given.append(args) or {})
-        result = CliRunner().invoke(command, ["--device", "cpu"])
+    for name in ("train_assets", "train_world"):
+        monkeypatch.setattr(assets, name, lambda *args, **kw: given.append((args, kw)) or {})
+    for arguments in ([], ["--world", "2"]):
+        result = CliRunner().invoke(assets.main, ["--device", "cpu", *arguments])
         assert result.exit_code == 0, result.output
-    assert given[0][0] == ASSETS
-    assert given[1][2] == board.BoardSettings.read(builders()["mini"] / "board.toml")
+    (first, _), (second, options) = given
+    assert (first[0], first[3]) == (ASSETS, 0)
+    assert (second[0], second[4]) == (Path("out/mini-world-2"), 2)
+    assert second[3] == board.BoardSettings.read("zoo")
+    assert options["shared"] == ASSETS
+    result = CliRunner().invoke(assets.main, ["--world", "2", "--part", "base"])
+    assert "--part goes with world 0" in result.output
 
 
 def test_tokenizer_is_deterministic():

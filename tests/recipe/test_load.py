@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from spurbench.classifiers.load import check_spec, read_member
+from spurbench.core.documents import read_toml
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.hub import HubFile
 from spurbench.core.resources import builders
@@ -21,7 +22,7 @@ HUMMINGBIRD = SpuriousClass(
 
 
 def test_every_embedded_recipe_is_valid():
-    assert set(builders()) >= {"mini", "sd15"}
+    assert set(builders()) >= {"mini", "sd15", "sd15-attract"}
     for name in builders():
         recipe = read_recipe(name)
         assert recipe.name == name == recipe.folder.name
@@ -47,6 +48,74 @@ def test_sd15_has_the_papers_numbers():
         "tench": 1.0,
     }
     assert len(recipe.panel.classifiers) == 4
+    assert recipe.base.scheduler == "PNDMScheduler"
+    loss = recipe.sfsl
+    assert (loss.gradient, loss.timestep_weighting) == ("prior", "uniform")
+    assert (loss.max_timestep, loss.every, loss.decode_resolution, loss.decoder) == (
+        1,
+        1,
+        None,
+        None,
+    )
+
+
+def test_sd15_says_each_number_itself_and_takes_none_from_a_default():
+    """A default that is changed for another recipe would change the paper's."""
+    said = read_toml(builders()["sd15"] / "recipe.toml")
+    sections = {"base", "select", "prior", "finetune", "sfsl", "sample", "check"}
+    ways_to_save_memory_or_time = {
+        *("revision", "gradient_checkpointing", "compile", "lora_rank", "lora_modules"),
+        *("kappa", "decode_resolution", "checkpoint_decoder", "decoder"),
+    }
+    for section in sections:
+        known = Recipe.model_fields[section].annotation.model_fields
+        assert known.keys() - said[section].keys() <= ways_to_save_memory_or_time, section
+
+
+def test_sd15_attract_is_sd15_but_for_the_similarity_loss():
+    paper, ours = read_recipe("sd15"), read_recipe("sd15-attract")
+    own = {"name", "description", "sfsl"}
+    assert paper.model_dump(exclude=own) == ours.model_dump(exclude=own)
+    assert (ours.sfsl.gradient, ours.sfsl.timestep_weighting) == ("attract", "alpha_bar")
+    assert list(ours.classes) == list(paper.classes)
+    assert ours.find("architecture") == builders()["sd15"] / "architecture"
+    assert {ours.kappa_of(c) for c in ours.classes} == {8.0}
+
+
+def test_a_recipe_that_extends_another_has_its_keys_files_and_classes_but_for_its_own(tmp_path):
+    (tmp_path / "recipe.toml").write_text(
+        'extends = "mini"\nname = "mine"\n[panel]\nclassifiers = ["mini:vit"]\n'
+        "[finetune]\nsteps = 7\n"
+    )
+    recipe, mini = read_recipe(str(tmp_path), ["finetune.batch_size=3"]), read_recipe("mini")
+    assert (recipe.name, recipe.finetune.steps, recipe.finetune.batch_size) == ("mine", 7, 3)
+    assert recipe.panel.classifiers == ("mini:vit",) and recipe.panel.phi == mini.panel.phi
+    assert recipe.finetune.learning_rate == mini.finetune.learning_rate
+    assert recipe.locate(recipe.base.model) == mini.locate(mini.base.model)
+    assert list(recipe.classes) == list(mini.classes)
+    (tmp_path / "assets" / "base").mkdir(parents=True)
+    kept = (builders()["mini"] / "classes.toml").read_text().split("[[classes]]")
+    (tmp_path / "classes.toml").write_text(f"[[classes]]{kept[1]}")
+    own = read_recipe(str(tmp_path))
+    assert own.locate("assets/base") == str(tmp_path / "assets" / "base")
+    assert len(own.classes) == 1
+
+
+@pytest.mark.parametrize("extended", ['"minni"', '"../mini"', "3", "[1]", "{a = 1}"])
+def test_only_an_embedded_recipe_can_be_extended(tmp_path, extended):
+    (tmp_path / "recipe.toml").write_text(f'name = "mine"\nextends = {extended}')
+    with pytest.raises(SpurbenchError, match=r"recipe.toml: extends .* is none of mini, sd15"):
+        read_recipe(str(tmp_path))
+
+
+def test_a_prior_prompt_takes_the_right_article():
+    recipe = read_recipe("sd15")
+    prompts = {c.name: recipe.prior_prompt(c) for c in recipe.classes}
+    assert prompts["puck"] == "a photo of an athlete"
+    assert prompts["rotisserie"] == "a photo of an appliance"
+    assert prompts["koala"] == "a photo of a tree"
+    recipe = read_recipe("sd15", ["prior.prompt=the {noun}, {a_noun}"])
+    assert recipe.prior_prompt(recipe.classes.by_index()[746]) == "the athlete, an athlete"
 
 
 def test_sd15_needs_no_extra_for_its_panel():
@@ -96,7 +165,7 @@ def test_kappa_of_the_recipe_wins_over_the_class_and_zero_is_a_value():
         ("finetune=3", "finetune"),
         ("finetune.steps.more=3", "is a value, not a section"),
         ("nonsense", "not key=value"),
-        ("sfsl.gradient=up", "'prior', 'instance', 'both' or 'attract'"),
+        ("sfsl.gradient=up", "'prior', 'instance', 'both', 'attract' or 'cross_entropy'"),
         ("finetune.prompt=a {noun}", "must contain {token}"),
         ("prior.prompt=a {thing}", "may only use"),
         ("prior.prompt={noun.x}", "prior.prompt.*may only use {noun}"),
@@ -191,3 +260,20 @@ def test_the_prompt_of_positives_names_the_class_and_not_its_feature():
     assert prompts["American alligator"] == "a photo of an American alligator"
     recipe = read_recipe("mini", ["positives.prompt={class}, {a_class}"])
     assert recipe.positive_prompt(recipe.classes[0]) == "hummingbird, a hummingbird"
+
+
+@pytest.mark.parametrize(
+    ("makers", "said"),
+    [
+        ("['finetuned']", "finetune.method base fine-tunes nothing"),
+        ("['base', 'base']", "controls.makers names one twice"),
+        ("[]", "controls.makers"),
+    ],
+)
+def test_controls_that_cant_be_made_are_refused(makers, said):
+    options = [f"controls.makers={makers}", "finetune.method=base"]
+    with pytest.raises(SpurbenchError, match=said):
+        read_recipe("mini", options)
+    if said.startswith("finetune"):
+        read_recipe("mini", [*options, "controls.enabled=false"])
+        read_recipe("mini", options[:1])

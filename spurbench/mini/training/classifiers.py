@@ -77,6 +77,7 @@ def train_classifier(
     seed: int,
     device: torch.device,
     work: Path,
+    weights: np.ndarray | None = None,
 ) -> nn.Module:
     """Train a classifier from scratch.
 
@@ -90,6 +91,7 @@ def train_classifier(
         seed: global seed.
         device: where to train.
         work: folder of the checkpoint.
+        weights: (N,), each scene's chance to be drawn, summing to 1; None: all alike.
     """
     torch.manual_seed(derive_seed(seed, "classifier", name))
     model = timm.create_model(settings.architecture, num_classes=outputs, **settings.model_args)
@@ -117,7 +119,10 @@ def train_classifier(
     ):
         generator = torch.Generator().manual_seed(derive_seed(seed, "classifier", name, step))
         rng = np.random.default_rng(derive_seed(seed, "classifier", name, step))
-        which = rng.integers(len(pixels), size=settings.batch_size)
+        if weights is None:
+            which = rng.integers(len(pixels), size=settings.batch_size)
+        else:
+            which = rng.choice(len(pixels), settings.batch_size, p=weights)
         images = (
             torch.from_numpy(augment(pixels[which], rng)).permute(0, 3, 1, 2).to(device).float()
             / 255

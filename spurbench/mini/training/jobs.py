@@ -24,8 +24,12 @@ def prepare() -> None:
     """What every process that trains does first."""
     import torch
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_flush_denormal(True)  # small gradients of a CPU training are slow as denormals
+
+
+def log_times() -> None:
+    """Say when each message came."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
 
 def _start(threads: int) -> None:
@@ -33,6 +37,7 @@ def _start(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+    log_times()
     prepare()
 
 

@@ -23,6 +23,7 @@ from spurbench.mini.training.classifiers import (
     save_classifier,
     train_classifier,
 )
+from spurbench.mini.training.mending import retrain_last_layer
 from spurbench.mini.training.vae import load_vae, soften_half, weights_sha256
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,8 @@ def trained_classifier(
     training_data: str,
     seed: int,
     device: torch.device,
+    weights: np.ndarray | None = None,
+    balanced: Stage | None = None,
 ) -> Stage:
     """A classifier of ImageNet-1k's width in ``classifier``, its accuracy in ``measured.json``.
 
@@ -113,6 +116,8 @@ def trained_classifier(
         training_data: as in :func:`save_classifier`.
         seed: global seed.
         device: where to train.
+        weights: as in :func:`train_classifier`.
+        balanced: from :func:`labelled_scenes`; what the last layer is then trained anew on.
     """
 
     def make(folder: Path) -> None:
@@ -126,14 +131,26 @@ def trained_classifier(
             seed=seed,
             device=device,
             work=folder,
+            weights=weights,
         )
+        if balanced is not None:
+            others, their_labels = load_labelled(balanced)
+            retrain_last_layer(model, others["train"], their_labels["train"], device)
         save_classifier(folder / "classifier", model, settings, HEAD, training_data=training_data)
         right = predict(model, pixels["validation"], device).argmax(1).numpy()
         accuracy = float((right == labels["validation"]).mean())
         log.info("%s: right on %.1f %% of validation scenes", name, 100 * accuracy)
         atomic.write_json(folder / "measured.json", {"validation_accuracy": accuracy})
 
-    inputs = {"seed": seed, "scenes": scenes.fingerprint, "settings": asdict(settings)}
+    inputs: dict[str, Any] = {
+        "seed": seed,
+        "scenes": scenes.fingerprint,
+        "settings": asdict(settings),
+    }
+    if weights is not None:
+        inputs["weights"] = hashlib.sha256(weights.tobytes()).hexdigest()
+    if balanced is not None:
+        inputs["balanced"] = balanced.fingerprint
     return store.run(subject, stage, inputs, make)
 
 

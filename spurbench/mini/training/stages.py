@@ -57,8 +57,8 @@ class AssetStages:
         settings: sizes and numbers.
         seed: global seed.
         device: where the models are trained.
-        kept_vae: folder of an autoencoder that the classifiers see scenes through; None: the one
-            that is trained here.
+        kept_vae: folder of an autoencoder that the base model is trained around and classifiers see
+            scenes through; None: the one that is trained here.
     """
 
     store: StageStore
@@ -121,10 +121,15 @@ class AssetStages:
     @cached_property
     def base(self) -> Stage:
         """The text-to-image model: ``pipeline``, in float16."""
-        scenes, vae_stage, settings = self.captioned, self.vae, self.settings.base
+        scenes, settings = self.captioned, self.settings.base
+        if self.kept_vae is None:
+            vae_folder, known = self.vae.folder / "vae", {"vae": self.vae.fingerprint}
+        else:
+            vae_folder = self.kept_vae
+            known = {"vae": weights_sha256(vae_folder), "scenes": scenes.fingerprint}
 
         def make(folder: Path) -> None:
-            vae = load_vae(vae_stage.folder / "vae", self.device)
+            vae = load_vae(vae_folder, self.device)
             posteriors = encode_all(vae, _pixels(scenes))
             tokenizer = make_tokenizer(caption_words(), settings.max_tokens)
             torch.manual_seed(self.seed)
@@ -136,7 +141,7 @@ class AssetStages:
             vae.register_to_config(_name_or_path="")  # else the path of the machine that trained it
             pipeline.save_pretrained(folder / "pipeline")
 
-        inputs = {"seed": self.seed, "vae": vae_stage.fingerprint, "settings": asdict(settings)}
+        inputs = {"seed": self.seed, **known, "settings": asdict(settings)}
         return self.store.run(SUBJECT, "base", inputs, make)
 
     @cached_property

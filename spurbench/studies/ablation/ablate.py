@@ -25,7 +25,7 @@ from spurbench.core.errors import SpurbenchError
 from spurbench.dataset.manifest import read_rows
 from spurbench.dataset.rows import Row
 from spurbench.engines.work import Engine
-from spurbench.evaluation import metrics, panel
+from spurbench.evaluation import copies, metrics, panel
 from spurbench.images.decode import decode_rgb
 from spurbench.images.records import ImageRecord
 from spurbench.recipe.classes import SpuriousClass
@@ -127,17 +127,16 @@ def measure(
         photographs: the class's real rows, those that were trained on and those that were not.
         features: phi of each image, by its hash.
     """
-    trained, untrained = _references_and_others(photographs, features)
-    own = _of(rows, features)
     ranks = np.array([[answer.rank for answer in row.panel] for row in rows])
     return Measures(
         spurious_accuracy=float((ranks == 1).mean()),
         consistently_spurious=_share([row.consistently_spurious for row in rows]),
         object_absent=_share([row.object_absent for row in rows]),
         feature_present=_share([row.feature_present for row in rows]),
-        copying=metrics.copying(own, trained),
-        near_copies=metrics.near_copies(own, trained, untrained),
-        diversity=metrics.mean_pairwise_distance(own),
+        novelty=_novelty(rows, photographs),
+        diversity=metrics.mean_pairwise_distance(
+            np.stack([features[row.image_sha256] for row in rows])
+        ),
     )
 
 
@@ -234,11 +233,9 @@ def _real_result(
     measured = {}
     for c in classes:
         photographs = [row for row in rows if row.class_index == c.index]
-        references, others = _references_and_others(photographs, features)
-        # A reference is its own nearest; by definition no unseen image is a near copy.
-        copying = metrics.copying(others, references)
+        # The limit of copies is set by these very images.
         measured[c.name] = measure(photographs, photographs, features).model_copy(
-            update={"copying": copying, "near_copies": None}
+            update={"novelty": None}
         )
     fooled = fooled_classifiers(rows, classifiers.unseen, list(classifiers.parts))
     return RealResult(
@@ -249,18 +246,15 @@ def _real_result(
     )
 
 
-def _references_and_others(
-    photographs: Sequence[Row], features: Mapping[str, NDArray[np.float32]]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Features of the real images that were trained on, and of those that were not."""
-    return (
-        _of([row for row in photographs if row.is_reference], features),
-        _of([row for row in photographs if not row.is_reference], features),
+def _novelty(rows: Sequence[Row], photographs: Sequence[Row]) -> float | None:
+    """The share that are no copies; None where too few photographs were not trained on."""
+    trained, others = (
+        [decode_rgb(row.read()) for row in photographs if row.is_reference is of_training]
+        for of_training in (True, False)
     )
-
-
-def _of(rows: Sequence[Row], features: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    return np.stack([features[row.image_sha256] for row in rows])
+    if len(others) < copies.LEAST_UNSEEN:
+        return None
+    return copies.calibrate(trained, others).novelty([decode_rgb(row.read()) for row in rows])
 
 
 def _build(

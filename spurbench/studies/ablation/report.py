@@ -134,7 +134,7 @@ def render_plot(ablation: Ablation) -> bytes:
     """Means with intervals, a row each; the real images as a line. PNG."""
     from matplotlib.figure import Figure
 
-    shown = ("spurious_accuracy", "object_absent", "feature_present", "copying")
+    shown = ("spurious_accuracy", "object_absent", "feature_present", "novelty")
     rows = ablation.rows
     figure = Figure(figsize=(4 + 2.6 * len(shown), 1.4 + 0.34 * len(rows)), layout="constrained")
     axes = figure.subplots(1, len(shown), sharey=True)

@@ -9,7 +9,7 @@ from pydantic import Field
 from spurbench.core.documents import Document, Share
 from spurbench.studies.ablation.plan import Variation
 
-SCHEMA: Literal["spurbench.ablation/1"] = "spurbench.ablation/1"
+SCHEMA: Literal["spurbench.ablation/2"] = "spurbench.ablation/2"
 
 Part = Literal["phi", "panel", "unseen"]
 
@@ -26,8 +26,10 @@ MEASURES = {
     "consistently_spurious": ("consistently spurious", "images that the whole panel calls so"),
     "object_absent": ("object absent", "to the object detector"),
     "feature_present": ("feature present", "to the same"),
-    "copying": ("copying", "nearer to a reference than references typically are to each other"),
-    "near_copies": ("near copies", "nearer to one than any real image not trained on"),
+    "novelty": (
+        "novelty",
+        "no copies of references, to a detector that errs on 5 % of real images not trained on",
+    ),
     "diversity": ("diversity", "mean pairwise cosine distance"),
     "seconds": ("seconds", "prior, fine-tuning and sampling of a class"),
 }
@@ -40,8 +42,7 @@ class Measures(Document):
     consistently_spurious: Share | None
     object_absent: Share | None
     feature_present: Share | None
-    copying: Share
-    near_copies: Share | None
+    novelty: Share | None
     diversity: float
 
 
@@ -90,7 +91,7 @@ class VariationResult(Variation):
 class Ablation(Document):
     """The content of ``ablation.json``."""
 
-    schema_version: Literal["spurbench.ablation/1"] = Field(default=SCHEMA, alias="schema")
+    schema_version: Literal["spurbench.ablation/2"] = Field(default=SCHEMA, alias="schema")
     recipe: str
     overrides: tuple[str, ...]
     baseline: str

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import get_args
 
 import datasets
 import numpy as np
@@ -19,6 +20,7 @@ from spurbench.dataset.manifest import read_rows
 from spurbench.dataset.rows import Row
 from spurbench.evaluation import metrics
 from spurbench.recipe.load import read_recipe
+from spurbench.recipe.schema import SFSLGradient
 from spurbench.studies.ablation.ablate import ablate, fooled_classifiers, labels_of, measure
 from spurbench.studies.ablation.plan import AblationRequest, Variation, read_plan
 from spurbench.studies.ablation.results import Ablation, BuildMeasures
@@ -103,7 +105,7 @@ def test_every_row_and_seed_is_built_measured_and_shown(recipe_folder, ablated, 
     assert difference != 0
     assert base["against_baseline"]["diversity"]["mean"] == pytest.approx(difference)
     assert plain["summary"]["seconds"]["mean"] > 0
-    assert document["real"]["mean"]["near_copies"] is None
+    assert document["real"]["mean"]["novelty"] is None
     assert "seconds" not in document["real"]["mean"]
 
     text = (out / "ablation.md").read_text()
@@ -162,29 +164,27 @@ def test_a_classifiers_share_is_the_mean_over_classes():
     assert fooled_classifiers(rows, (), ["a", "b"]) == {"a": 0.75, "b": 0.25}
 
 
-def test_images_are_held_against_those_trained_on_and_these_against_the_rest():
-    """Copying: nearer to a reference than references are to each other. Near copies: nearer than
-    any photograph that was not trained on. Which photographs were is what the rows say."""
-    photographs = [_row(i, is_reference=i in (1, 2, 4)) for i in range(5)]
-    generated = [_row(i, ranks=ranks) for i, ranks in ((5, [1, 1]), (6, [1, 2]))]
-    vectors = [
-        *([0.9, 0.436, 0], [1, 0, 0], [0, 1, 0]),  # 0.1 and 0.29 from the nearest reference:
-        *([0.7, 0.714, 0], [0, 0, 1]),  # what was not trained on
-        *([1, 0.01, 0], [0.8, 0.6, 0]),  # ~0 and 0.2
-    ]
+def test_novelty_is_against_the_photographs_that_were_trained_on_and_the_rest_set_the_limit():
+    """Which photographs were trained on is what the rows say. Copies are the same picture."""
+    photographs = [_row(i, is_reference=i < 3) for i in range(22)]
+    copy = _row(1, ranks=[1, 1])
+    other = _row(30, ranks=[1, 2])
     features = {
         row.image_sha256: np.array(vector, np.float32)
-        for row, vector in zip([*photographs, *generated], vectors, strict=True)
+        for row, vector in ((copy, [1, 0]), (other, [0.8, 0.6]))
     }
-    measured = measure(generated, photographs, features)
-    assert measured.near_copies == 1 / 2
-    assert measured.copying == 1  # the references are at distance 1 from each other
-    assert measured.diversity == pytest.approx(1 - 0.806 / 1.0001**0.5)
+    measured = measure([copy, other], photographs, features)
+    assert measured.novelty == 1 / 2
+    assert measured.diversity == pytest.approx(0.2)
     assert measured.spurious_accuracy == 0.75
     assert measured.consistently_spurious == 0.5
     assert measured.object_absent == measured.feature_present == 1
-    without_detector = [_row(i, object_absent=None, feature_present=None) for i in (5, 6)]
-    unknown = measure(without_detector, photographs, features)
+    # The same picture was not trained on; 18 others are too few to set a limit.
+    swapped = [_row(i, is_reference=i >= 20) for i in range(22)]
+    assert measure([copy, other], swapped, features).novelty == 1
+    assert measure([copy, other], photographs[:21], features).novelty is None
+    without_detector = [_row(i, object_absent=None, feature_present=None) for i in (1, 30)]
+    unknown = measure(without_detector, photographs[:21], features)
     assert unknown.object_absent is None and unknown.feature_present is None
 
 
@@ -194,8 +194,7 @@ def _measures(spurious_accuracy: float, **changes) -> BuildMeasures:
         "consistently_spurious": 0.25,
         "object_absent": 1.0,
         "feature_present": None,
-        "copying": 0.5,
-        "near_copies": 0.0,
+        "novelty": 0.5,
         "diversity": 0.1,
         "seconds": 9.0,
     }
@@ -322,27 +321,23 @@ def test_the_embedded_plan_varies_the_embedded_recipe():
         "textual_inversion",
         "base",
     }
-    assert {r.sfsl.gradient for r in recipes.values()} == {"prior", "instance", "both", "attract"}
+    assert {r.sfsl.gradient for r in recipes.values()} == {*get_args(SFSLGradient)}
 
 
-def test_copying_by_hand():
-    references = np.eye(3)  # each at cosine distance 1 from the others
-    references[1] = [0.6, 0.8, 0]  # 0.4 from the first
-    generated = np.array([[1, 0.01, 0], [0.7, 0, 0.714], [0, 0, -1.0]])
-    # Nearest other reference: 0.4, 0.4, 1; median and least 0.4. Nearest reference of the
-    # generated: ~0, 0.286, 1.
-    assert metrics.copying(generated, references) == 2 / 3
-    references[0] = [0, 1, 0]  # now 0.2 between the first two, and 1, 1 to the third
-    # The second is at 0.286 from the third, over 0.2.
-    assert metrics.copying(generated, references) == 0
-
-
-def test_near_copies_by_hand():
-    references = np.eye(3)
-    unseen = np.array([[0.9, 0.436, 0], [0.7, 0.714, 0]])  # 0.1 and 0.29 from the nearest reference
-    generated = np.array([[1, 0.01, 0], [0.8, 0.6, 0]])  # ~0 and 0.2
-    assert metrics.near_copies(generated, references, unseen) == 1 / 2
-    assert metrics.near_copies(unseen, references, unseen) == 0
+def test_the_search_of_the_plan_gives_every_reading_an_equal_dose_of_pairs():
+    recipes = {v.name: read_recipe("mini", v.overrides) for v in read_plan("mini").variations}
+    for gradient in ("prior", "instance", "both", "attract"):
+        samples = 2 if gradient == "both" else 1  # that must be below the limit
+        for kappa in (1, 4, 8, 16):
+            sfsl = recipes[f"{gradient}-{kappa}"].sfsl
+            assert (sfsl.gradient, sfsl.kappa) == (gradient, kappa)
+            assert sfsl.max_timestep**samples == pytest.approx(0.5, abs=1e-4)
+    plain = recipes["attract-8"]
+    for name, weights in (("attract-ones", "ones"), ("attract-other", "other")):
+        assert recipes[name].sfsl == plain.sfsl.model_copy(update={"weights": weights})
+    for strength in (1, 4, 16):
+        guided = recipes[f"guided-{strength}"]
+        assert (guided.finetune.method, guided.sample.phi_guidance) == ("base", strength)
 
 
 def test_diversity_and_intervals_by_hand():

@@ -7,11 +7,10 @@ import json
 import os
 import platform
 import shutil
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -19,15 +18,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from spurbench import __version__
-from spurbench.core.checks import Check, Status
+from spurbench.core.checks import Check
 from spurbench.core.environment import PACKAGES
 from spurbench.core.errors import reason
+from spurbench.core.hub import torch_home
 from spurbench.core.identity import file_sha256
 from spurbench.core.resources import builders
+from spurbench.doctor import probes
+from spurbench.doctor.probes import Probe, Waiting, guarded, size
 from spurbench.recipe.load import read_recipe
-
-PATIENCE = 3.0
-"""Seconds that a model source may take to answer, and a cache to be counted."""
 
 LOW_DISK = 5 * 2**30
 """Bytes below which a build of the full-size recipe is likely to fill the disk."""
@@ -38,55 +37,21 @@ _EXTRAS = {
 }
 _LOCAL_WEIGHTS = "the mini recipe needs no network; eval takes local weights with --checkpoint"
 
-Probe = Callable[[], Sequence[Check]]
-
 
 def diagnose() -> list[Check]:
     """Look at everything: a few seconds, whatever is broken, and no exception."""
     # The network and large caches are waited for in the background while torch is imported.
-    slow = [_Waiting(name, probe) for name, probe in [*_sources().items(), *_caches().items()]]
+    slow = [Waiting(name, probe) for name, probe in [*_sources().items(), *_caches().items()]]
     checks = [
-        *_guarded("packages", _packages, "fail"),
-        *_guarded("torch", _devices, "fail"),
-        *_guarded("recipes", _recipes, "fail"),
-        *_guarded("disk", _disk, "warn"),
+        *guarded("packages", _packages, "fail"),
+        *guarded("torch", _devices, "fail"),
+        *guarded("recipes", _recipes, "fail"),
+        *guarded("disk", _disk, "warn"),
     ]
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + probes.PATIENCE
     for waiting in slow:
         checks += waiting.result(deadline)
     return checks
-
-
-class _Waiting:
-    """A probe in a thread that is abandoned when it takes too long.
-
-    Name resolution and network file systems have no timeout of their own. The thread is a daemon,
-    so that it does not hold up the end of the program either.
-    """
-
-    def __init__(self, name: str, probe: Probe) -> None:
-        self.name = name
-        self.checks: Sequence[Check] | None = None
-        self._thread = threading.Thread(target=self._run, args=(probe,), daemon=True)
-        self._thread.start()
-
-    def _run(self, probe: Probe) -> None:
-        self.checks = _guarded(self.name, probe, "warn")
-
-    def result(self, deadline: float) -> Sequence[Check]:
-        """The checks, or one that says that they were not there by ``deadline`` (monotonic)."""
-        self._thread.join(max(0.0, deadline - time.monotonic()))
-        if self.checks is None:
-            return [Check(self.name, "warn", f"no answer within {PATIENCE:g} s")]
-        return self.checks
-
-
-def _guarded(name: str, probe: Probe, status: Status) -> Sequence[Check]:
-    """The probe's checks, or one that says how the probe itself broke."""
-    try:
-        return probe()
-    except Exception as error:  # a doctor must not fall ill itself
-        return [Check(name, status, f"{type(error).__name__}: {reason(error)}")]
 
 
 def _packages() -> list[Check]:
@@ -118,12 +83,12 @@ def _devices() -> list[Check]:
     checks = [_torchvision()]
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if os.name == "posix" else 0
     cores = f"{_cores()} cores, torch uses {torch.get_num_threads()}"
-    checks.append(Check("cpu", "ok", f"{cores}; {_size(memory)} of memory" if memory else cores))
+    checks.append(Check("cpu", "ok", f"{cores}; {size(memory)} of memory" if memory else cores))
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             free, total = torch.cuda.mem_get_info(index)
             name = torch.cuda.get_device_name(index)
-            detail = f"{name}, {_size(free)} of {_size(total)} free"
+            detail = f"{name}, {size(free)} of {size(total)} free"
             checks.append(Check(f"cuda:{index}", "ok", detail))
     elif torch.backends.mps.is_available():
         checks.append(Check("mps", "ok", "Apple GPU, shares the memory of the CPU"))
@@ -182,7 +147,7 @@ def _reach(name: str, url: str) -> Check:
     host = urlsplit(url).netloc.rpartition("@")[2]
     try:
         request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "spurbench"})
-        with urllib.request.urlopen(request, timeout=PATIENCE):
+        with urllib.request.urlopen(request, timeout=probes.PATIENCE):
             return Check(name, "ok", f"{host} answers")
     except urllib.error.HTTPError as error:
         problem = f"{host} refuses: {error.code} {error.reason}"
@@ -196,14 +161,8 @@ def _caches() -> dict[str, Probe]:
 
     return {
         "hub cache": lambda: [_hub_cache(Path(constants.HF_HUB_CACHE))],
-        "torch cache": lambda: [_torch_cache(_torch_home() / "hub" / "checkpoints")],
+        "torch cache": lambda: [_torch_cache(torch_home() / "hub" / "checkpoints")],
     }
-
-
-def _torch_home() -> Path:
-    """Where ``torch.hub`` keeps files, found without waiting for torch to be imported."""
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser()
 
 
 def _hub_cache(folder: Path) -> Check:
@@ -228,9 +187,9 @@ def _contents(folder: Path, sizes: dict[str, int], shown: int = 5) -> str:
     if not sizes:
         return f"{folder}: nothing yet"
     largest = sorted(sizes, key=lambda name: (-sizes[name], name))
-    names = ", ".join(f"{name} {_size(sizes[name])}" for name in largest[:shown])
+    names = ", ".join(f"{name} {size(sizes[name])}" for name in largest[:shown])
     more = f" and {len(sizes) - shown} more" if len(sizes) > shown else ""
-    return f"{folder}: {_size(sum(sizes.values()))}: {names}{more}"
+    return f"{folder}: {size(sum(sizes.values()))}: {names}{more}"
 
 
 def _recipes() -> list[Check]:
@@ -241,7 +200,7 @@ def _recipes() -> list[Check]:
     return [
         check
         for name, folder in embedded.items()
-        for check in _guarded(f"recipe {name}", partial(_recipe, name, folder), "fail")
+        for check in guarded(f"recipe {name}", partial(_recipe, name, folder), "fail")
     ]
 
 
@@ -275,16 +234,9 @@ def _changed(folder: Path, digests: dict[str, str]) -> Iterator[str]:
 def _disk() -> list[Check]:
     here = Path.cwd()
     free = shutil.disk_usage(here).free
-    detail = f"{_size(free)} free in {here}"
+    detail = f"{size(free)} free in {here}"
     if not os.access(here, os.W_OK):
         return [Check("disk", "warn", f"{here} can't be written to", "give --output a folder")]
     if free < LOW_DISK:
         return [Check("disk", "warn", detail, "give --output a folder on another disk")]
     return [Check("disk", "ok", detail)]
-
-
-def _size(size: int) -> str:
-    for unit, factor in (("GB", 10**9), ("MB", 10**6)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size / 1000:.0f} kB"

@@ -14,12 +14,14 @@ import pytest
 from click.testing import CliRunner
 from huggingface_hub import constants
 
-from spurbench import doctor
 from spurbench.cli.main import main
 from spurbench.core.checks import Check
+from spurbench.core.hub import torch_home
 from spurbench.core.identity import file_sha256
 from spurbench.core.resources import builders
-from spurbench.doctor import diagnose
+from spurbench.doctor import machine as doctor
+from spurbench.doctor import probes
+from spurbench.doctor.machine import diagnose
 
 
 class _Site(http.server.BaseHTTPRequestHandler):
@@ -140,7 +142,7 @@ def test_what_breaks_or_hangs_is_a_finding_not_an_error(quick, monkeypatch):
     def broken():
         raise RuntimeError("first line\nsecond line")
 
-    monkeypatch.setattr(doctor, "PATIENCE", 0.2)
+    monkeypatch.setattr(probes, "PATIENCE", 0.2)
     monkeypatch.setattr(doctor, "_recipes", broken)
     monkeypatch.setattr(
         doctor, "_sources", lambda: {"slow": lambda: time.sleep(60) or [], "bad": broken}
@@ -217,7 +219,7 @@ def test_the_torch_cache_is_where_torch_looks(tmp_path, monkeypatch):
         monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        assert str(doctor._torch_home() / "hub") == torch.hub.get_dir()
+        assert str(torch_home() / "hub") == torch.hub.get_dir()
 
 
 def test_little_disk_is_a_warning(tmp_path, monkeypatch):

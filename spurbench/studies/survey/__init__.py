@@ -1,0 +1,1 @@
+"""`spurbench survey`: people grade how natural real and generated images look."""
