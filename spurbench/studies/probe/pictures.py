@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -74,7 +75,7 @@ def figure(
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
             if axis is row[0]:
-                words = shortened(title, 30)
+                words = "\n".join(wrap(shortened(title, 60), 22))
                 axis.set_ylabel(words, rotation=0, ha="right", va="center", fontsize=7)
             if change == UNCHANGED:
                 feature = image.spurious_feature or ""

@@ -88,7 +88,7 @@ class Generators:
 
         Raises:
             SpurbenchError: if the recipe lacks a class or has another base model than the dataset
-                was made from, or the store lacks a generator.
+                was made from, the store lacks a generator, or phi steered the sampling.
         """
         with one_thread():  # as builds sample on a processor
             return self._questions(images)
@@ -114,6 +114,14 @@ class Generators:
                     "the dataset's own with --recipe"
                 )
             sampled, weights = self._weights(classes[index], rows)
+            settings = Sample.model_validate(
+                {k: v for k, v in sampled.inputs.items() if k in Sample.model_fields}
+            )
+            if settings.phi_guidance:
+                raise SpurbenchError(
+                    f"the images of {self.dataset} were steered by phi (sample.phi_guidance), "
+                    "which those of other prompts are not; give --no-prompts"
+                )
             for template in prompts:
                 prompt = self.recipe.subject_prompt(template, classes[index])
                 if prompt == self.recipe.instance_prompt(classes[index]):
@@ -126,9 +134,7 @@ class Generators:
                     prompt,
                     [row.seed for row in chosen if row.seed is not None],
                     resolution=int(sampled.inputs["resolution"]),
-                    settings=Sample.model_validate(
-                        {k: v for k, v in sampled.inputs.items() if k in Sample.model_fields}
-                    ),
+                    settings=settings,
                 )
                 asked += [
                     Question(

@@ -187,10 +187,11 @@ def render_markdown(truth: ProbeTruth) -> str:
             cells.append(f"**{text}**" if found.meant else text)
         rows.append([edit.title, edit.aspect, *cells])
     header = ["the probe's edit", "takes away", *EXACT]
-    table = markdown.table(header, ["left", "left", *["right"] * len(EXACT)], rows)
+    left: list[markdown.Alignment] = ["left", "left"]
+    table = markdown.table(header, [*left, *("right" for _ in EXACT)], rows)
     pairs = markdown.table(
         ["classifier", "class", "called", *EXACT],
-        ["left", "left", *["right"] * (1 + len(EXACT))],
+        [*left, "right", *("right" for _ in EXACT)],
         [
             [
                 markdown.escape(pair.classifier),

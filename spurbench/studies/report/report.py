@@ -97,6 +97,7 @@ def report(
     manifest, rows = Manifest.read(dataset), read_rows(dataset)
     info = open_images(str(dataset), decode=False).info
     found = _results(results, info)
+    probed = _probe(probe, info) if probe is not None else None
     splits: dict[Split, Sequence[Row]] = {split: rows[split] for split in SPLITS}
     made: list[Table] = [tables.spurious_accuracy(found)]
     if ablation is not None:
@@ -105,30 +106,28 @@ def report(
     made.append(tables.quality(splits, scores, notes))
     figures = list(_figures(splits, found, images))
     files: dict[str, bytes] = {}
-    probed = _probe(probe, info) if probe is not None else None
     if probed is not None:
-        made += probe_tables(probed)
+        made += probe_tables(probed[0])
     for table in made:
         files[f"{table.name}.csv"] = table.csv().encode()
         files[f"{table.name}.tex"] = table.latex().encode()
     for picture in figures:
         files |= {f"{picture.name}.{kind}": picture.encoded(kind) for kind in ("svg", "png")}
     shown = [(p.name, p.caption, files[f"{p.name}.png"]) for p in figures]
-    if probe is not None and probed is not None:
-        for kind in ("svg", "png"):
-            files[f"{PICTURE}.{kind}"] = _beside(probe, f"{PICTURE}.{kind}")
-        shown.append((PICTURE, probed.caption, files[f"{PICTURE}.png"]))
+    if probed is not None:
+        files |= probed[1]
+        shown.append((PICTURE, probed[0].caption, files[f"{PICTURE}.png"]))
     files["report.html"] = page.render(manifest, info, found, made, shown).encode()
     for name, content in files.items():
         atomic.write_bytes(output / name, content)
     return [output / name for name in files]
 
 
-def _probe(path: Path, info: DatasetInfo) -> Probe:
-    """The probe of a dataset.
+def _probe(path: Path, info: DatasetInfo) -> tuple[Probe, dict[str, bytes]]:
+    """The probe of a dataset, and its picture's files, which lie beside it.
 
     Raises:
-        SpurbenchError: if it is of other images.
+        SpurbenchError: if it is of other images, or a file is missing.
     """
     probed = Probe.read(path)
     if probed.dataset.fingerprint != info.fingerprint:
@@ -136,16 +135,15 @@ def _probe(path: Path, info: DatasetInfo) -> Probe:
             f"{path} is a probe of other images ({probed.dataset.name}) than {info.name} holds; "
             "`spurbench probe` this dataset"
         )
-    return probed
-
-
-def _beside(path: Path, name: str) -> bytes:
-    try:
-        return read_bytes(path.with_name(name))
-    except FileNotFoundError:
-        raise SpurbenchError(
-            f"{path.with_name(name)} is missing; `spurbench probe` writes it beside {path.name}"
-        ) from None
+    files = {}
+    for name in (f"{PICTURE}.svg", f"{PICTURE}.png"):
+        try:
+            files[name] = read_bytes(path.with_name(name))
+        except FileNotFoundError:
+            raise SpurbenchError(
+                f"{path.with_name(name)} is missing; `spurbench probe` writes it beside {path.name}"
+            ) from None
+    return probed, files
 
 
 def _results(paths: Sequence[Path], info: DatasetInfo) -> list[Result]:

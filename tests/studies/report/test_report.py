@@ -210,7 +210,7 @@ def test_a_probe_of_the_dataset_is_part_of_its_report(tmp_path):
         device=torch.device("cpu"),
     )
     found, _ = probe(request)
-    options = {"device": torch.device("cpu"), "metrics": ["none"]}
+    options = {"device": torch.device("cpu")}
     file = tmp_path / "probe/probe.json"
     written = report(
         tmp_path / "data", [tmp_path / "some.json"], tmp_path / "out", probe=file, **options
