@@ -188,10 +188,11 @@ def render_markdown(truth: ProbeTruth) -> str:
         rows.append([edit.title, edit.aspect, *cells])
     header = ["the probe's edit", "takes away", *EXACT]
     left: list[markdown.Alignment] = ["left", "left"]
-    table = markdown.table(header, [*left, *("right" for _ in EXACT)], rows)
+    right: list[markdown.Alignment] = ["right"] * len(EXACT)
+    table = markdown.table(header, left + right, rows)
     pairs = markdown.table(
         ["classifier", "class", "called", *EXACT],
-        [*left, "right", *("right" for _ in EXACT)],
+        [*left, "right", *right],
         [
             [
                 markdown.escape(pair.classifier),

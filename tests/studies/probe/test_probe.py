@@ -9,10 +9,15 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
+from makers import rows as made
 from makers.probed import RULES, RuleMember, by_colour, image_set
+from makers.toy import save_toy_classifier
+from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError
+from spurbench.images.sources import open_images
 from spurbench.studies.probe.edits import EDITS
 from spurbench.studies.probe.probe import ProbeRequest, probe
 from spurbench.studies.probe.results import Probe
@@ -136,3 +141,18 @@ def test_tables_name_every_class_and_change(probed):
         "by_outline",
         "by_texture",
     ]
+
+
+def test_the_command_probes_what_eval_would_measure(tmp_path):
+    made.write(tmp_path / "data")
+    classifier = save_toy_classifier(tmp_path / "toy", favourite=94, seed=1)
+    arguments = ["probe", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
+    without = CliRunner().invoke(main, arguments)
+    assert without.exit_code == 1 and "give --model SPEC" in without.output
+    arguments += ["--model", str(classifier), "--split", "real", "--limit", "1", "--device", "cpu"]
+    told = CliRunner().invoke(main, arguments)
+    assert told.exit_code == 0, told.output
+    assert "| 4 × 4 patches shuffled | shape | 0.0 [0.0, 0.0] |" in told.output
+    found = Probe.read(tmp_path / "out/probe.json")
+    assert found.limit == 1 and [*found.classifiers[0].splits] == ["real"]
+    assert found.dataset == open_images(str(tmp_path / "data")).info
