@@ -13,6 +13,7 @@ from spurbench.cli import endings, terminal
 from spurbench.cli.ablate import ablate
 from spurbench.cli.build import build, classes
 from spurbench.cli.dataset import diff, export, push, quality, verify
+from spurbench.cli.discover import discover
 from spurbench.cli.doctor import doctor
 from spurbench.cli.evaluate import compare, evaluate, select
 from spurbench.cli.fetch import fetch
@@ -109,6 +110,7 @@ for command in (
     select,
     ablate,
     report,
+    discover,
     verify,
     diff,
     push,

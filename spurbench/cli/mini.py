@@ -41,6 +41,20 @@ def positives(output: Path, images: int, seed: int) -> None:
 
 
 @mini.command()
+@click.argument("output", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--images", type=click.IntRange(min=1), default=300, show_default=True, help="Per class."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def training(output: Path, images: int, seed: int) -> None:
+    """Render biased scenes as the panel was trained on, for discover --images."""
+    from spurbench.mini.preview import write_training
+
+    write_training(output, images, seed)
+    say(str(output))
+
+
+@mini.command()
 @click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--scenes",
