@@ -146,6 +146,72 @@ def run(
         )
 
 
+@discover.command()
+@click.argument("discovery", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8017,
+    show_default=True,
+    help="Of this machine alone; 0: any that is free.",
+)
+def supervise(discovery: Path, port: int) -> None:
+    """Label components in the browser: spurious or not, and where the object is."""
+    from spurbench.discovery.supervise.app import serve
+
+    serve(discovery, port, lambda address: say(f"Open {address}  (end with Ctrl+C)"))
+
+
+@discover.command()
+@click.argument("discovery", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("output", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--pool",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Images in which candidates are looked for by their alpha: a folder in ImageNet's layout, "
+    "of which a class's own images are left out, or of images.",
+)
+@click.option(
+    "--confirm",
+    multiple=True,
+    metavar="SPEC[=CHECKPOINT]",
+    help="Another classifier: does it call the candidates the class? Repeatable.",
+)
+@click.option(
+    "--candidates",
+    type=click.IntRange(min=1),
+    default=75,
+    show_default=True,
+    help="Of each class, at most.",
+)
+@device_option
+def export(
+    discovery: Path,
+    output: Path,
+    pool: Path | None,
+    confirm: tuple[str, ...],
+    candidates: int,
+    device: str,
+) -> None:
+    """Write components that all who labelled them call spurious to OUTPUT, for build --data."""
+    silence_libraries()
+
+    from spurbench.core.environment import choose_device
+
+    chosen = choose_device(device)
+
+    from spurbench.discovery import export as exporting
+
+    written = exporting.export(
+        discovery, output, pool=pool, confirm=confirm, count=candidates, device=chosen
+    )
+    for pair in written.pairs:
+        shares = "".join(f"; {name} calls {s:.0%} the class" for name, s in pair.called.items())
+        by_all = "" if pair.by_all is None else f"; all do {pair.by_all}"
+        say(f"{pair.folder}: {len(pair.candidates)} candidates{shares}{by_all}")
+    say(f"Wrote {output}")
+
+
 def _table(found: Discovered) -> Table:
     from rich.table import Table
 

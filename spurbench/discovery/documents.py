@@ -33,7 +33,7 @@ CLASS_SCHEMA: Final = "spurbench.discovery-class/1"
 
 
 class Settings(Document):
-    """Every number of a discovery; what is found is a function of them, the classifier and the images.
+    """Every number of a discovery: with classifier and images, they decide what is found.
 
     Attributes:
         components: how many of each class, by falling variance.

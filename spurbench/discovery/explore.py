@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -111,7 +112,7 @@ class Explorer:
     def _features(
         self, images: Sequence[ImageRecord], file: Path
     ) -> tuple[NDArray[np.float32], list[int], list[Damaged]]:
-        """Features (N, D) of the images that can be read, in a file; their positions; the others."""
+        """Features (N, D) of readable images, in a file; their positions; the other images."""
         classifier, name = self.classifier, self.classifier.info.name
         size = classifier.head_weight.shape[1]
         readable: list[int] = []
@@ -231,6 +232,7 @@ class _Looking:
         with torch.inference_mode():
             alphas = self.lens(found)[:, position].tolist()
         images = [_image(one) for one in found]
+        centres: tuple[Literal["grey", "top"], ...] = ("grey", "top")
         features = [
             Feature(
                 start=start,
@@ -239,7 +241,7 @@ class _Looking:
                 file=self._save(image, f"{name}/feature_{start}.jpg"),
             )
             for start, alpha, probability, image in zip(
-                ("grey", "top"), alphas, self._probabilities(found), images, strict=True
+                centres, alphas, self._probabilities(found), images, strict=True
             )
         ]
         return features, images

@@ -64,8 +64,8 @@ class DiscoveryWork:
         classifier = self.member.load(device)
         if classifier.info.weights_sha256 != self.weights:
             raise SpurbenchError(
-                f"{self.member.asked} is not the classifier any more that the discovery began with; "
-                "give the same command again"
+                f"{self.member.asked} is not the classifier any more that the discovery began "
+                "with; give the same command again"
             )
         explorer = Explorer(
             classifier,

@@ -90,7 +90,7 @@ def open_positives(
 
 
 def class_folders(root: Path) -> dict[Path, int]:
-    """The class folders in ImageNet's layout, named by WordNet id or class index, and their index."""
+    """The class folders in ImageNet's layout, named by WordNet id or class index, to its index."""
     index_of = {wnid: i for i, wnid in enumerate(imagenet_wnids())}
     classes = {}
     for entry in _folders(root):
