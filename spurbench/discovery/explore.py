@@ -41,8 +41,6 @@ from spurbench.images.sheets import contact_sheet
 SHEET_SIDE = 112
 """Pixels of an image on a contact sheet."""
 
-START_NAMES = {"grey": "from grey", "top": "from the first"}
-
 
 @dataclass(frozen=True)
 class Explorer:
@@ -206,10 +204,7 @@ class _Looking:
             (f"{found.name}: {found.variance:.0%} of the variance, <1, v> {found.sum:.2f}", None),
             (f"alpha {pictures[0].alpha:.1f}..{pictures[-1].alpha:.1f}", shown),
             ("heat", heated),
-            *(
-                (START_NAMES[f.start] + f": {f.alpha:.1f}", [v])
-                for f, v in zip(features, visible, strict=True)
-            ),
+            *([("made visible", visible)] if visible else []),
         ]
         contact_sheet(rows, side=SHEET_SIDE).save(self.folder / f"{found.name}.png", optimize=True)
         return found
