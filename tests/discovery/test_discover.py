@@ -21,7 +21,7 @@ from spurbench.discovery.documents import Discovery, Settings, listed_images, re
 from spurbench.discovery.neural_pca import Components, load_alphas
 from spurbench.engines.ledger import Ledger
 
-BIRD = "094_hummingbird"
+BIRD, KOALA = "094_hummingbird", "105_koala"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def arguments(world, output, *more):
     return [
         "discover",
         *("--model", str(world / "toy"), "--images", str(world / "images")),
-        *("--components", "3", "--top", "2", "--workers", "1", "--output", str(output)),
+        *("--components", "2", "--top", "2", "--workers", "1", "--output", str(output)),
         *more,
     ]
 
@@ -49,7 +49,7 @@ def arguments(world, output, *more):
 def test_what_is_written_is_what_the_documents_say(world):
     folder = world / "found" / BIRD
     found = read_class(folder)
-    assert (found.index, found.images, len(found.components)) == (94, 7, 3)
+    assert (found.index, found.images, len(found.components)) == (94, 7, 2)
     assert [damaged.path for damaged in found.damaged] == ["n01833805/broken.png"]
     for component in found.components:
         assert (folder / f"{component.name}.png").is_file()
@@ -62,31 +62,31 @@ def test_what_is_written_is_what_the_documents_say(world):
     assert [f.start for f in found.components[0].features] == ["grey", "top"]
     assert found.components[0].features[1].alpha > found.components[0].pictures[0].alpha
     discovery = Discovery.read(world / "found")
-    assert discovery.settings.components == 3 and discovery.images == str(world / "images")
+    assert discovery.settings.components == 2 and discovery.images == str(world / "images")
 
 
 def test_the_pictures_are_the_images_of_the_highest_alphas(world):
     folder = world / "found" / BIRD
     alphas = load_alphas(folder / "components.safetensors")
     listed = [image.path for image in listed_images(folder)]
-    assert alphas.shape == (7, 3) and len(set(listed)) == 7
+    assert alphas.shape == (7, 2) and len(set(listed)) == 7
     for component in read_class(folder).components:
         own = alphas[:, component.number - 1]
         best = np.argsort(-own)[:2]
         assert [p.path for p in component.pictures] == [listed[i] for i in best]
         assert [p.alpha for p in component.pictures] == pytest.approx(own[best].tolist(), rel=1e-5)
-    assert Components.load(folder / "components.safetensors").directions.shape == (3, 16)
+    assert Components.load(folder / "components.safetensors").directions.shape == (2, 16)
 
 
 def test_what_is_there_is_kept_and_what_is_missing_is_made(world, tmp_path):
     output = tmp_path / "again"
     shutil.copytree(world / "found", output)
     before = (output / BIRD / "class.json").stat().st_mtime_ns
-    lost = (output / "105_koala" / "class.json").read_bytes()
-    shutil.rmtree(output / "105_koala")
+    lost = (output / KOALA / "class.json").read_bytes()
+    shutil.rmtree(output / KOALA)
     assert CliRunner().invoke(main, arguments(world, output)).exit_code == 0
     assert (output / BIRD / "class.json").stat().st_mtime_ns == before
-    assert (output / "105_koala" / "class.json").read_bytes() == lost
+    assert (output / KOALA / "class.json").read_bytes() == lost
 
 
 class Engine:
@@ -106,24 +106,23 @@ class Engine:
         return ledger.failed
 
 
-def request(world, output, **settings):
+def request(world, output, classes="all", **settings):
     return DiscoveryRequest.of(
         str(world / "toy"),
         world / "images",
-        classes="all",
+        classes=classes,
         output=output,
-        settings=Settings(**{"components": 3, "top": 2, **settings}),
+        settings=Settings(**{"components": 2, "top": 2, **settings}),
     )
 
 
 def test_an_engines_workers_find_the_same(world, tmp_path, monkeypatch):
     monkeypatch.setattr(discovering, "open_engine", lambda *_, **__: Engine())
-    found = discover(request(world, tmp_path / "out"), device="cpu")
-    assert not found.failed
-    for name in found.done:
-        for file in ("class.json", "components.safetensors"):
-            ours, theirs = (f / name / file for f in (tmp_path / "out", world / "found"))
-            assert ours.read_bytes() == theirs.read_bytes()
+    found = discover(request(world, tmp_path / "out", classes="koala"), device="cpu")
+    assert found.done == (KOALA,) and not found.failed
+    for file in ("class.json", "components.safetensors", "component_01.png"):
+        ours, theirs = (f / KOALA / file for f in (tmp_path / "out", world / "found"))
+        assert ours.read_bytes() == theirs.read_bytes()
 
 
 def test_a_class_that_fails_stops_no_other(world, tmp_path):
@@ -137,8 +136,8 @@ def test_a_class_that_fails_stops_no_other(world, tmp_path):
         classes={94: [], 105: []},
     )
     found = discover(asked, device="cpu", workers=1)
-    assert found.done == (BIRD,) and "two images" in found.failed["105_koala"]
-    assert not (tmp_path / "out" / "105_koala").exists()
+    assert found.done == (BIRD,) and "two images" in found.failed[KOALA]
+    assert not (tmp_path / "out" / KOALA).exists()
     assert not read_class(tmp_path / "out" / BIRD).components[0].features
 
 
@@ -146,7 +145,7 @@ def test_another_discovery_is_not_mixed_in(world, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(world / "found", output)
     with pytest.raises(SpurbenchError, match="another settings"):
-        discover(request(world, output, components=2), device="cpu")
+        discover(request(world, output, components=3), device="cpu")
     listing = output / BIRD / "images.json"
     listing.write_text(json.dumps({"images": json.loads(listing.read_text())["images"][1:]}))
     with pytest.raises(SpurbenchError, match="other images"):

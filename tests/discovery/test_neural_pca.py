@@ -103,11 +103,11 @@ def test_one_image_is_too_few():
 def test_attributions_sum_to_what_the_image_adds_to_alpha():
     classifier = tiny()
     lens, images = Lens(classifier, fitted(classifier)), pixels(3, seed=4)
-    found = attributions(lens, images, 1, steps=300)
+    found = attributions(lens, images, 1, steps=100)
     with torch.no_grad():
         added = (lens(images) - lens(torch.full_like(images, 0.5)))[:, 1]
     assert found.shape == (3, 8, 8)
-    assert torch.allclose(found.sum(dim=(1, 2)), added, atol=0.02 * float(added.abs().max()))
+    assert torch.allclose(found.sum(dim=(1, 2)), added, atol=0.03 * float(added.abs().max()))
 
 
 def test_heat_is_where_alpha_rises_and_nowhere_else():

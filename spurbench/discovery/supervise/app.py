@@ -113,7 +113,10 @@ def app(folder: Path) -> Starlette:
             number = getattr(given, "component", 1)
             if found is None or number > len(found[1].components):
                 return _refused("no such component", 404)
-            keep(given)
+            try:
+                keep(given)
+            except SpurbenchError as error:
+                return _refused(str(error), 500)
             return JSONResponse({})
 
         return endpoint
