@@ -200,11 +200,12 @@ class _Looking:
         ]
         features, visible = self._features(position, pixels[:1], found.name)
         found = found.model_copy(update={"pictures": tuple(pictures), "features": tuple(features)})
+        title = f"{images[0].class_name}, component {found.number}"
         rows = [
-            (f"{found.name}: {found.variance:.0%} of the variance, <1, v> {found.sum:.2f}", None),
+            (f"{title}: {found.variance:.0%} of the variance, <1, v> {found.sum:.2f}", None),
             (f"alpha {pictures[0].alpha:.1f}..{pictures[-1].alpha:.1f}", shown),
             ("heat", heated),
-            *([("made visible", visible)] if visible else []),
+            *([("from grey, from first", visible)] if visible else []),
         ]
         contact_sheet(rows, side=SHEET_SIDE).save(self.folder / f"{found.name}.png", optimize=True)
         return found
