@@ -141,6 +141,19 @@ def test_a_maximised_image_stays_in_its_ball_and_is_an_image():
     assert (after > before).all()
 
 
+class Peak:
+    """In place of a lens: alpha falls with the distance from grey."""
+
+    def gradients(self, pixels, component):
+        return -(pixels - 0.5).square().flatten(1).sum(1), -2 * (pixels - 0.5)
+
+
+def test_the_best_image_on_the_way_is_kept_where_steps_lead_past_it():
+    start = torch.full((1, 3, 4, 4), 0.51)
+    found = maximise(Peak(), start, torch.tensor([0]), radius=1.0, steps=1)
+    assert torch.equal(found, start)
+
+
 def test_the_ball_is_neuhaus_and_others_at_224_pixels():
     assert radius_for((224, 224)) == 30
     assert radius_for((64, 64)) == pytest.approx(30 * 64 / 224)
