@@ -18,6 +18,7 @@ from spurbench.cli.doctor import doctor
 from spurbench.cli.evaluate import compare, evaluate, select
 from spurbench.cli.fetch import fetch
 from spurbench.cli.leaderboard import leaderboard, submit
+from spurbench.cli.mend import mend
 from spurbench.cli.mini import mini
 from spurbench.cli.report import report
 from spurbench.cli.survey import survey
@@ -111,6 +112,7 @@ for command in (
     ablate,
     report,
     discover,
+    mend,
     verify,
     diff,
     push,
