@@ -22,6 +22,7 @@ from spurbench.cli.mend import mend
 from spurbench.cli.mini import mini
 from spurbench.cli.report import report
 from spurbench.cli.survey import survey
+from spurbench.cli.validity import validity
 from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.text import printable
 
@@ -110,6 +111,7 @@ for command in (
     submit,
     select,
     ablate,
+    validity,
     report,
     discover,
     mend,
