@@ -83,7 +83,6 @@ def validity(
     """
     silence_libraries()
 
-    from spurbench.core.environment import choose_device
     from spurbench.studies.validity.plan import ValidityRequest
 
     request = ValidityRequest.of(
@@ -96,7 +95,7 @@ def validity(
         overrides=overrides,
         seeds=seeds,
         output=output,
-        device=choose_device(device),
+        device=device,
     )
     say(
         f"{len(request.worlds)} worlds, {len(request.rows)} rows, {len(request.seeds)} seeds, "

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from spurbench.classifiers.folder import CONFIG
 from spurbench.core.documents import Document, Share, read_toml, validated
+from spurbench.core.environment import choose_device
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.resources import builder_folder, builders
 from spurbench.recipe.classes import SpuriousClass
@@ -170,7 +171,7 @@ class ValidityRequest:
         overrides: Sequence[str] = (),
         seeds: int | None = None,
         output: Path | None = None,
-        device: torch.device,
+        device: str = "auto",
     ) -> ValidityRequest:
         """A request in the words of people.
 
@@ -185,11 +186,11 @@ class ValidityRequest:
             overrides: of every row.
             seeds: how many; None: 3, of a search 1.
             output: None: ``out/validity``, of a search ``out/validity-search``.
-            device: where the models run.
+            device: where the models run, as ``--device``.
 
         Raises:
-            SpurbenchError: if a world, its zoo, its truth or a row is not there, or there are
-                others than worlds.
+            SpurbenchError: if a world, its zoo, its truth, a row or the device is not there, or
+                there are others than worlds.
         """
         plan = read_plan(recipes[0])
         chosen = plan.select(rows, search=search)
@@ -228,7 +229,7 @@ class ValidityRequest:
             overrides=(*sized, *overrides),
             seeds=range(seeds or (1 if search else 3)),
             output=output or Path("out") / ("validity-search" if search else "validity"),
-            device=device,
+            device=choose_device(device),
         )
 
 

@@ -65,7 +65,9 @@ def rows():
         Making(name="good", description=""),
         Making(name="real", description="", kind="real"),
     ]
-    return {row.name: row for row in analysis.rows(makings, ["real"])}
+    with pytest.MonkeyPatch.context() as few:
+        few.setattr("spurbench.studies.validity.analyse.CHOICES", 3)
+        return {row.name: row for row in analysis.rows(makings, ["real"])}
 
 
 def test_controls_tell_reliance_from_a_class_that_empty_scenes_are_called(rows):

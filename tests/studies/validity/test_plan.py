@@ -53,6 +53,12 @@ def test_a_plan_with_a_name_twice_an_unknown_baseline_or_a_row_of_priors_is_refu
             wrong()
 
 
+@pytest.fixture(autouse=True)
+def no_torch(monkeypatch):
+    """Devices are looked for by torch, which takes seconds to import."""
+    monkeypatch.setattr("spurbench.studies.validity.plan.choose_device", str)
+
+
 def _zoo(folder: Path) -> Path:
     for name in ("f", "g"):
         (folder / name).mkdir(parents=True)
@@ -66,7 +72,7 @@ def test_classes_that_a_loss_was_chosen_on_are_not_reported_in_that_world(tmp_pa
     chosen = {"hummingbird", "fireboat", "flagpole"}
 
     def classes(**settings):
-        request = ValidityRequest.of(["mini"], zoos=[zoo], device=None, **settings)
+        request = ValidityRequest.of(["mini"], zoos=[zoo], device="cpu", **settings)
         return {c.name for c in request.worlds[0].classes}, request
 
     reported, request = classes()
@@ -87,6 +93,6 @@ def test_what_a_world_lacks_is_said_with_what_to_do(tmp_path):
         ({"zoos": [zoo], "truths": [tmp_path / "no.json"]}, "no truth at"),
     ):
         with pytest.raises(SpurbenchError, match=said):
-            ValidityRequest.of(["mini"], device=None, **wrong)
+            ValidityRequest.of(["mini"], device="cpu", **wrong)
     with pytest.raises(SpurbenchError, match="two worlds are called 'mini'"):
-        ValidityRequest.of(["mini", "mini"], zoos=[zoo, zoo], device=None)
+        ValidityRequest.of(["mini", "mini"], zoos=[zoo, zoo], device="cpu")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import datasets
 import pytest
-import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -96,9 +95,7 @@ def hf_cache(tmp_path, monkeypatch):
 
 def _request(worlds, output, **changes):
     settings = {"classes": "hummingbird", "seeds": 2, "overrides": ("sample.images=3",)}
-    return ValidityRequest.of(
-        worlds, output=output, device=torch.device("cpu"), **settings | changes
-    )
+    return ValidityRequest.of(worlds, output=output, device="cpu", **settings | changes)
 
 
 def test_every_making_is_shown_to_the_zoo_of_its_world_and_nothing_is_made_twice(
