@@ -51,7 +51,7 @@ demo: $(VENV)/.installed ## Build the embedded dataset, evaluate its panel, rend
 test: $(VENV)/.installed-test ## Run the fast tests
 	$(BIN)/python -m pytest -m "not slow and not slurm" --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-test-browser: $(VENV)/.installed-test ## Test the leaderboard's and the survey's pages in a headless Chromium (Debian: chromium chromium-driver)
+test-browser: $(VENV)/.installed-test ## Test the leaderboard's, the survey's and discover's pages in a headless Chromium (Debian: chromium chromium-driver)
 	$(BIN)/python -m pytest -m browser
 
 test-slurm: $(VENV)/.installed-test ## Kill jobs, nodes and leads of a Slurm cluster on this machine (Debian: munge slurmctld slurmd slurm-client)

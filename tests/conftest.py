@@ -19,6 +19,8 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 LONGEST = (
+    # First of all: its processes are forked from this one, in which Ray's threads would end them.
+    "faults/test_faults.py",
     "engines/test_ray.py",
     "test_wheel.py",
     "test_tutorial.py",

@@ -19,6 +19,7 @@ EXTRAS = {
     "onnx": {"onnx", "onnxruntime"},
     "open_clip": {"open-clip-torch"},
     "ray": {"ray"},
+    "serve": {"starlette", "uvicorn"},
     "slurm": {"submitit"},
     "survey": {"starlette", "uvicorn"},
 }

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from spurbench.core.resources import builders
+
 ROOT = Path(__file__).parents[1]
 DATA = ("builders", "dataset_cards")
 
@@ -164,7 +166,7 @@ def test_it_runs_from_a_fresh_environment_and_another_folder(made, programs, req
         "print(spurbench.__file__, card_templates(), *builders().values(), sep='\\n')"
     )
     places = run(folder / "python", "-c", script, cwd=tmp_path).splitlines()
-    assert len(places) == 4
+    assert len(places) == 2 + len(builders())
     assert all(Path(place).is_relative_to(home) for place in places), places
     assert "fireboat" in run(folder / "spurbench", "classes", "--recipe", "mini", cwd=tmp_path)
 

@@ -70,15 +70,7 @@ class BuildRequest:
         Raises:
             SpurbenchError: if none are given, and the recipe has none of its own.
         """
-        recipe = self.recipe
-        if self.data is not None:
-            return str(self.data)
-        if recipe.data.images is None:
-            raise SpurbenchError(
-                f"recipe {recipe.name!r} has no images of its own; give the official Spurious "
-                "ImageNet folder with --data"
-            )
-        return recipe.locate(recipe.data.images)
+        return self.recipe.photographs(self.data)
 
     def absolute(self) -> BuildRequest:
         """The same with absolute paths, for processes that may be elsewhere."""

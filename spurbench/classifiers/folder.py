@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from spurbench.classifiers.classifier import Loaded
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+SPUFIX = "spufix.safetensors"
+"""What `spurbench mend --method spufix` takes off the logits, where there is such a file."""
 
 Side = Annotated[int, Field(ge=1, le=4096)]
 Mean = Annotated[float, Field(allow_inf_nan=False)]
@@ -136,6 +138,20 @@ def loaded(folder: TimmFolder, name: str) -> Loaded:
     )
 
 
+def described(spec: str) -> dict[str, Any] | None:
+    """The ``config.json`` of a folder or of the embedded panel, all of it; None of other specs.
+
+    Raises:
+        SpurbenchError: if it is damaged.
+    """
+    path = _panel().get(spec.removeprefix("mini:")) if spec.startswith("mini:") else Path(spec)
+    if path is None or not is_file(path / CONFIG):
+        return None
+    _read_config(path / CONFIG)
+    content: dict[str, Any] = read_json(path / CONFIG)
+    return content
+
+
 def is_file(path: Path) -> bool:
     """Whether there is such a file; False for what can't be a path (too long, with NUL in it)."""
     try:
@@ -145,12 +161,18 @@ def is_file(path: Path) -> bool:
 
 
 def _load(path: str, own: OwnWeights | None) -> Loaded:
+    from spurbench.classifiers import spufix
+
     folder = Path(path)
-    return loaded(read_folder(folder / CONFIG, folder / WEIGHTS), name_of(folder))
+    made = loaded(read_folder(folder / CONFIG, folder / WEIGHTS), name_of(folder))
+    if is_file(folder / SPUFIX):
+        return replace(made, network=spufix.read(made.network, folder / SPUFIX))
+    return made
 
 
 def _files(path: str) -> list[Path]:
-    return [Path(path) / CONFIG, Path(path) / WEIGHTS]
+    files = [Path(path) / CONFIG, Path(path) / WEIGHTS]
+    return [*files, fix] if is_file(fix := Path(path) / SPUFIX) else files
 
 
 def _check(path: str) -> None:

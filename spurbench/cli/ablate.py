@@ -77,6 +77,7 @@ def ablate(
 
     names = [name.strip() for name in wanted_rows.split(",") if name.strip()]
     base = read_recipe(recipe, overrides)
+    base.photographs(data)  # what is missing is said now, not after the seconds of imports
     request = AblationRequest(
         recipe=recipe,
         plan=read_plan(recipe, names),

@@ -13,14 +13,17 @@ from spurbench.cli import endings, terminal
 from spurbench.cli.ablate import ablate
 from spurbench.cli.build import build, classes
 from spurbench.cli.dataset import diff, export, push, quality, verify
+from spurbench.cli.discover import discover
 from spurbench.cli.doctor import doctor
 from spurbench.cli.evaluate import compare, evaluate, select
 from spurbench.cli.fetch import fetch
 from spurbench.cli.leaderboard import leaderboard, submit
+from spurbench.cli.mend import mend
 from spurbench.cli.mini import mini
 from spurbench.cli.probe import probe
 from spurbench.cli.report import report
 from spurbench.cli.survey import survey
+from spurbench.cli.validity import validity
 from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.text import printable
 
@@ -109,7 +112,10 @@ for command in (
     submit,
     select,
     ablate,
+    validity,
     report,
+    discover,
+    mend,
     probe,
     verify,
     diff,

@@ -41,6 +41,20 @@ def positives(output: Path, images: int, seed: int) -> None:
 
 
 @mini.command()
+@click.argument("output", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--images", type=click.IntRange(min=1), default=300, show_default=True, help="Per class."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def training(output: Path, images: int, seed: int) -> None:
+    """Render biased scenes as the panel was trained on, for discover --images."""
+    from spurbench.mini.preview import write_training
+
+    write_training(output, images, seed)
+    say(str(output))
+
+
+@mini.command()
 @click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--scenes",
@@ -196,6 +210,33 @@ def copies(output: Path, scenes: int, doctored: int, device: str) -> None:
     measured = measure_copies(scenes=scenes, doctored=doctored, device=chosen)
     atomic.write_json(output, measured)
     click.echo(render_markdown(measured))
+
+
+@mini.command()
+@click.argument("discovery", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--scenes",
+    type=click.IntRange(min=2),
+    default=200,
+    show_default=True,
+    help="Object-free ones, and as many with the object alone, per class.",
+)
+@device_option
+def components(discovery: Path, output: Path, scenes: int, device: str) -> None:
+    """Measure how well components that discover found separate feature from object (AUROC)."""
+    silence_libraries()
+
+    from spurbench.core import atomic
+    from spurbench.core.environment import choose_device
+
+    chosen = choose_device(device)
+
+    from spurbench.mini import components as measuring
+
+    measured = measuring.separation(discovery, scenes=scenes, device=chosen)
+    atomic.write_json(output, measured)
+    click.echo(measuring.render_markdown(measured))
 
 
 @mini.command()

@@ -38,6 +38,27 @@ def class_probability(
     return share
 
 
+def class_log_odds(
+    logits: NDArray[np.floating], column: NDArray[np.integer]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Log-probability and log-odds of each image's class, exact where its probability is near 1.
+
+    Args:
+        logits: (N, C), C > 1.
+        column: (N,), each image's class as a column.
+
+    Returns:
+        (N,) both.
+    """
+    from scipy.special import logsumexp
+
+    others = logits.astype(np.float64)
+    own = np.take_along_axis(others, column[:, None], axis=1)[:, 0]
+    np.put_along_axis(others, column[:, None], -np.inf, axis=1)
+    odds = own - logsumexp(others, axis=1)
+    return -np.logaddexp(0, -odds), odds
+
+
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     """The 95 % Wilson score interval of a share (Wilson 1927).
 

@@ -209,7 +209,7 @@ class _Asking:
         ranks: list[int] = []
         damaged: dict[int, str] = {}
         name = self.classifier.info.name
-        with progress(name, len(images), unit="img") as advance, _exact_arithmetic():
+        with progress(name, len(images), unit="img") as advance, exact_arithmetic():
             for batch in batches:
                 damaged |= batch.damaged
                 if len(batch.positions):
@@ -251,7 +251,7 @@ def _logits(
 
 
 @contextmanager
-def _exact_arithmetic() -> Iterator[None]:
+def exact_arithmetic() -> Iterator[None]:
     """Full float32 and fixed algorithms on CUDA, so that no number moves with the batch."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark

@@ -80,13 +80,25 @@ def open_positives(
     """
     if not _path(str(folder)).is_dir():
         raise SpurbenchError(f"no folder at {folder}; --positives takes one in ImageNet's layout")
-    classes = _plain_classes(folder)
+    classes = class_folders(folder)
     if not classes:
         raise SpurbenchError(
             f"{folder} holds no class folders; positives need ImageNet's layout, folders named by "
             "WordNet id (n01833805) or class index"
         )
     return _collect(folder, _wanted(classes, only, folder), decode, source="positive")
+
+
+def class_folders(root: Path) -> dict[Path, int]:
+    """The class folders in ImageNet's layout, named by WordNet id or class index, to its index."""
+    index_of = {wnid: i for i, wnid in enumerate(imagenet_wnids())}
+    classes = {}
+    for entry in _folders(root):
+        if entry.name in index_of:
+            classes[entry] = index_of[entry.name]
+        elif _is_number(entry.name) and int(entry.name) < len(index_of):
+            classes[entry] = int(entry.name)
+    return classes
 
 
 def _wanted(
@@ -102,18 +114,6 @@ def _wanted(
     return wanted
 
 
-def _plain_classes(root: Path) -> dict[Path, int]:
-    """The class folders in ImageNet's layout, named by WordNet id or class index."""
-    index_of = {wnid: i for i, wnid in enumerate(imagenet_wnids())}
-    classes = {}
-    for entry in _folders(root):
-        if entry.name in index_of:
-            classes[entry] = index_of[entry.name]
-        elif _is_number(entry.name) and int(entry.name) < len(index_of):
-            classes[entry] = int(entry.name)
-    return classes
-
-
 def _open_folder(path: Path, split: str, decode: bool, only: Collection[int] | None) -> ImageSet:
     if split == "generated":
         raise SpurbenchError(f"{path} is a folder of photographs: it has split real, not generated")
@@ -124,7 +124,7 @@ def _open_folder(path: Path, split: str, decode: bool, only: Collection[int] | N
         if classes:
             name = path.name if root == path else f"{path.name}/images"
             return _collect(root, _wanted(classes, only, root), decode, name=name)
-    if classes := _plain_classes(path):
+    if classes := class_folders(path):
         # What these are meant to show instead of their classes is the user's word.
         return _collect(path, _wanted(classes, only, path), decode)
     found = [entry.name for entry in _listed(path)[:3]]

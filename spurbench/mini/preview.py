@@ -13,6 +13,7 @@ from PIL import Image
 from spurbench.core import atomic
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import derive_seed
+from spurbench.core.imagenet import imagenet_names, imagenet_wnids
 from spurbench.images.sheets import contact_sheet
 from spurbench.mini.backgrounds import CONTEXTS
 from spurbench.mini.distributions import CLASSES, biased, positive, spurious
@@ -52,6 +53,15 @@ def write_positives(folder: Path, images: int, seed: int = 0) -> None:
         for i in range(images):
             scene = positive(spurious_class.name, seed, i)
             atomic.write_bytes(folder / spurious_class.wnid / f"{i}.png", png(render(scene)))
+
+
+def write_training(folder: Path, images: int, seed: int = 0) -> None:
+    """Render scenes as the panel was trained on, of every class, in ImageNet's layout."""
+    for name in CLASSES:
+        wnid = imagenet_wnids()[imagenet_names().index(name)]
+        for i in range(images):
+            pixels = render(biased(name, seed, "train", i))
+            atomic.write_bytes(folder / wnid / f"{i}.png", png(pixels))
 
 
 def write_real(folder: Path, images: int, seed: int = 0) -> None:

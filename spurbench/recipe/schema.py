@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from spurbench.core.documents import Document
+from spurbench.core.errors import SpurbenchError
 from spurbench.core.resources import in_first
 from spurbench.core.text import with_article
 from spurbench.recipe.classes import ClassRegistry, Line, SpuriousClass
@@ -349,6 +350,21 @@ class Recipe(Section):
     def find(self, name: str) -> Path:
         """The path of a file or folder of the recipe's own, else of the recipes it extends."""
         return in_first(self.folders, name)
+
+    def photographs(self, given: Path | None) -> str:
+        """Where the real images are: a folder that is given, or the recipe's own.
+
+        Raises:
+            SpurbenchError: if none is given, and the recipe has none of its own.
+        """
+        if given is not None:
+            return str(given)
+        if self.data.images is None:
+            raise SpurbenchError(
+                f"recipe {self.name!r} has no images of its own; give the official Spurious "
+                "ImageNet folder with --data"
+            )
+        return self.locate(self.data.images)
 
     def locate(self, name: str) -> str:
         """A folder that :meth:`find` finds, by its path; a hub id, or whatever else, as it is."""

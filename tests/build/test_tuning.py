@@ -89,7 +89,7 @@ def test_psi_is_weighted_by_the_class_by_nothing_or_by_the_next_class(
     recipe = task.request.recipe
     changed = recipe.model_copy(
         update={"sfsl": recipe.sfsl.model_copy(update={"weights": weights})}
-    ).at(recipe.folder, recipe.classes)
+    ).at(recipe.folders, recipe.classes)
     asked = replace(task, request=replace(task.request, recipe=changed))
     tuning._tuned(asked, None, Phi(), None, together=False)
     assert subjects[0].class_weight.tolist() == expected

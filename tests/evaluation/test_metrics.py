@@ -8,6 +8,7 @@ from spurbench.evaluation.bootstrap import bootstrap_interval
 from spurbench.evaluation.metrics import (
     auroc,
     average_precision,
+    class_log_odds,
     class_probability,
     class_rank,
     kernel_distance,
@@ -33,6 +34,13 @@ def test_rank_one_is_exactly_the_prediction_even_among_ties():
 def test_probability_is_the_softmax_and_survives_large_logits():
     logits = np.array([[0.0, np.log(3.0)], [1000.0, 1000.0]])
     assert class_probability(logits, np.array([1, 0])) == pytest.approx([0.75, 0.5])
+
+
+def test_log_odds_are_exact_where_the_probability_is_one_to_the_last_digit():
+    logits = np.array([[0.0, np.log(3.0), np.log(4.0)], [60.0, 0.0, 0.0]])
+    log_probability, log_odds = class_log_odds(logits, np.array([1, 0]))
+    assert log_odds == pytest.approx([np.log(3 / 5), 60 - np.log(2)])
+    assert log_probability == pytest.approx([np.log(3 / 8), -2 * np.exp(-60)], rel=1e-9)
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 75), (1, 75), (30, 75), (75, 75), (1, 1), (0, 3)])

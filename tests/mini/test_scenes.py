@@ -34,7 +34,7 @@ from spurbench.mini.distributions import (
 from spurbench.mini.kinds import KINDS
 from spurbench.mini.measure import measure
 from spurbench.mini.objects import OBJECTS
-from spurbench.mini.preview import write_positives, write_preview, write_real
+from spurbench.mini.preview import write_positives, write_preview, write_real, write_training
 from spurbench.mini.scenes import (
     CONTROLS,
     EDITS,
@@ -279,3 +279,12 @@ def test_the_preview_is_a_picture_of_everything(tmp_path):
     rows = len(OBJECTS) + len(CLASSES) + subfamilies + len(CONTEXTS) + len(PLANTED_FEATURE)
     assert image.height > rows * 64
     assert image.width == 150 + 2 * 66
+
+
+def test_training_scenes_are_those_that_the_panel_learnt_from(tmp_path):
+    write_training(tmp_path, 1)
+    shown = open_positives(tmp_path).records
+    assert {record.class_name for record in shown} == set(CLASSES)
+    for record in shown:
+        pixels = np.asarray(Image.open(tmp_path / record.path))
+        assert np.array_equal(pixels, render(biased(record.class_name, 0, "train", 0)))

@@ -1,0 +1,99 @@
+"""What a discovery on the mini world is worth, whose truth is known: ``spurbench mini components``.
+
+For each class and each of its first components: how well its alpha separates object-free scenes
+with the planted feature from scenes with the object alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from spurbench.core import markdown
+from spurbench.core.errors import SpurbenchError
+from spurbench.core.imagenet import imagenet_names
+from spurbench.discovery.documents import COMPONENTS, Discovery, class_folder
+from spurbench.discovery.lens import scaled
+from spurbench.discovery.neural_pca import Components
+from spurbench.evaluation.members import Member
+from spurbench.mini.distributions import biased, render_all, spurious
+from spurbench.mini.objects import OBJECTS
+from spurbench.mini.scenes import PLANTED_FEATURE, Scene
+
+FIRST = 5
+"""Components in which a feature must show."""
+
+
+def separation(folder: Path, *, scenes: int, device: torch.device, seed: int = 1) -> dict[str, Any]:
+    """AUROC of the first components of every class that a discovery holds.
+
+    A control class has no feature of its own: its scenes show all planted ones in turn.
+
+    Args:
+        folder: of the discovery.
+        scenes: of each side.
+        device: where the classifier runs.
+        seed: of the scenes; another than the training's.
+
+    Returns:
+        By class, whether its feature is ``planted`` and the ``auroc`` of each component, where 1
+        is: each object-free scene above each with the object alone.
+
+    Raises:
+        SpurbenchError: if the discovery has no class of the mini world, or its classifier is gone.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    discovery = Discovery.read(folder)
+    classifier = Member.parse(discovery.classifier.spec).load(device)
+    found: dict[str, Any] = {}
+    for name in OBJECTS:
+        file = folder / class_folder(imagenet_names().index(name)) / COMPONENTS
+        if not file.exists():
+            continue
+        components = Components.load(file)
+        with_feature = _object_free(name, seed, scenes)
+        pixels = render_all([*with_feature, *_object_alone(name, seed, scenes)], name)
+        with torch.inference_mode():
+            batches = torch.from_numpy(pixels).permute(0, 3, 1, 2).split(64)
+            features = torch.cat([classifier.features(scaled(b, classifier)) for b in batches])
+        alphas = components.alphas(features.cpu().numpy())[:, :FIRST]
+        is_feature = np.arange(len(pixels)) < len(with_feature)
+        found[name] = {
+            "planted": name in PLANTED_FEATURE,
+            "auroc": [float(roc_auc_score(is_feature, column)) for column in alphas.T],
+        }
+    if not found:
+        raise SpurbenchError(f"{folder} holds no class of the mini world; discover some first")
+    return {
+        "classifier": discovery.classifier.name,
+        "scenes": scenes,
+        "seed": seed,
+        "classes": found,
+    }
+
+
+def render_markdown(measured: dict[str, Any]) -> str:
+    """A table of :func:`separation`: the best component in bold."""
+    rows = []
+    for name, of in measured["classes"].items():
+        best = max(of["auroc"])
+        shown = [f"**{a:.2f}**" if a == best else f"{a:.2f}" for a in of["auroc"]]
+        shown += [""] * (FIRST - len(shown))
+        rows.append([name, "yes" if of["planted"] else "no", *shown])
+    headings = ["class", "feature", *(str(number) for number in range(1, FIRST + 1))]
+    return markdown.table(headings, markdown.first_left(len(headings)), rows)
+
+
+def _object_free(name: str, seed: int, count: int) -> Sequence[Scene]:
+    features = [name] if name in PLANTED_FEATURE else list(PLANTED_FEATURE)
+    return [spurious(features[i % len(features)], seed, i) for i in range(count)]
+
+
+def _object_alone(name: str, seed: int, count: int) -> Sequence[Scene]:
+    return [replace(biased(name, seed, "components", i), subfamily=None) for i in range(count)]

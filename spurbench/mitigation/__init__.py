@@ -1,0 +1,1 @@
+"""Making a classifier rely less on spurious features: what `spurbench mend` does."""
