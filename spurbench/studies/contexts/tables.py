@@ -33,7 +33,7 @@ def accuracy(contexts: Contexts) -> Table:
             cells[classifier].append(_interval(called(rows, classifier)) if rows else "")
             for index, of_class in _by_class(rows).items():
                 share = called(of_class, classifier)
-                for name, value in {
+                line: dict[str, Value] = {
                     "context": context,
                     "classifier": classifier or "all",
                     "class_index": index,
@@ -41,7 +41,8 @@ def accuracy(contexts: Contexts) -> Table:
                     "spurious_accuracy": share.value,
                     "low": share.low,
                     "high": share.high,
-                }.items():
+                }
+                for name, value in line.items():
                     lines.setdefault(name, []).append(value)
     return Table(
         "contexts",
