@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from dataclasses import replace
@@ -17,6 +18,7 @@ from makers.toy import noise_images, save_noise_images, save_toy_classifier, toy
 from spurbench.build import sampling, workshop
 from spurbench.build.build import build
 from spurbench.build.request import BuildRequest, Built
+from spurbench.build.store import MARKER
 from spurbench.core.environment import one_thread
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import noise_seed
@@ -136,6 +138,8 @@ def test_phi_steers_the_images_alone_and_the_tuned_model_makes_twins_of_its_own(
         assert {row.file_name.split("/")[1][: len(place)] for row in those} == {
             place.replace(" ", "-")
         }
+    markers = [json.loads(m.read_text()) for m in (tmp_path / "work").rglob(f"contexts-*/{MARKER}")]
+    assert [marker["inputs"]["images"] for marker in markers] == [3, 3]
     assert [row.kappa for row in placed] == [images[0].kappa] * 6
     assert len({row.file_name for row in placed}) == 6
     assert [row.seed for row in placed] == [row.seed for row in images[:3]] * 2
