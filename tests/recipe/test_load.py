@@ -287,7 +287,7 @@ def test_controls_that_cant_be_made_are_refused(makers, said):
         ("contexts.prompt=a {noun} {context}", "must contain {token} and {context}"),
         ("contexts.prompt=a {token} {noun}", "must contain {token} and {context}"),
         ("contexts.prompt=a {token} {place} {context}", "contexts.prompt .* may only use"),
-        ("finetune.method=base", "finetune.method base fine-tunes nothing that could be put"),
+        ("finetune.method=base", "contexts.phrases wants what was learnt"),
     ],
 )
 def test_contexts_that_cant_be_made_are_refused(option, said):
