@@ -38,6 +38,10 @@ from spurbench.cli.terminal import say, silence_libraries
     help="Of each class in the figures, the first by their sha256.",
 )
 @click.option(
+    "--detector",
+    help="Who says whether contexts show: a folder, or owlv2:HUB_ID. [default: the recipe's]",
+)
+@click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("out/report"),
@@ -50,6 +54,7 @@ def report(
     ablation: Path | None,
     metrics: tuple[str, ...],
     images: int,
+    detector: str | None,
     output: Path,
     device: str,
 ) -> None:
@@ -65,6 +70,7 @@ def report(
         ablation=ablation,
         metrics=metrics,
         images=images,
+        detector=detector,
         device=choose_device(device),
     )
     for file in written:
