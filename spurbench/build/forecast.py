@@ -126,10 +126,11 @@ def forecast(
         stored_as = {stage.name.replace("-", ""): 1.0}
         if stage.name == "check":
             generators = examined["sample"] / len(classes)
-            twins, positives = (
-                examined.get(n, 0) / len(classes) for n in ("controls", "positives")
-            )
-            stored_as = {"examine": 1 + generators + twins + positives, "quality": 1 + generators}
+            more = sum(examined.get(n, 0) for n in ("controls", "contexts", "positives"))
+            stored_as = {
+                "examine": 1 + generators + more / len(classes),
+                "quality": 1 + generators,
+            }
         number = sum(known.number(kind) for kind in stored_as)
         each = stage.operations / stage.runs / (rate.peak * rate.share)
         shortened = together if stage.name == "fine-tune" else 1.0
@@ -153,7 +154,7 @@ def forecast(
 
     rounds = -(-len(classes) // workers)
     others = {max(1, workers // 2), -(-len(classes) // rounds), 2 * workers, len(classes)}
-    images = ("sample", "controls", "positives")
+    images = ("sample", "controls", "contexts", "positives")
     return Forecast(
         timings=tuple(timings),
         schedule=scheduled(workers),
@@ -263,6 +264,8 @@ def _alike(marker: Marker, recipe: Recipe) -> bool:
             own = recipe.prior.model_dump(mode="json")
         case "sample":
             own = drawn
+        case "contexts":
+            own = drawn | {"images": recipe.contexts.images}
         case "controls":
             own = {key: value for key, value in drawn.items() if key != "phi_guidance"}
         case "positives":

@@ -130,9 +130,13 @@ def plan(
     makers = len(recipe.controls.makers) if recipe.controls.enabled else 0
     if makers:
         stages.append(sampling("controls", makers * generators, images, recipe.sample))
+    places = len(recipe.contexts.phrases)
+    if places:
+        each, runs = recipe.contexts.images, places * generators
+        stages.append(sampling("contexts", runs, each, recipe.sample, steered=steered))
     if positives:
         stages.append(sampling("positives", len(classes), positives, recipe.sample))
-    checked = replicates * images * (1 + makers) + positives
+    checked = replicates * (images * (1 + makers) + places * recipe.contexts.images) + positives
     stages.append(
         PlannedStage(
             "check",

@@ -1,4 +1,4 @@
-"""The stages that draw images: prior, sample, controls, positives.
+"""The stages that draw images: prior, sample, contexts, controls, positives.
 
 Each draws from weights, a prompt and a seed an image; so a control, which is of the generic prompt,
 starts from the very noise that its image started from.
@@ -58,6 +58,31 @@ def draw_sample(
     recipe = shop.request.recipe
     prompt = recipe.instance_prompt(spurious_class)
     seeds = sample_seeds(shop, spurious_class, replicate)
+    label = numbered("sample", replicate)
+    return _draw_subject(shop, spurious_class, tuned, "sample", label, prompt, seeds)
+
+
+def draw_context(
+    shop: Workshop, spurious_class: SpuriousClass, tuned: Stage, context: str, replicate: int
+) -> Stage:
+    """The subject in another place, from the noise of as many of its generator's first images."""
+    prompt = shop.request.recipe.context_prompt(spurious_class, context)
+    seeds = context_seeds(shop, spurious_class, replicate)
+    label = numbered(f"contexts: {context}", replicate)
+    return _draw_subject(shop, spurious_class, tuned, "contexts", label, prompt, seeds)
+
+
+def _draw_subject(
+    shop: Workshop,
+    spurious_class: SpuriousClass,
+    tuned: Stage | None,
+    name: str,
+    label: str,
+    prompt: str,
+    seeds: Sequence[int],
+) -> Stage:
+    """Images of what was learnt, steered by phi if the recipe says so."""
+    recipe = shop.request.recipe
     strength, phi = recipe.sample.phi_guidance, shop.phi
     guidance = (
         PhiGuidance(
@@ -76,10 +101,10 @@ def draw_sample(
         "resolution": recipe.base.resolution,
         "seeds": fingerprint(seeds),
         **recipe.sample.model_dump(mode="json"),
+        "images": len(seeds),
         **({"phi": panel.fingerprint([phi]), "class": spurious_class.index} if strength else {}),
     }
-    label = numbered("sample", replicate)
-    return shop.run(spurious_class.slug, label, "sample", inputs, make)
+    return shop.run(spurious_class.slug, label, name, inputs, make)
 
 
 def draw_controls(
@@ -167,9 +192,19 @@ def draw_prompt(
 
 def sample_seeds(shop: Workshop, spurious_class: SpuriousClass, replicate: int) -> list[int]:
     """Of each generated image's noise, and of its control's."""
+    return _subject_seeds(shop, spurious_class, replicate, shop.request.recipe.sample.images)
+
+
+def context_seeds(shop: Workshop, spurious_class: SpuriousClass, replicate: int) -> list[int]:
+    """Of the noise of the images in each context: that of the generated ones, as far as it goes."""
+    return _subject_seeds(shop, spurious_class, replicate, shop.request.recipe.contexts.images)
+
+
+def _subject_seeds(
+    shop: Workshop, spurious_class: SpuriousClass, replicate: int, images: int
+) -> list[int]:
     seed = shop.request.replicate_seed(replicate)
-    images = range(shop.request.recipe.sample.images)
-    return [noise_seed(seed, "sample", spurious_class.index, i) for i in images]
+    return [noise_seed(seed, "sample", spurious_class.index, i) for i in range(images)]
 
 
 def positive_seeds(shop: Workshop, spurious_class: SpuriousClass) -> list[int]:

@@ -1,14 +1,19 @@
-"""The stages of a class, in order: select, prior, fine-tune, sample, check, controls, positives."""
+"""The stages of a class in order: select, prior, fine-tune, sample, check, controls, contexts,
+positives.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from spurbench.build.examine import Examined, examine, measure_quality
 from spurbench.build.sampling import (
+    context_seeds,
+    draw_context,
     draw_controls,
     draw_positives,
     draw_prior,
@@ -22,6 +27,7 @@ from spurbench.build.store import Stage
 from spurbench.build.tuning import tune
 from spurbench.build.workshop import Workshop
 from spurbench.core.errors import SpurbenchError
+from spurbench.core.text import slug
 from spurbench.dataset.manifest import PositiveCounts
 from spurbench.dataset.rows import PartName, Row
 from spurbench.evaluation import panel
@@ -51,7 +57,13 @@ def build_class(shop: Workshop, spurious_class: SpuriousClass) -> dict[PartName,
     prior = draw_prior(shop, spurious_class) if recipe.finetune.method != "base" else None
     rows: dict[PartName, list[Row]] = {
         part: []
-        for part in ("real", "generated", "controls-generated", "controls-finetuned-generated")
+        for part in (
+            "real",
+            "generated",
+            "controls-generated",
+            "controls-finetuned-generated",
+            "contexts-generated",
+        )
     }
     for replicate in range(shop.request.replicates):
         tuned = tune(shop, spurious_class, references, prior, replicate) if prior else None
@@ -65,6 +77,11 @@ def build_class(shop: Workshop, spurious_class: SpuriousClass) -> dict[PartName,
             rows["controls-finetuned-generated"] += _control_rows(
                 shop, spurious_class, tuned, generated, replicate
             )
+        if tuned is not None:
+            for context in recipe.contexts.phrases:
+                rows["contexts-generated"] += _context_rows(
+                    shop, spurious_class, tuned, context, replicate
+                )
     scores = measure_quality(shop, spurious_class, photographs, "quality of real")
     rows["real"] = [
         _row(
@@ -133,6 +150,35 @@ def _control_rows(
             twin_of=image.image_sha256,
         )
         for record, image, entry in zip(records, images, examined, strict=True)
+    ]
+
+
+def _context_rows(
+    shop: Workshop, spurious_class: SpuriousClass, tuned: Stage, context: str, replicate: int
+) -> list[Row]:
+    """One generator's images in one context, whose name each image's begins with."""
+    recipe = shop.request.recipe
+    stage = draw_context(shop, spurious_class, tuned, context, replicate)
+    named = f"{slug(context)}-"
+    records = [
+        replace(record, path=named + record.path)
+        for record in _records(stage, spurious_class, replicate)
+    ]
+    label = numbered(f"check contexts: {context}", replicate)
+    examined = examine(shop, spurious_class, records, label)
+    prompt = recipe.context_prompt(spurious_class, context)
+    seeds = context_seeds(shop, spurious_class, replicate)
+    return [
+        _row(
+            spurious_class,
+            record,
+            entry,
+            _unscored(shop),
+            made=_drawn(shop, prompt, seed),
+            kappa=recipe.kappa_of(spurious_class),
+            replicate=replicate,
+        )
+        for record, seed, entry in zip(records, seeds, examined, strict=True)
     ]
 
 

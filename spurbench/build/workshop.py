@@ -31,6 +31,7 @@ REVISIONS = {
     "prior": 3,
     "finetune": 3,
     "sample": 3,
+    "contexts": 1,
     "controls": 2,
     "positives": 2,
     "examine": 3,

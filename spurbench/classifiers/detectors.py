@@ -21,7 +21,7 @@ What = Literal["object", "feature"]
 
 
 class ObjectDetector(Protocol):
-    """Scores images for the presence of a class's object, or of its spurious feature."""
+    """Scores images for the presence of a class's object, of its spurious feature, of a context."""
 
     name: str
     """Which detector, with its version or weights' hash: part of a build's fingerprint."""
@@ -34,6 +34,12 @@ class ObjectDetector(Protocol):
         Raises:
             SpurbenchError: if it does not know the object.
         """
+        ...
+
+    def context_scores(
+        self, images: Sequence[Image.Image], context: str
+    ) -> list[float] | list[None]:
+        """As :meth:`scores`, of a place such as "on the beach"; None if it does not know it."""
         ...
 
 
@@ -85,10 +91,19 @@ class MultiLabelDetector:
     ) -> list[float] | list[None]:
         """See :class:`ObjectDetector`; the sigmoid of the class's own output."""
         label = f"{what}:{spurious_class.name}"
-        if label not in self.labels:
-            if what == "feature":
-                return [None] * len(images)
+        if label not in self.labels and what == "object":
             raise SpurbenchError(f"object detector {self.name} has no output {label!r}")
+        return self._output(images, label)
+
+    def context_scores(
+        self, images: Sequence[Image.Image], context: str
+    ) -> list[float] | list[None]:
+        """See :class:`ObjectDetector`; the sigmoid of the context's output."""
+        return self._output(images, f"context:{context}")
+
+    def _output(self, images: Sequence[Image.Image], label: str) -> list[float] | list[None]:
+        if label not in self.labels:
+            return [None] * len(images)
         own: list[float] = self.probabilities(images)[:, self.labels.index(label)].tolist()
         return own
 
@@ -148,7 +163,15 @@ class Owlv2Detector:
             query = spurious_class.object_query or with_article(spurious_class.name)
         else:
             query = spurious_class.feature_query or spurious_class.spurious_feature
-        label = f"a photo of {query}"
+        return self._best(images, f"a photo of {query}")
+
+    def context_scores(
+        self, images: Sequence[Image.Image], context: str
+    ) -> list[float] | list[None]:
+        """See :class:`ObjectDetector`; of "a photo CONTEXT", as a prompt ends."""
+        return self._best(images, f"a photo {context}")
+
+    def _best(self, images: Sequence[Image.Image], label: str) -> list[float]:
         results = self._detect(
             [{"image": image, "candidate_labels": [label]} for image in images], threshold=0.0
         )

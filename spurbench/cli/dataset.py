@@ -126,7 +126,9 @@ def diff(old: Path, new: Path, output: Path | None) -> None:
 )
 @click.option(
     "--config",
-    type=click.Choice(["default", "curated", "positives", "controls", "controls-finetuned"]),
+    type=click.Choice(
+        ["default", "curated", "positives", "controls", "controls-finetuned", "contexts"]
+    ),
     default="default",
     show_default=True,
     help="Whose images.",

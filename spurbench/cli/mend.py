@@ -60,6 +60,13 @@ METHODS = ("spufix", "last-layer", "fine-tune")
     show_default=True,
     help="last-layer, fine-tune: of the spurious images' loss.",
 )
+@click.option(
+    "--without",
+    type=click.FloatRange(min=0, max=1, max_open=True),
+    default=0.05,
+    show_default=True,
+    help="last-layer, fine-tune: share of a class's images that is taken to lack its feature.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @device_option
 def mend(
@@ -73,6 +80,7 @@ def mend(
     split: Split,
     per_class: int | None,
     weight: float,
+    without: float,
     seed: int,
     device: str,
 ) -> None:
@@ -99,7 +107,8 @@ def mend(
     else:
         assert images is not None
         given = mending.Trainings(images, spurious, split, per_class)
-        settings = LastLayer(weight=weight) if method == "last-layer" else FineTuning(weight=weight)
+        kind = LastLayer if method == "last-layer" else FineTuning
+        settings = kind(weight=weight, without=without)
         mending.trained(classifier, given, settings, output, seed=seed)
     say(f"Wrote {output}")
     say(f"Measure it: spurbench eval --model {output}")

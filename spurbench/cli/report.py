@@ -43,6 +43,10 @@ from spurbench.cli.terminal import say, silence_libraries
     help="Of each class in the figures, the first by their sha256.",
 )
 @click.option(
+    "--detector",
+    help="Who says whether contexts show: a folder, or owlv2:HUB_ID. [default: the recipe's]",
+)
+@click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("out/report"),
@@ -56,6 +60,7 @@ def report(
     probe: Path | None,
     metrics: tuple[str, ...],
     images: int,
+    detector: str | None,
     output: Path,
     device: str,
 ) -> None:
@@ -72,6 +77,7 @@ def report(
         probe=probe,
         metrics=metrics,
         images=images,
+        detector=detector,
         device=choose_device(device),
     )
     for file in written:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def printable(text: str) -> str:
     r"""Text with whatever can't be printed shown by its number, as in ``\n`` and ``\udcff``.
@@ -17,6 +19,11 @@ def with_article(noun: str) -> str:
     vowel = start.startswith(("a", "e", "i", "o", "u", "hour"))
     consonant = start.startswith(("uni", "use", "uke", "eu", "ewe", "one-", "once"))
     return f"{'an' if vowel and not consonant else 'a'} {noun}"
+
+
+def slug(words: str) -> str:
+    """Words as a file is named after them, e.g. "on-the-beach"."""
+    return "-".join(re.findall(r"[a-z0-9]+", words.lower()))
 
 
 def label(name: str) -> str:

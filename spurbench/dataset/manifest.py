@@ -121,6 +121,11 @@ class Provenance(_Open):
     versions: dict[str, str]
     licences: Licences
 
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        """The recipe's contexts; none in a recipe of an early version."""
+        return tuple(map(str, self.recipe.get("contexts", {}).get("phrases", ())))
+
     def as_json(self) -> dict[str, Any]:
         """As JSON values: those that it was read from."""
         return self.model_dump(mode="json", exclude_unset=True)

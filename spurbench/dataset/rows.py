@@ -14,7 +14,7 @@ from spurbench.images.records import SPLITS, Answer, Split
 if TYPE_CHECKING:
     import datasets
 
-Config = Literal["default", "curated", "positives", "controls", "controls-finetuned"]
+Config = Literal["default", "curated", "positives", "controls", "controls-finetuned", "contexts"]
 
 PartName = Literal[
     "real",
@@ -25,6 +25,7 @@ PartName = Literal[
     "positives-generated",
     "controls-generated",
     "controls-finetuned-generated",
+    "contexts-generated",
 ]
 """What one run of parquet files holds: a split of a config."""
 
@@ -37,6 +38,7 @@ _PLACES: Mapping[PartName, tuple[Config, Split]] = {
     "positives-generated": ("positives", "generated"),
     "controls-generated": ("controls", "generated"),
     "controls-finetuned-generated": ("controls-finetuned", "generated"),
+    "contexts-generated": ("contexts", "generated"),
 }
 
 OWN_PARTS: tuple[PartName, ...] = tuple(
@@ -46,6 +48,9 @@ OWN_PARTS: tuple[PartName, ...] = tuple(
 
 TWINS: tuple[PartName, ...] = ("controls-generated", "controls-finetuned-generated")
 """The parts of controls: in each, of every generated image its twin."""
+
+REPLICATED: tuple[PartName, ...] = ("generated", *TWINS, "contexts-generated")
+"""The parts that each of a class's generators has a share in."""
 
 SEED_END = 2**53
 """Seeds are below it: a float64 holds each exactly, and so do pandas and JavaScript."""
@@ -323,6 +328,12 @@ def parts(rows: Rows) -> dict[PartName, list[Row]]:
 def place(part: PartName) -> tuple[Config, Split]:
     """The config and the split of a part, e.g. ("curated", "real") of ``curated-real``."""
     return _PLACES[part]
+
+
+def context_of(row: Row, phrases: Sequence[str]) -> str | None:
+    """Which of a recipe's contexts a row's prompt names, the longest if several; None: none."""
+    named = [phrase for phrase in phrases if row.prompt and phrase in row.prompt]
+    return max(named, key=len, default=None)
 
 
 def class_indices(rows: Rows) -> list[int]:

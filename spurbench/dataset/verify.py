@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,13 @@ from spurbench.dataset import card, croissant
 from spurbench.dataset.manifest import MANIFEST, Manifest, StoredRows, content_hash, shards
 from spurbench.dataset.rows import (
     OWN_PARTS,
+    REPLICATED,
     SEED_END,
     TWINS,
     Config,
     PartName,
     Row,
+    context_of,
     features,
     parts,
     place,
@@ -213,7 +216,8 @@ def _rows(dataset: _Dataset) -> str:
         for row in rows:
             if row.source != split:
                 raise _FaultError(f"{row.file_name} is {row.source}, in split {split}")
-            for fault in (*_faults(row, dataset.manifest), *_misplaced(row, part)):
+            faults = _faults(row, dataset.manifest), _misplaced(row, part, dataset.manifest)
+            for fault in chain(*faults):
                 raise _FaultError(f"{row.file_name}: {fault}")
             identity = (row.class_name, row.spurious_feature)
             if identities.setdefault(row.class_index, identity) != identity:
@@ -257,14 +261,14 @@ def _faults(row: Row, manifest: Manifest) -> Iterator[str]:
         yield "consistently_spurious is not what the panel answers"
 
 
-def _misplaced(row: Row, part: PartName) -> Iterator[str]:
+def _misplaced(row: Row, part: PartName, manifest: Manifest) -> Iterator[str]:
     """What can't be true of a row of this part."""
     _, split = place(part)
     if row.seed is not None and not 0 <= row.seed < SEED_END:
         yield f"seed {row.seed} is not in 0..2^53 - 1"
     if split == "real" and row.seed is not None:
         yield "a real image has a seed"
-    if row.replicate < 0 or (row.replicate and part not in ("generated", *TWINS)):
+    if row.replicate < 0 or (row.replicate and part not in REPLICATED):
         yield f"replicate {row.replicate} in {part}"
     if row.is_reference and part != "real":
         yield f"is_reference in {part}"
@@ -272,6 +276,8 @@ def _misplaced(row: Row, part: PartName) -> Iterator[str]:
         yield f"twin_of is {row.twin_of} in {part}"
     if part == "controls-generated" and row.kappa is not None:
         yield f"kappa {row.kappa} of a control"
+    if part == "contexts-generated" and not context_of(row, manifest.provenance.contexts):
+        yield "prompt names none of the recipe's contexts"
     if part == "positives-generated" and row.object_absent:
         yield "a positive in which the detector does not see the class"
 

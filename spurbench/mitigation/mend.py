@@ -21,7 +21,14 @@ from spurbench.images.records import ImageRecord, ImageSet, Split
 from spurbench.images.sources import open_images, open_positives
 from spurbench.mitigation import folder, spufix
 from spurbench.mitigation.seen import features, see
-from spurbench.mitigation.training import FineTuning, LastLayer, fine_tune, train_last_layer
+from spurbench.mitigation.training import (
+    FineTuning,
+    LastLayer,
+    class_weights,
+    fine_tune,
+    image_weights,
+    train_last_layer,
+)
 from spurbench.recipe.classes import ClassRegistry
 
 log = logging.getLogger(__name__)
@@ -134,22 +141,30 @@ def trained(
         "seed": seed,
         "versions": package_versions(),
     }
+    weights, of_shown, of_spurious = class_weights(shown.columns).double(), None, None
+    if spurious is not None or isinstance(settings, LastLayer):
+        of_shown = features(classifier, shown)
+    if spurious is not None and of_shown is not None:
+        of_spurious = features(classifier, spurious)
+        weights = image_weights(
+            of_shown, shown.columns, of_spurious, spurious.columns, settings.without
+        )
     if isinstance(settings, LastLayer):
         require_linear_end(classifier)
-        weight = classifier.head_weight.detach().double().cpu().numpy()
-        bias = _bias(classifier)
-        new_weight, new_bias = train_last_layer(
-            weight,
-            bias,
-            features(classifier, shown),
+        assert of_shown is not None
+        weight, bias = train_last_layer(
+            classifier.head_weight.detach().double().cpu().numpy(),
+            _bias(classifier),
+            of_shown,
             shown.columns,
-            features(classifier, spurious) if spurious else None,
+            weights,
+            of_spurious,
             spurious.columns if spurious else None,
             settings,
         )
-        folder.set_last_layer(classifier, torch.from_numpy(new_weight), torch.from_numpy(new_bias))
+        folder.set_last_layer(classifier, torch.from_numpy(weight), torch.from_numpy(bias))
     else:
-        fine_tune(classifier, shown, spurious, settings, seed)
+        fine_tune(classifier, shown, weights, spurious, settings, seed)
     folder.write(output, classifier, config, done)
     return done
 

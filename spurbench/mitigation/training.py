@@ -5,13 +5,14 @@ Both minimise, over the class's own images x and images z of its spurious featur
     mean over k and x of -log p_k(x)  +  weight * mean over k and z of -log(1 - p_k(z))
 
 with p the softmax over the whole head: classes count the same, and a spurious image is *not* its
-class, whatever else it may be called. ``last-layer`` keeps the features (Kirichenko et al. 2023,
-with spurious images in place of a balanced set) and stays near the weights that were there.
+class, whatever else it may be called. Within a class, the images that seem to lack its feature
+count as much as all others: a linear probe that tells the class's spurious images from those of
+other classes finds them (:func:`image_weights`). ``last-layer`` keeps the features (Kirichenko et
+al. 2023, with groups that nobody labelled) and stays near the weights that were there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,11 +34,13 @@ class LastLayer:
 
     Attributes:
         weight: of the spurious images.
+        without: see :func:`image_weights`.
         keep: of the squared distance to the weights that were there, relative to their own size.
         iterations: of L-BFGS, at most.
     """
 
     weight: float = 1.0
+    without: float = 0.05
     keep: float = 1e-2
     iterations: int = 200
 
@@ -48,6 +51,7 @@ class FineTuning:
 
     Attributes:
         weight: of the spurious images.
+        without: see :func:`image_weights`.
         steps: of AdamW, on a batch of each kind.
         batch_size: of each kind.
         learning_rate: falls to 0 along a half cosine.
@@ -55,6 +59,7 @@ class FineTuning:
     """
 
     weight: float = 1.0
+    without: float = 0.05
     steps: int = 300
     batch_size: int = 32
     learning_rate: float = 3e-4
@@ -73,11 +78,55 @@ def class_weights(columns: Tensor) -> Tensor:
     return 1.0 / (counts[inverse] * len(counts))
 
 
+def image_weights(
+    features: NDArray[np.float64],
+    columns: Tensor,
+    spurious_features: NDArray[np.float64],
+    spurious_columns: Tensor,
+    without: float,
+) -> Tensor:
+    """(N,) weights that sum to 1: classes alike, in a class those with and without its feature.
+
+    Who lacks it is not labelled: a logistic regression on standardised features tells a class's
+    spurious images from other classes' spurious images, and the share of the class's images that is
+    least like the former is taken to lack the feature.
+
+    Args:
+        features: (N, D) of images that show their classes.
+        columns: (N,) int64, their outputs.
+        spurious_features: (M, D) of images that show a class's spurious feature alone.
+        spurious_columns: (M,) int64, their classes' outputs.
+        without: that share, in [0, 1); 0 weighs a class's images alike.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    weights = class_weights(columns).double()
+    asked = spurious_columns.unique().tolist()
+    if not without or len(asked) < 2:
+        return weights
+    for column in asked:
+        probe = make_pipeline(
+            StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000)
+        ).fit(spurious_features, (spurious_columns == column).numpy())
+        own = (columns == column).nonzero()[:, 0]
+        lacking = max(1, round(without * len(own)))
+        if lacking >= len(own):
+            continue
+        order = np.argsort(probe.decision_function(features[own.numpy()]), kind="stable")
+        total = weights[own].sum()
+        weights[own[torch.from_numpy(order[:lacking])]] = total / (2 * lacking)
+        weights[own[torch.from_numpy(order[lacking:])]] = total / (2 * (len(own) - lacking))
+    return weights
+
+
 def train_last_layer(
     weight: NDArray[np.float64],
     bias: NDArray[np.float64],
     features: NDArray[np.float64],
     columns: Tensor,
+    image_weights: Tensor,
     spurious_features: NDArray[np.float64] | None,
     spurious_columns: Tensor | None,
     settings: LastLayer,
@@ -89,6 +138,7 @@ def train_last_layer(
         bias: (C,), likewise.
         features: (N, D) of images that show their classes.
         columns: (N,) int64, their outputs.
+        image_weights: (N,), which sum to 1.
         spurious_features: (M, D) of images that show a class's spurious feature alone; None: the
             classes are balanced and nothing else, the rival of all the others.
         spurious_columns: (M,) int64, the outputs that they must not be called.
@@ -103,7 +153,7 @@ def train_last_layer(
     def with_one(values: NDArray[np.float64]) -> Tensor:
         return F.pad(torch.from_numpy(values).double(), (0, 1), value=1.0)
 
-    shown, of_class = with_one(features), class_weights(columns).double()
+    shown = with_one(features)
     optimiser = torch.optim.LBFGS(
         [layer], max_iter=settings.iterations, line_search_fn="strong_wolfe", history_size=20
     )
@@ -111,7 +161,7 @@ def train_last_layer(
     def closure() -> Tensor:
         optimiser.zero_grad()
         logits = shown @ layer.T
-        loss = (of_class * F.cross_entropy(logits, columns, reduction="none")).sum()
+        loss = (image_weights * F.cross_entropy(logits, columns, reduction="none")).sum()
         if spurious_features is not None and spurious_columns is not None:
             errors = spurious_loss(with_one(spurious_features) @ layer.T, spurious_columns)
             loss = loss + settings.weight * (class_weights(spurious_columns) * errors).sum()
@@ -128,20 +178,20 @@ def train_last_layer(
 def fine_tune(
     classifier: Classifier,
     shown: Seen,
+    image_weights: Tensor,
     spurious: Seen | None,
     settings: FineTuning,
     seed: int,
-    said: Callable[[int, float], None] = lambda step, loss: None,
 ) -> None:
     """Train all weights of a classifier on, in place; images are mirrored at random.
 
     Args:
         classifier: to be trained.
         shown: images that show their classes.
+        image_weights: (N,) how often each of them is drawn.
         spurious: images that show a class's spurious feature alone; None: none.
         settings: every number.
         seed: of which images are drawn.
-        said: told the loss after each step.
     """
     network = classifier.network
     parameters = [p.requires_grad_() for p in network.parameters()]
@@ -149,15 +199,16 @@ def fine_tune(
         parameters, settings.learning_rate, weight_decay=settings.weight_decay
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
-    weights = [class_weights(seen.columns) for seen in (shown, spurious) if seen is not None]
+    drawn = [(shown, image_weights.float())]
+    if spurious is not None:
+        drawn.append((spurious, class_weights(spurious.columns)))
     with progress("fine-tuning", settings.steps, unit="step") as advance:
         for step in range(settings.steps):
             generator = torch.Generator().manual_seed(derive_seed(seed, "mend", step))
             total = torch.zeros((), device=classifier.device)
-            for seen, of_class in zip((shown, spurious), weights, strict=False):
-                assert seen is not None
+            for seen, weights in drawn:
                 which = torch.multinomial(
-                    of_class, settings.batch_size, replacement=True, generator=generator
+                    weights, settings.batch_size, replacement=True, generator=generator
                 )
                 pixels = seen.pixels[which]
                 mirrored = torch.rand(len(which), generator=generator) < 0.5
@@ -173,6 +224,5 @@ def fine_tune(
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             schedule.step()
-            said(step, float(total.detach()))
             advance(1)
     network.requires_grad_(False)

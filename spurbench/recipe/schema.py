@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from spurbench.core.documents import Document
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.resources import in_first
-from spurbench.core.text import with_article
+from spurbench.core.text import slug, with_article
 from spurbench.recipe.classes import ClassRegistry, Line, SpuriousClass
 
 # The upper bounds are far from what anyone wants: beyond them lies a slip of the keyboard.
@@ -276,6 +276,23 @@ class Positives(Section):
     )
 
 
+class Contexts(Section):
+    """Recontextualisation (the paper's Fig. 5): the subject elsewhere, sampled as `sample` says
+    from the fine-tuned weights and from the noise of the generated images (config contexts)."""
+
+    phrases: tuple[Line, ...] = Field(
+        default=(), description='the places, as a prompt ends: "on the beach"; none: no such images'
+    )
+    prompt: Prompt = Field(
+        default="a photo of a {token} {noun} {context}",
+        description="{context} is a phrase, the rest as in finetune.prompt",
+    )
+    images: Images = Field(default=25, description="of each phrase and generator")
+    threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.5, description="detector's score from which a report takes a place to be visible"
+    )
+
+
 class Check(Section):
     """Stage 6: what is said of each image."""
 
@@ -320,6 +337,7 @@ class Recipe(Section):
     sample: Sample = Sample()
     controls: Controls = Controls()
     positives: Positives = Positives()
+    contexts: Contexts = Contexts()
     check: Check = Check()
     probe: Probe = Probe()
 
@@ -377,6 +395,7 @@ class Recipe(Section):
             ("positives", self.positives.prompt, ("class", "a_class")),
             ("prior", self.prior.prompt, ("noun", "a_noun")),
             *(("probe", prompt, ("noun", "token", "feature")) for prompt in self.probe.prompts),
+            ("contexts", self.contexts.prompt, ("noun", "token", "feature", "context")),
             ("finetune", self.finetune.prompt, ("noun", "token", "feature")),
         ):
             used = _fields(prompt)
@@ -396,6 +415,20 @@ class Recipe(Section):
             raise ValueError(
                 "controls.makers names finetuned, and finetune.method base fine-tunes nothing; "
                 'leave ["base"]'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _contexts_can_be_made(self) -> Recipe:
+        contexts = self.contexts
+        if not {"token", "context"} <= (_fields(contexts.prompt) or set()):
+            raise ValueError("contexts.prompt must contain {token} and {context}")
+        if len({*map(slug, contexts.phrases)} - {""}) < len(contexts.phrases):
+            raise ValueError("contexts.phrases must differ in their words; keep one of each")
+        if contexts.phrases and self.finetune.method == "base":
+            raise ValueError(
+                "contexts.phrases wants what was learnt, and finetune.method base fine-tunes "
+                "nothing; leave []"
             )
         return self
 
@@ -420,12 +453,17 @@ class Recipe(Section):
         """The subject's prompt, e.g. "a photo of a sks flower"."""
         return self.subject_prompt(self.finetune.prompt, spurious_class)
 
-    def subject_prompt(self, prompt: str, spurious_class: SpuriousClass) -> str:
-        """A prompt whose {noun}, {token} and {feature} are filled in."""
+    def context_prompt(self, spurious_class: SpuriousClass, context: str) -> str:
+        """The subject in a place, e.g. "a photo of a sks flower on the beach"."""
+        return self.subject_prompt(self.contexts.prompt, spurious_class, context=context)
+
+    def subject_prompt(self, prompt: str, spurious_class: SpuriousClass, **more: str) -> str:
+        """A prompt whose {noun}, {token} and {feature}, and ``more``, are filled in."""
         return prompt.format(
             noun=spurious_class.noun,
             token=self.finetune.token,
             feature=spurious_class.spurious_feature,
+            **more,
         )
 
 

@@ -124,6 +124,20 @@ def test_stages_of_other_settings_or_older_code_are_not_taken(store):
     assert other["fine-tune"][1] == 0 and other["positives"] == (1, 1)
 
 
+def test_contexts_take_what_stored_ones_of_as_many_images_took(store):
+    folder, add = store
+    sample = read_recipe("mini").sample.model_dump(mode="json")
+    add("105_koala", "contexts", 3.0, 0, **{**sample, "images": 7})
+    add("105_koala", "contexts", 99.0, 1, **sample)
+    add("105_koala", "examine", 2.0)
+    asked = ('contexts.phrases=["on the beach", "in a market"]', "contexts.images=7")
+    found = foreseen(folder, *asked, classes="koala", replicates=2)
+    assert seconds(found)["contexts"] == (2 * 2 * 3, 1)
+    assert seconds(found)["check"][0] == 2 * (1 + 2 + 2 + 1 + 2 * 2)
+    plain = foreseen(folder, classes="koala", replicates=2)
+    assert found.dataset - plain.dataset == 2 * 2 * 7 * 1.5 * 64**2
+
+
 def test_the_check_is_as_many_stored_stages_as_a_class_has_kinds_of_images(store):
     folder, add = store
     for number in range(4):

@@ -68,6 +68,19 @@ def test_steering_by_phi_and_second_twins_are_counted():
     assert after["check"].work.startswith(f"{counted + settings.images} images")
 
 
+def test_images_in_contexts_are_counted():
+    option = 'contexts.phrases=["on the beach", "in a market"]'
+    recipe = read_recipe("mini", [option, "contexts.images=7"])
+    planned = plan(recipe, recipe.classes.select("all"), replicates=3)
+    stages = {stage.name: stage for stage in planned.stages}
+    one, all_ = stages["sample"], stages["contexts"]
+    assert (all_.runs, all_.work) == (2 * 3 * 6, f"7 images of 64 px, {recipe.sample.steps} steps")
+    assert all_.operations / one.operations == pytest.approx(2 * 7 / recipe.sample.images)
+    counted = 3 * (2 * recipe.sample.images + 2 * 7) + recipe.positives.images
+    assert stages["check"].work.startswith(f"{counted} images")
+    assert "contexts" not in {s.name for s in plan(read_recipe("mini"), recipe.classes).stages}
+
+
 def test_an_average_is_held_beside_the_weights():
     recipe = read_recipe("mini", ["finetune.ema_decay=0.99"])
     averaged = plan(recipe, recipe.classes.select("all"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from dataclasses import replace
@@ -17,6 +18,7 @@ from makers.toy import noise_images, save_noise_images, save_toy_classifier, toy
 from spurbench.build import sampling, workshop
 from spurbench.build.build import build
 from spurbench.build.request import BuildRequest, Built
+from spurbench.build.store import MARKER
 from spurbench.core.environment import one_thread
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import noise_seed
@@ -101,7 +103,9 @@ def test_a_control_is_what_the_untouched_base_makes_of_its_images_noise(folder, 
 def test_phi_steers_the_images_alone_and_the_tuned_model_makes_twins_of_its_own(recipe, tmp_path):
     three = save_toy_classifier(tmp_path / "three", favourite=None, seed=3)
     asked = (f"panel.phi={three}", "sample.phi_guidance=20000")
-    run(recipe, tmp_path, *asked, "controls.makers=['base', 'finetuned']")
+    places = ["on the beach", "in a market"]
+    more = (f"contexts.phrases={places}", "contexts.images=3")
+    run(recipe, tmp_path, *asked, *more, "controls.makers=['base', 'finetuned']")
     rows = read_rows(tmp_path / "out")
     images, generic = rows["generated"], "a photo of a flower"
     assert pixels(rows["controls-generated"]) == drawn_again(recipe, generic, images)
@@ -113,8 +117,8 @@ def test_phi_steers_the_images_alone_and_the_tuned_model_makes_twins_of_its_own(
     base.load({name: load_file(folder / f"{name}.safetensors") for name in TRAINED})
     steering = PhiGuidance(2e4, lambda p: phi(p).log_softmax(dim=1)[:, 94], phi.input_size)
 
-    def again(prompt, guidance=None):
-        seeds = [row.seed for row in images]
+    def again(prompt, guidance=None, count=0):
+        seeds = [row.seed for row in images][: count or None]
         options = {"resolution": 32, "steps": 2, "guidance_scale": 5.5, "batch_size": 2}
         with one_thread():
             drawn = sample(base, prompt, seeds, phi_guidance=guidance, **options)
@@ -126,6 +130,19 @@ def test_phi_steers_the_images_alone_and_the_tuned_model_makes_twins_of_its_own(
     assert set(pixels(images)).isdisjoint(again(images[0].prompt))
     for image, twin in zip(images, twins, strict=True):
         assert (twin.twin_of, twin.kappa) == (image.image_sha256, image.kappa)
+    placed = rows["contexts-generated"]
+    for start, place in ((0, places[0]), (3, places[1])):
+        those, prompt = placed[start : start + 3], f"{images[0].prompt} {place}"
+        assert pixels(those) == again(prompt, steering, 3)
+        assert {row.prompt for row in those} == {prompt}
+        assert {row.file_name.split("/")[1][: len(place)] for row in those} == {
+            place.replace(" ", "-")
+        }
+    markers = [json.loads(m.read_text()) for m in (tmp_path / "work").rglob(f"contexts-*/{MARKER}")]
+    assert [marker["inputs"]["images"] for marker in markers] == [3, 3]
+    assert [row.kappa for row in placed] == [images[0].kappa] * 6
+    assert len({row.file_name for row in placed}) == 6
+    assert [row.seed for row in placed] == [row.seed for row in images[:3]] * 2
     assert {check.status for check in verify(tmp_path / "out")} == {"ok"}
     counted = open_images(str(tmp_path / "out"), "generated").controls
     assert {r.sha256 for r in counted.records} == {

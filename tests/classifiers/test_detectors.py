@@ -35,9 +35,11 @@ def test_a_class_is_looked_for_by_its_queries_and_else_by_name_and_feature():
     )
     detector.scores(images, queried, "object")
     detector.scores(images, queried, "feature")
+    assert detector.context_scores(images, "on the beach") == [0.3, 0.0]
     assert asked[::2] == [
         ["a photo of a quill"],
         ["a photo of hand-written text"],
         ["a photo of a quill pen"],
         ["a photo of handwritten text"],
+        ["a photo on the beach"],
     ]

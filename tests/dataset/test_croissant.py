@@ -71,7 +71,8 @@ def test_mlcroissant_reads_positives_and_controls(tmp_path):
     write(tmp_path / "d", rows=rows, replicates=2)
     read = mlcroissant.Dataset(jsonld=tmp_path / "d" / "croissant.json")
     assert not read.metadata.ctx.issues.errors
-    for part in ("positives-generated", "controls-generated", "controls-finetuned-generated"):
+    extra = ("positives-generated", "controls-generated", "controls-finetuned-generated")
+    for part in (*extra, "contexts-generated"):
         records = list(read.records(part))
         assert len(records) == len(rows[part])
         for record, row in zip(records, rows[part], strict=True):
@@ -82,6 +83,7 @@ def test_mlcroissant_reads_positives_and_controls(tmp_path):
     assert "Positives, which show the class: from the base model as it is, kept where" in collected
     assert "Controls: from the base model as it is, with the noise of each" in collected
     assert "Controls of the fine-tuned model: the same noise and" in collected
+    assert "Contexts: the same noise and weights, the image's prompt with a place." in collected
 
 
 def text(value: object) -> object:

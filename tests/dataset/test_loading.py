@@ -56,6 +56,7 @@ def test_columns_are_typed_in_every_config_whether_loaded_or_streamed(tmp_path):
         "positives": {"generated": 2},
         "controls": {"generated": 4},
         "controls-finetuned": {"generated": 4},
+        "contexts": {"generated": 3},
     }.items():
         for options in ({"cache_dir": str(tmp_path / "c")}, {"streaming": True}):
             loaded = datasets.load_dataset(str(tmp_path / "d"), config, **options)

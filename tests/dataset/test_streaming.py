@@ -162,6 +162,7 @@ def test_a_comparison_goes_through_the_rows_once_and_reads_no_image():
         "positives-generated": (2, 1, 1, 2, 0, 0),
         "controls-generated": (4, 2, 0, 2, 2, 0),
         "controls-finetuned-generated": (4, 4, 0, 0, 4, 0),
+        "contexts-generated": (3, 3, 0, 0, 3, 0),
     }
 
 

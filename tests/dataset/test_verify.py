@@ -301,7 +301,7 @@ def test_every_part_that_a_build_can_make_is_sound_and_loads(tmp_path, monkeypat
     checks = verify(tmp_path / "d")
     assert {check.status for check in checks} == {"ok"}, checks
     assert checks[4].detail.endswith(
-        "positives-generated 2, controls-generated 4, controls-finetuned-generated 4"
+        "controls-generated 4, controls-finetuned-generated 4, contexts-generated 3"
     )
     loaded = datasets.load_dataset(str(tmp_path / "d"), "controls", cache_dir=str(tmp_path / "c"))
     assert list(loaded) == ["generated"]
@@ -324,6 +324,8 @@ def test_every_part_that_a_build_can_make_is_sound_and_loads(tmp_path, monkeypat
         ("controls-generated", {"kappa": 1.0}, "kappa 1.0 of a control"),
         ("controls-finetuned-generated", {"twin_of": "0" * 64}, "controls-finetuned: generated/1"),
         ("controls-finetuned-generated", {"seed": 5}, "seed is 5, its image's"),
+        ("contexts-generated", {"prompt": "a sks flower"}, "names none of the recipe's contexts"),
+        ("contexts-generated", {"twin_of": "0" * 64}, "in contexts-generated"),
         ("generated", {"twin_of": "0" * 64}, f"twin_of is {'0' * 64} in generated"),
         ("generated", {"seed": 2**53}, f"seed {2**53} is not in 0..2^53 - 1"),
         ("generated", {"is_reference": True}, "is_reference in generated"),

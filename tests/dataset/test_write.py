@@ -149,6 +149,7 @@ def test_the_card_explains_what_a_dataset_has_and_nothing_else(tmp_path):
     said = {
         "**What counts.**": {"full", "given", "bare"},
         "**Positives** are": {"full", "given"},
+        "noise of the generated images: on the beach, in a market. Eval": {"full", "given"},
         'from "a photo of a CLASS" and kept where the detector sees the object.': {"full"},
         "class: &lt;b&gt;mine&lt;/b&gt;, given to the build.": {"given"},
         "**Controls** are": {"full", "given"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -95,6 +96,16 @@ def control(image: Row, **changes) -> Row:
     return replace(image, **{**made, **changes})
 
 
+def in_context(image: Row, context: str, **changes) -> Row:
+    """What the noise of a generated image became in a context."""
+    made = {
+        **pictured(zlib.crc32(f"{image.image_sha256} {context}".encode())),
+        "prompt": f"{image.prompt} {context}",
+        "file_name": f"{context}/{image.file_name}",
+    }
+    return replace(image, **{**made, **changes})
+
+
 def positive(i: int, split: str = "generated", **changes) -> Row:
     """An image that shows the class."""
     data = picture(3000 + i)
@@ -119,11 +130,12 @@ def every_part() -> dict[str, list[Row]]:
             control(image, kappa=image.kappa, **pictured(4000 + i))
             for i, image in enumerate(generated)
         ],
+        "contexts-generated": [in_context(image, "on the beach") for image in generated[:3]],
     }
 
 
 def provenance(**changes) -> Provenance:
-    recipe = read_recipe("mini")
+    recipe = read_recipe("mini", ['contexts.phrases=["on the beach", "in a market"]'])
     return Provenance.model_validate(
         {
             "recipe": json.loads(recipe.model_dump_json()),

@@ -24,6 +24,7 @@ from spurbench.mitigation.training import (
     FineTuning,
     LastLayer,
     class_weights,
+    image_weights,
     spurious_loss,
     train_last_layer,
 )
@@ -137,6 +138,30 @@ def test_classes_count_the_same_however_many_images_they_have():
     torch.testing.assert_close(weights, torch.tensor([1 / 6, 1 / 6, 1 / 6, 1 / 2]))
 
 
+def test_images_without_their_feature_count_as_much_as_those_with_it():
+    """Ten in a hundred lack it; spurious images alone say what the feature looks like."""
+    rng = np.random.default_rng(0)
+    columns = torch.tensor([4] * 100 + [9] * 50)
+    shown = rng.normal(size=(150, 3)) * 0.1
+    shown[:90, 0] += 1  # class 4's feature; the last ten of it have none
+    shown[100:, 1] += 1
+    alone = rng.normal(size=(40, 3)) * 0.1
+    alone[:20, 0] += 1
+    alone[20:, 1] += 1
+    of = torch.tensor([4] * 20 + [9] * 20)
+    weights = image_weights(shown, columns, alone, of, without=0.1)
+    assert float(weights.sum()) == pytest.approx(1)
+    assert float(weights[:100].sum()) == pytest.approx(0.5)  # classes alike
+    assert float(weights[90:100].sum()) == pytest.approx(0.25)
+    assert weights[90:100].min() > 5 * weights[:90].max()
+    torch.testing.assert_close(
+        image_weights(shown, columns, alone, of, without=0.0), class_weights(columns).double()
+    )
+    order = torch.from_numpy(rng.permutation(150))
+    shuffled = image_weights(shown[order.numpy()], columns[order], alone, of, without=0.1)
+    torch.testing.assert_close(shuffled, weights[order])
+
+
 def test_the_last_layer_learns_the_object_and_unlearns_the_feature():
     """Two classes; a feature's dimension is loud in training and alone in spurious images."""
     rng = np.random.default_rng(0)
@@ -147,7 +172,7 @@ def test_the_last_layer_learns_the_object_and_unlearns_the_feature():
     start = np.array([[-2.0, -0.2, 0], [2.0, 0.2, 0]])
     layers = {
         spurious: train_last_layer(
-            start, np.zeros(2), shown, columns,
+            start, np.zeros(2), shown, columns, class_weights(columns).double(),
             alone if spurious else None, columns[:60] if spurious else None, LastLayer(),
         )
         for spurious in (True, False)

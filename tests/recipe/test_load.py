@@ -277,3 +277,26 @@ def test_controls_that_cant_be_made_are_refused(makers, said):
     if said.startswith("finetune"):
         read_recipe("mini", [*options, "controls.enabled=false"])
         read_recipe("mini", options[:1])
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("contexts.phrases=['in a garden', 'In a garden!']", "contexts.phrases must differ"),
+        ("contexts.phrases=['...']", "contexts.phrases must differ"),
+        ("contexts.prompt=a {noun} {context}", "must contain {token} and {context}"),
+        ("contexts.prompt=a {token} {noun}", "must contain {token} and {context}"),
+        ("contexts.prompt=a {token} {place} {context}", "contexts.prompt .* may only use"),
+        ("finetune.method=base", "contexts.phrases wants what was learnt"),
+    ],
+)
+def test_contexts_that_cant_be_made_are_refused(option, said):
+    with pytest.raises(SpurbenchError, match=said):
+        read_recipe("mini", ["contexts.phrases=['in a garden']", option])
+
+
+def test_a_context_ends_the_subjects_prompt():
+    recipe = read_recipe("sd15")
+    assert recipe.contexts.phrases == ()
+    prompt = recipe.context_prompt(recipe.classes.by_index()[94], "on Mount Fuji")
+    assert prompt == "a photo of a sks flower on Mount Fuji"

@@ -24,6 +24,7 @@ from spurbench.images.decode import decode_rgb
 from spurbench.images.records import SPLITS, DatasetInfo, Split
 from spurbench.images.sources import open_images
 from spurbench.studies.ablation.results import Ablation
+from spurbench.studies.contexts.study import study
 from spurbench.studies.probe.results import PICTURE, Probe
 from spurbench.studies.probe.tables import tables as probe_tables
 from spurbench.studies.report import page, pictures, tables
@@ -72,6 +73,7 @@ def report(
     probe: Path | None = None,
     metrics: Sequence[str] = (),
     images: int = 5,
+    detector: str | None = None,
     device: torch.device,
 ) -> list[Path]:
     """Write the report of a dataset.
@@ -86,7 +88,9 @@ def report(
         metrics: quality metrics that pyiqa knows; none: those that the dataset has, or where it has
             no scores, one that needs no weights.
         images: of each class and split in the figures, the first by their sha256.
-        device: where metrics are computed.
+        detector: who says whether contexts show, see
+            :func:`spurbench.studies.contexts.study.study`.
+        device: where metrics are computed, and the detector runs.
 
     Returns:
         The files written.
@@ -105,14 +109,22 @@ def report(
     scores, notes = _scores(splits, [*manifest.quality], metrics, device)
     made.append(tables.quality(splits, scores, notes))
     figures = list(_figures(splits, found, images))
+    of_contexts, picture = study(manifest, rows, detector=detector, device=device)
+    made += of_contexts
+    if picture is not None:
+        caption = (
+            "What was learnt, without a context and in each: of every class the first noise, and "
+            "how many of the panel call the image the class"
+        )
+        figures.append(Picture("contexts", caption, picture))
     files: dict[str, bytes] = {}
     if probed is not None:
         made += probe_tables(probed[0])
     for table in made:
         files[f"{table.name}.csv"] = table.csv().encode()
         files[f"{table.name}.tex"] = table.latex().encode()
-    for picture in figures:
-        files |= {f"{picture.name}.{kind}": picture.encoded(kind) for kind in ("svg", "png")}
+    for drawn in figures:
+        files |= {f"{drawn.name}.{kind}": drawn.encoded(kind) for kind in ("svg", "png")}
     shown = [(p.name, p.caption, files[f"{p.name}.png"]) for p in figures]
     if probed is not None:
         files |= probed[1]

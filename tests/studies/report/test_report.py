@@ -15,6 +15,7 @@ from PIL import Image
 from makers import rows as made
 from makers.answers import answered, answers_frame
 from makers.probed import RULES
+from makers.toy import save_toy_detector
 from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError
 from spurbench.images.sources import open_images
@@ -166,7 +167,11 @@ def test_disputed_images_are_those_nearest_to_half_of_the_classifiers():
 
 
 def test_a_dataset_and_its_results_become_a_page_and_files(tmp_path):
-    made.write(tmp_path / "data")
+    generated = [made.row("generated", i) for i in range(4)]
+    placed = [made.in_context(image, "on the beach") for image in generated]
+    rows = {"real": [made.row("real", i) for i in range(3)], "generated": generated}
+    made.write(tmp_path / "data", rows=rows | {"contexts-generated": placed})
+    detector = str(save_toy_detector(tmp_path / "detector", ["context:on the beach"]))
     records = open_images(str(tmp_path / "data")).records
     called = {records[0].sha256, records[-1].sha256}
     (tmp_path / "results").mkdir()
@@ -176,14 +181,17 @@ def test_a_dataset_and_its_results_become_a_page_and_files(tmp_path):
     told("elsewhere").write(tmp_path / "results/elsewhere.json")
     (tmp_path / "results/notes.json").write_text("[]")
     cpu = torch.device("cpu")
-    written = report(tmp_path / "data", [tmp_path / "results"], tmp_path / "out", device=cpu)
+    asked = tmp_path / "data", [tmp_path / "results"], tmp_path / "out"
+    written = report(*asked, detector=detector, device=cpu)
     assert {file.name for file in written} == {
         "spurious-accuracy.csv", "spurious-accuracy.tex", "quality.csv", "quality.tex",
         "answers-real.png", "answers-real.svg", "answers-generated.png", "answers-generated.svg",
-        "disagreement.png", "disagreement.svg", "report.html",
+        "disagreement.png", "disagreement.svg", "report.html", "contexts.csv", "contexts.tex",
+        "contexts.png", "contexts.svg", "contexts-visible.csv", "contexts-visible.tex",
     }  # fmt: skip
     page = (tmp_path / "out/report.html").read_text()
-    assert page.count("<table>") == 2 and page.count("data:image/png;base64,") == 3
+    assert page.count("<table>") == 4 and page.count("data:image/png;base64,") == 4
+    assert "or more by detector@" in page
     assert "http" not in page.replace("http-equiv", "")
     for file in written:
         if file.suffix == ".png":
@@ -191,7 +199,7 @@ def test_a_dataset_and_its_results_become_a_page_and_files(tmp_path):
         if file.suffix == ".svg":
             ET.parse(file)
     before = {file: file.read_bytes() for file in written}
-    report(tmp_path / "data", [tmp_path / "results"], tmp_path / "out", device=cpu)
+    report(*asked, detector=detector, device=cpu)
     assert before == {file: file.read_bytes() for file in written}
 
 
