@@ -25,7 +25,7 @@ from spurbench.classifiers.load import load_classifier
 from spurbench.dataset.verify import verify
 from spurbench.evaluation.predict import predict
 from spurbench.images.sources import open_images
-from spurbench.recipe.schema import SFSL, Finetune
+from spurbench.recipe.sections import SFSL, Finetune
 
 RESULTS = Path(eval_benchmark.__file__).parent / "results"
 

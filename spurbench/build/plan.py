@@ -18,7 +18,8 @@ from spurbench.core.documents import read_json
 from spurbench.core.errors import SpurbenchError
 from spurbench.diffusion.cost import Costs, step_operations
 from spurbench.recipe.classes import SpuriousClass
-from spurbench.recipe.schema import Prior, Recipe, Sample
+from spurbench.recipe.schema import Recipe
+from spurbench.recipe.sections import Prior, Sample
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from spurbench.diffusion.sample import PhiGuidance, sample
 from spurbench.evaluation import panel
 from spurbench.images.decode import decode_rgb
 from spurbench.recipe.classes import SpuriousClass
-from spurbench.recipe.schema import Prior, Sample
+from spurbench.recipe.sections import Prior, Sample
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.identity import update_with_values
-from spurbench.recipe.schema import Scheduler
+from spurbench.recipe.sections import Scheduler
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from spurbench.diffusion.base import TRAINED, Decoder, TextToImage
 from spurbench.diffusion.objective import Losses, Objective, Subject
 from spurbench.diffusion.processes import accelerator, autocast
 from spurbench.diffusion.trainable import trainable
-from spurbench.recipe.schema import SFSL, Finetune
+from spurbench.recipe.sections import SFSL, Finetune
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from spurbench.diffusion.losses import (
     predicted_clean_latents,
     prediction_target,
 )
-from spurbench.recipe.schema import SFSL, Finetune
+from spurbench.recipe.sections import SFSL, Finetune
 
 Autocast = Callable[[], AbstractContextManager[None]]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spurbench.core.errors import SpurbenchError
-from spurbench.recipe.schema import Finetune
+from spurbench.recipe.sections import Finetune
 
 
 @contextmanager

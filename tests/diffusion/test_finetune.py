@@ -15,7 +15,7 @@ from spurbench.diffusion.base import load_base, load_decoder
 from spurbench.diffusion.finetune import CHECKPOINT, finetune
 from spurbench.diffusion.objective import Objective
 from spurbench.diffusion.sample import sample
-from spurbench.recipe.schema import SFSL, Finetune
+from spurbench.recipe.sections import SFSL, Finetune
 
 CPU = torch.device("cpu")
 

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from makers.toy import noise_images, save_toy_pipeline, toy_pipeline, toy_subject
 from spurbench.diffusion.base import Decoder, TextToImage, load_base
 from spurbench.diffusion.objective import Losses, Objective
-from spurbench.recipe.schema import SFSL, Finetune, SFSLGradient
+from spurbench.recipe.sections import SFSL, Finetune, SFSLGradient
 
 CPU = torch.device("cpu")
 SETTINGS = Finetune(batch_size=2)

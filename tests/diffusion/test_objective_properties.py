@@ -12,7 +12,7 @@ from PIL import Image
 from makers.toy import noise_images, save_toy_pipeline, toy_subject
 from spurbench.diffusion.base import load_base
 from spurbench.diffusion.objective import Draw, Objective
-from spurbench.recipe.schema import SFSL, Finetune
+from spurbench.recipe.sections import SFSL, Finetune
 
 SETTINGS = Finetune(batch_size=2)
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from spurbench.core.identity import derive_seed
 from spurbench.diffusion.base import TextToImage, load_base
 from spurbench.diffusion.finetune import finetune
 from spurbench.diffusion.sample import initial_noise, sample
-from spurbench.recipe.schema import SFSL, Finetune
+from spurbench.recipe.sections import SFSL, Finetune
 
 CPU = torch.device("cpu")
 RESOLUTION, FACTOR = 32, 4

@@ -25,7 +25,8 @@ from spurbench.diffusion.base import TextToImage, load_base
 from spurbench.images.records import ImageRecord
 from spurbench.recipe.classes import SpuriousClass
 from spurbench.recipe.load import read_recipe
-from spurbench.recipe.schema import Recipe, Sample
+from spurbench.recipe.schema import Recipe
+from spurbench.recipe.sections import Sample
 from spurbench.studies.probe.ask import Question
 from spurbench.studies.probe.results import Change
 

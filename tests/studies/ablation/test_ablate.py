@@ -20,7 +20,7 @@ from spurbench.dataset.manifest import read_rows
 from spurbench.dataset.rows import Row
 from spurbench.evaluation import metrics
 from spurbench.recipe.load import read_recipe
-from spurbench.recipe.schema import SFSLGradient
+from spurbench.recipe.sections import SFSLGradient
 from spurbench.studies.ablation.ablate import ablate, fooled_classifiers, labels_of, measure
 from spurbench.studies.ablation.plan import AblationRequest, Variation, read_plan
 from spurbench.studies.ablation.results import Ablation, BuildMeasures
