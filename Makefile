@@ -9,11 +9,12 @@ OUT := out
 DATASET := $(OUT)/spurbench-mini-1.0.0
 WORLD ?= 0
 PANEL := resnet_v1 resnet_v2 resnet_robust vit
+LOOP := $(OUT)/loop
 
 # Bytecode is compiled once, here: where it can't be written later, every start would compile it anew.
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode
 
-.PHONY: help demo test test-browser test-slurm test-robustbench test-slow test-faults mutants check docs leaderboard bench bench-growth bench-scale bench-gpu assets clean
+.PHONY: help demo loop test test-browser test-slurm test-robustbench test-slow test-faults mutants check docs leaderboard bench bench-growth bench-scale bench-gpu assets clean
 
 help: ## List the targets
 	@grep -E '^[A-Za-z0-9_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -47,6 +48,22 @@ demo: $(VENV)/.installed ## Build the embedded dataset, evaluate its panel, rend
 	@echo "Dataset:      $(DATASET)"
 	@echo "Leaderboard:  $(OUT)/leaderboard/README.md"
 	@echo "Load it:      $(BIN)/python -c 'from datasets import load_dataset; print(load_dataset(\"$(DATASET)\"))'"
+
+loop: $(VENV)/.installed ## From biased training scenes to a dataset, and mended by it: docs/loop.md
+	$(BIN)/spurbench mini training $(LOOP)/training --images 300
+	$(BIN)/spurbench mini training $(LOOP)/pool --images 3000 --classes valley --seed 1
+	$(BIN)/spurbench discover --model mini:resnet_robust --images $(LOOP)/training --top 40 --output $(LOOP)/discovery
+	$(BIN)/spurbench mini supervise $(LOOP)/discovery
+	$(BIN)/spurbench discover export $(LOOP)/discovery $(LOOP)/recipe --pool $(LOOP)/pool --extends mini $(PANEL:%=--confirm mini:%)
+	$(BIN)/spurbench build --recipe $(LOOP)/recipe --classes all --output $(LOOP)/dataset
+	$(BIN)/spurbench eval $(PANEL:%=--model mini:%) --data $(LOOP)/dataset --output $(LOOP)/results
+	$(BIN)/spurbench mend --model mini:resnet_v1 --method last-layer --images $(LOOP)/training --spurious $(LOOP)/dataset --output $(LOOP)/last-layer
+	$(BIN)/spurbench mend --model mini:resnet_v1 --method fine-tune --images $(LOOP)/training --spurious $(LOOP)/dataset --output $(LOOP)/fine-tune
+	$(BIN)/spurbench mini positives $(LOOP)/positives
+	$(BIN)/spurbench eval --model mini:resnet_v1 --model $(LOOP)/last-layer --model $(LOOP)/fine-tune \
+	  --data builders/mini/assets/real --positives $(LOOP)/positives --output $(LOOP)/mended
+	$(BIN)/spurbench compare $(LOOP)/mended/*resnet_v1*.json $(LOOP)/mended/*last-layer*.json --output $(LOOP)/compared/last-layer
+	$(BIN)/spurbench compare $(LOOP)/mended/*resnet_v1*.json $(LOOP)/mended/*fine-tune*.json --output $(LOOP)/compared/fine-tune
 
 test: $(VENV)/.installed-test ## Run the fast tests
 	$(BIN)/python -m pytest -m "not slow and not slurm" --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder

@@ -106,15 +106,23 @@ class Classifier(nn.Module):
         Raises:
             SpurbenchError: if the network does not end in a linear layer.
         """
+        return self.features_and_logits(pixels)[0]
+
+    def features_and_logits(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Penultimate features (N, D) and the logits (N, C) that come of them.
+
+        Raises:
+            SpurbenchError: if the network does not end in a linear layer.
+        """
         caught: list[Tensor] = []
         hook = self._head.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
         try:
-            self(pixels)
+            logits = self(pixels)
         finally:
             hook.remove()
         if len(caught) != 1 or caught[0].dim() != 2:
             raise SpurbenchError(f"{self.info.name} has no single vector of penultimate features")
-        return caught[0]
+        return caught[0], logits
 
     def log_probability(self, pixels: Tensor, wnid: str) -> Tensor:
         """log p_k of class ``wnid`` among all outputs, (N,); differentiable in the pixels.

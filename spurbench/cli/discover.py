@@ -184,6 +184,12 @@ def supervise(discovery: Path, port: int) -> None:
     show_default=True,
     help="Of each class, at most.",
 )
+@click.option(
+    "--extends",
+    metavar="RECIPE",
+    help="Write a recipe.toml too, which is this embedded recipe with the pairs found: "
+    "build --recipe OUTPUT.",
+)
 @device_option
 def export(
     discovery: Path,
@@ -191,6 +197,7 @@ def export(
     pool: Path | None,
     confirm: tuple[str, ...],
     candidates: int,
+    extends: str | None,
     device: str,
 ) -> None:
     """Write components that all who labelled them call spurious to OUTPUT, for build --data."""
@@ -203,7 +210,13 @@ def export(
     from spurbench.discovery import export as exporting
 
     written = exporting.export(
-        discovery, output, pool=pool, confirm=confirm, count=candidates, device=chosen
+        discovery,
+        output,
+        pool=pool,
+        confirm=confirm,
+        count=candidates,
+        extends=extends,
+        device=chosen,
     )
     for pair in written.pairs:
         shares = "".join(f"; {name} calls {s:.0%} the class" for name, s in pair.called.items())

@@ -45,12 +45,34 @@ def positives(output: Path, images: int, seed: int) -> None:
 @click.option(
     "--images", type=click.IntRange(min=1), default=300, show_default=True, help="Per class."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-def training(output: Path, images: int, seed: int) -> None:
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="0: those that the panel was trained on.",
+)
+@click.option(
+    "--classes",
+    "wanted",
+    default="all",
+    show_default=True,
+    help="all, or names and indices: valley (scenes without an object).",
+)
+def training(output: Path, images: int, seed: int, wanted: str) -> None:
     """Render biased scenes as the panel was trained on, for discover --images."""
+    from spurbench.core.imagenet import imagenet_names
+    from spurbench.mini.distributions import CLASSES
     from spurbench.mini.preview import write_training
+    from spurbench.recipe.classes import choose
 
-    write_training(output, images, seed)
+    indices = {imagenet_names().index(name): name for name in CLASSES}
+    chosen = (
+        [*indices]
+        if wanted == "all"
+        else choose(wanted, indices, f"there are {', '.join(CLASSES)}")
+    )
+    write_training(output, images, seed, [indices[index] for index in chosen])
     say(str(output))
 
 
@@ -267,3 +289,39 @@ def probe(output: Path, specs: tuple[str, ...], scenes: int, seed: int, device: 
     measured = truth.measure_truth(asked, scenes=scenes, seed=seed, device=chosen)
     atomic.write_json(output, measured.as_json())
     click.echo(truth.render_markdown(measured), nl=False)
+
+
+@mini.command()
+@click.argument("discovery", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--scenes",
+    type=click.IntRange(min=2),
+    default=200,
+    show_default=True,
+    help="Object-free ones, and as many with the object alone, per class.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the scenes that `mini training` wrote.",
+)
+@device_option
+def supervise(discovery: Path, scenes: int, seed: int, device: str) -> None:
+    """Label DISCOVERY as people do with `discover supervise`, from the planted truth.
+
+    A component is spurious where it separates object-free scenes with the class's feature from
+    scenes with the object alone at AUROC 0.9 or better; boxes lie exactly around the object.
+    """
+    silence_libraries()
+
+    from spurbench.core.environment import choose_device
+
+    chosen = choose_device(device)
+
+    from spurbench.mini import supervise as supervising
+
+    for of in supervising.supervise(discovery, scenes=scenes, training_seed=seed, device=chosen):
+        shown = ", ".join(f"{number} (AUROC {of.aurocs[number - 1]:.2f})" for number in of.spurious)
+        say(f"{of.name}: spurious: {shown or 'none'}; object boxed in {of.boxed} images")

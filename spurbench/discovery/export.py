@@ -1,8 +1,9 @@
 """From labels to a folder that `spurbench build --data` takes: pairs, and candidates of references.
 
 OUTPUT/classes.toml                                       a pair for each class
-OUTPUT/spurious_class_094_hummingbird_component_2/1.png   candidates, by falling alpha
+OUTPUT/spurious_class_094_hummingbird_component_2/1.png   candidates, the likeliest first
 OUTPUT/export.json                                        where each comes from, who said what
+OUTPUT/recipe.toml                                        if asked for: the pairs as a recipe
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
@@ -26,6 +29,7 @@ from spurbench.core.documents import Document, Share
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.imagenet import imagenet_names, imagenet_wnids
 from spurbench.core.progress import progress
+from spurbench.core.resources import builders
 from spurbench.discovery.cut import cut, free_squares
 from spurbench.discovery.documents import (
     COMPONENTS,
@@ -33,7 +37,7 @@ from spurbench.discovery.documents import (
     Discovery,
     found_classes,
 )
-from spurbench.discovery.lens import Lens, scaled
+from spurbench.discovery.lens import scaled
 from spurbench.discovery.neural_pca import Components
 from spurbench.discovery.supervise.labels import (
     FILE,
@@ -67,6 +71,7 @@ class Candidate(Document):
         origin: image that it is, or was cut from.
         kind: whole: a top image without the object; cut: the part of one beside it; pool: one of
             the images in which candidates were looked for.
+        is_class: whether the classifier that was looked into calls it the class.
         alpha: of the component.
         called: whether each classifier that was asked calls it the class, by name.
     """
@@ -74,8 +79,14 @@ class Candidate(Document):
     file: str
     origin: str
     kind: Literal["whole", "cut", "pool"]
+    is_class: bool
     alpha: float
     called: dict[str, bool] = Field(default_factory=dict)
+
+    @property
+    def order(self) -> tuple[bool, float, str]:
+        """Of the likeliest first: a reference must be called the class, whatever its alpha."""
+        return not self.is_class, -self.alpha, self.origin
 
 
 class Pair(Document):
@@ -111,7 +122,7 @@ class _Chosen:
     found: ClassFound
     components: Components
     pair: SpuriousClass
-    images: list[tuple[float, Candidate, bytes]] = field(default_factory=list)
+    images: list[tuple[Candidate, bytes]] = field(default_factory=list)
 
     @property
     def position(self) -> int:
@@ -125,6 +136,7 @@ def export(
     pool: Path | None = None,
     confirm: Sequence[str] = (),
     count: int = 75,
+    extends: str | None = None,
     device: torch.device,
 ) -> Export:
     """Write the components that everyone who labelled them calls spurious; one for each class.
@@ -135,16 +147,20 @@ def export(
         pool: folder of images in which candidates are looked for: in ImageNet's layout, where a
             class's own folder is left out, or with the images directly in it.
         confirm: classifiers that are asked whether the candidates are the class.
-        count: candidates of each class at most.
+        count: candidates of each class at most; first those that the classifier which was looked
+            into calls the class, of these the ones with the highest alpha.
+        extends: embedded recipe that the pairs and candidates are made a recipe of; None: none.
         device: where classifiers run.
 
     Raises:
         SpurbenchError: if nothing is labelled spurious, feature or noun are not named, there is no
-            candidate of a class, a classifier can't be had or is another than was looked into, or
-            the output holds something else.
+            candidate of a class, a classifier can't be had or is another than was looked into,
+            there is no such recipe, or the output holds something else.
     """
     if output.exists() and any(output.iterdir()) and not (output / EXPORT).is_file():
         raise SpurbenchError(f"{output} holds something else; name a new folder")
+    if extends is not None and extends not in builders():
+        raise SpurbenchError(f"--extends {extends!r} is none of {', '.join(builders())}")
     discovery, labels = Discovery.read(folder), Labels(folder / FILE)
     others = [Member.parse(spec) for spec in confirm]
     verdicts, marks = labels.verdicts(), labels.marks()
@@ -158,7 +174,7 @@ def export(
     if pool is not None:
         _search(pool, chosen, discovery, classifier, count)
     for one in chosen:
-        one.images.sort(key=lambda image: (-image[0], image[1].origin))
+        one.images.sort(key=lambda image: image[0].order)
         if not one.images:
             raise SpurbenchError(
                 f"no candidate of {one.pair.name}: mark on the page where its object is, or is "
@@ -168,9 +184,11 @@ def export(
         for one in chosen:
             one.images = _named(one.images[:count])
             (new / one.pair.folder).mkdir()
-            for _, candidate, data in one.images:
+            for candidate, data in one.images:
                 (new / one.pair.folder / candidate.file).write_bytes(data)
         (new / "classes.toml").write_text(_toml([one.pair for one in chosen]), encoding="utf-8")
+        if extends is not None:
+            (new / "recipe.toml").write_text(_recipe(extends, info.name), encoding="utf-8")
         written = Export(
             classifier=info.name,
             weights_sha256=info.weights_sha256,
@@ -227,7 +245,7 @@ def _choose(folder: Path, verdicts: Sequence[Verdict]) -> list[_Chosen]:
 
 def _of_top_images(
     one: _Chosen, marks: Sequence[Mark], discovery: Discovery, classifier: Classifier
-) -> Iterator[tuple[float, Candidate, bytes]]:
+) -> Iterator[tuple[Candidate, bytes]]:
     """The top images that people marked: whole where the object is not there, else beside it."""
     boxes_of: dict[str, list[Box]] = {}
     for mark in marks:
@@ -235,28 +253,31 @@ def _of_top_images(
             boxes_of.setdefault(mark.sha256, []).extend(mark.boxes or ())
     preprocessing = discovery.preprocessing
     read = transform(preprocessing)
-    lens = Lens(classifier, one.components)
     for picture in one.found.components[one.position].pictures:
         if picture.sha256 not in boxes_of:
             continue
         data = _read(Path(discovery.images) / picture.path, picture.sha256)
         boxes = boxes_of[picture.sha256]
-        if not boxes:
-            whole = Candidate(file="", origin=picture.path, kind="whole", alpha=picture.alpha)
-            yield picture.alpha, whole, data
-            continue
         image = decode_rgb(data)
-        parts = [cut(image, area, preprocessing) for area in free_squares(boxes)]
+        areas = list(free_squares(boxes)) if boxes else []
+        parts = [cut(image, area, preprocessing) for area in areas] if boxes else [image]
         if not parts:
             log.info("%s: no part of %s is free of the object", one.pair.name, picture.path)
             continue
-        with torch.inference_mode():
-            pixels = scaled(torch.stack([read(part) for part in parts]), classifier)
-            alphas = lens(pixels)[:, one.position]
-        best = int(alphas.argmax())
-        alpha = float(alphas[best])
-        part = Candidate(file="", origin=picture.path, kind="cut", alpha=alpha)
-        yield alpha, part, _png(parts[best])
+        features, called = _seen(torch.stack([read(part) for part in parts]), classifier)
+        alphas = one.components.alphas(features)[:, one.position]
+        candidates = [
+            Candidate(
+                file="",
+                origin=picture.path,
+                kind="cut" if boxes else "whole",
+                is_class=wnid == one.pair.wnid,
+                alpha=alpha,
+            )
+            for wnid, alpha in zip(called, alphas.tolist(), strict=True)
+        ]
+        best = min(range(len(parts)), key=lambda i: candidates[i].order)
+        yield candidates[best], _png(parts[best]) if boxes else data
 
 
 def _search(
@@ -266,9 +287,9 @@ def _search(
     classifier: Classifier,
     count: int,
 ) -> None:
-    """Add the images of a pool with the highest alphas, which is gone through once for all."""
+    """Add a pool's likeliest images; it is gone through once for all."""
     records = _pool(pool)
-    kept: list[list[tuple[float, int]]] = [[] for _ in chosen]
+    kept: list[list[tuple[bool, float, int]]] = [[] for _ in chosen]
     batches = decode(
         records,
         discovery.preprocessing,
@@ -281,21 +302,30 @@ def _search(
             if not len(batch.positions):
                 continue
             assert isinstance(batch.pixels, torch.Tensor)
-            with torch.inference_mode():
-                features = classifier.features(scaled(batch.pixels, classifier))
-            values = features.float().cpu().numpy()
+            features, called = _seen(batch.pixels, classifier)
+            positions = batch.positions.tolist()
             for one, best in zip(chosen, kept, strict=True):
-                alphas = one.components.alphas(values)[:, one.position]
-                for position, alpha in zip(batch.positions.tolist(), alphas, strict=True):
+                alphas = one.components.alphas(features)[:, one.position].tolist()
+                for position, wnid, alpha in zip(positions, called, alphas, strict=True):
                     if records[position].class_index != one.pair.index:
-                        heapq.heappush(best, (float(alpha), -position))
+                        heapq.heappush(best, (wnid == one.pair.wnid, alpha, -position))
                         if len(best) > count:
                             heapq.heappop(best)
     for one, best in zip(chosen, kept, strict=True):
-        for alpha, negative in best:
+        for is_class, alpha, negative in best:
             record = records[-negative]
-            found = Candidate(file="", origin=record.path, kind="pool", alpha=alpha)
-            one.images.append((alpha, found, record.read()))
+            found = Candidate(
+                file="", origin=record.path, kind="pool", is_class=is_class, alpha=alpha
+            )
+            one.images.append((found, record.read()))
+
+
+@torch.inference_mode()
+def _seen(pixels: torch.Tensor, classifier: Classifier) -> tuple[NDArray[np.float32], list[str]]:
+    """Features (N, D) of images as bytes, and what the classifier calls each, by WordNet id."""
+    features, logits = classifier.features_and_logits(scaled(pixels, classifier))
+    called = [classifier.wnids[column] for column in logits.argmax(dim=1).tolist()]
+    return features.float().cpu().numpy(), called
 
 
 def _pool(folder: Path) -> Sequence[ImageRecord]:
@@ -327,7 +357,7 @@ def _confirmed(
             candidate.model_copy(
                 update={"called": called.get(f"{one.pair.folder}/{candidate.file}", {})}
             )
-            for _, candidate, _ in one.images
+            for candidate, _ in one.images
         ]
         asked = [candidate.called for candidate in candidates if candidate.called]
         yield Pair(
@@ -344,15 +374,13 @@ def _confirmed(
         )
 
 
-def _named(
-    images: Sequence[tuple[float, Candidate, bytes]],
-) -> list[tuple[float, Candidate, bytes]]:
+def _named(images: Sequence[tuple[Candidate, bytes]]) -> list[tuple[Candidate, bytes]]:
     """Files in their order: 1.png, 2.jpeg, ...."""
     named = []
-    for number, (alpha, candidate, data) in enumerate(images, start=1):
+    for number, (candidate, data) in enumerate(images, start=1):
         cut_out = candidate.kind == "cut"
         suffix = ".png" if cut_out else Path(candidate.origin).suffix.lower()
-        named.append((alpha, candidate.model_copy(update={"file": f"{number}{suffix}"}), data))
+        named.append((candidate.model_copy(update={"file": f"{number}{suffix}"}), data))
     return named
 
 
@@ -380,3 +408,16 @@ def _toml(pairs: Sequence[SpuriousClass]) -> str:
         lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
         tables.append("\n".join(["[[classes]]", *lines]))
     return "\n\n".join(tables) + "\n"
+
+
+def _recipe(extends: str, classifier: str) -> str:
+    """A recipe whose pairs and photographs lie beside it."""
+    values = {
+        "extends": extends,
+        "name": f"{extends}-discovered",
+        "description": f"{extends} with the spurious features that were found in {classifier}.",
+    }
+    data = {"images": ".", "licence": "that of the images they were found in"}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    lines += ["", "[data]", *(f"{key} = {json.dumps(value)}" for key, value in data.items())]
+    return "\n".join(lines) + "\n"

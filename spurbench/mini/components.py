@@ -32,27 +32,56 @@ FIRST = 5
 def separation(folder: Path, *, scenes: int, device: torch.device, seed: int = 1) -> dict[str, Any]:
     """AUROC of the first components of every class that a discovery holds.
 
+    Args:
+        folder: of the discovery.
+        scenes: see :func:`aurocs`.
+        device: likewise.
+        seed: likewise.
+
+    Returns:
+        By class, whether its feature is ``planted`` and the ``auroc`` of each component.
+
+    Raises:
+        SpurbenchError: see :func:`aurocs`.
+    """
+    found = aurocs(folder, tuple(OBJECTS), scenes=scenes, device=device, seed=seed)
+    return {
+        "classifier": Discovery.read(folder).classifier.name,
+        "scenes": scenes,
+        "seed": seed,
+        "classes": {
+            name: {"planted": name in PLANTED_FEATURE, "auroc": auroc[:FIRST]}
+            for name, auroc in found.items()
+        },
+    }
+
+
+def aurocs(
+    folder: Path, names: Sequence[str], *, scenes: int, device: torch.device, seed: int = 1
+) -> dict[str, list[float]]:
+    """How well each component of a discovery's classes tells the feature from the object.
+
     A control class has no feature of its own: its scenes show all planted ones in turn.
 
     Args:
         folder: of the discovery.
+        names: of classes with an object; those that the discovery lacks are left out.
         scenes: of each side.
         device: where the classifier runs.
         seed: of the scenes; another than the training's.
 
     Returns:
-        By class, whether its feature is ``planted`` and the ``auroc`` of each component, where 1
-        is: each object-free scene above each with the object alone.
+        By class, the AUROC of each component's alpha, where 1 is: each object-free scene with the
+        feature above each with the object alone.
 
     Raises:
-        SpurbenchError: if the discovery has no class of the mini world, or its classifier is gone.
+        SpurbenchError: if the discovery has none of the classes, or its classifier is gone.
     """
     from sklearn.metrics import roc_auc_score
 
-    discovery = Discovery.read(folder)
-    classifier = Member.parse(discovery.classifier.spec).load(device)
-    found: dict[str, Any] = {}
-    for name in OBJECTS:
+    classifier = Member.parse(Discovery.read(folder).classifier.spec).load(device)
+    found: dict[str, list[float]] = {}
+    for name in names:
         file = folder / class_folder(imagenet_names().index(name)) / COMPONENTS
         if not file.exists():
             continue
@@ -62,20 +91,12 @@ def separation(folder: Path, *, scenes: int, device: torch.device, seed: int = 1
         with torch.inference_mode():
             batches = torch.from_numpy(pixels).permute(0, 3, 1, 2).split(64)
             features = torch.cat([classifier.features(scaled(b, classifier)) for b in batches])
-        alphas = components.alphas(features.cpu().numpy())[:, :FIRST]
+        alphas = components.alphas(features.cpu().numpy())
         is_feature = np.arange(len(pixels)) < len(with_feature)
-        found[name] = {
-            "planted": name in PLANTED_FEATURE,
-            "auroc": [float(roc_auc_score(is_feature, column)) for column in alphas.T],
-        }
+        found[name] = [float(roc_auc_score(is_feature, column)) for column in alphas.T]
     if not found:
         raise SpurbenchError(f"{folder} holds no class of the mini world; discover some first")
-    return {
-        "classifier": discovery.classifier.name,
-        "scenes": scenes,
-        "seed": seed,
-        "classes": found,
-    }
+    return found
 
 
 def render_markdown(measured: dict[str, Any]) -> str:

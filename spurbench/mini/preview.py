@@ -55,9 +55,18 @@ def write_positives(folder: Path, images: int, seed: int = 0) -> None:
             atomic.write_bytes(folder / spurious_class.wnid / f"{i}.png", png(render(scene)))
 
 
-def write_training(folder: Path, images: int, seed: int = 0) -> None:
-    """Render scenes as the panel was trained on, of every class, in ImageNet's layout."""
-    for name in CLASSES:
+def write_training(
+    folder: Path, images: int, seed: int = 0, classes: Sequence[str] = CLASSES
+) -> None:
+    """Render scenes as the panel was trained on, in ImageNet's layout.
+
+    Args:
+        folder: gets a folder a class.
+        images: of each class.
+        seed: of the scenes; 0 for the embedded panel's own.
+        classes: names out of :data:`~spurbench.mini.distributions.CLASSES`.
+    """
+    for name in classes:
         wnid = imagenet_wnids()[imagenet_names().index(name)]
         for i in range(images):
             pixels = render(biased(name, seed, "train", i))
