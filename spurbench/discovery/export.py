@@ -401,12 +401,11 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _toml(pairs: Sequence[SpuriousClass]) -> str:
-    """The pairs as ``classes.toml``; JSON's strings are TOML's too."""
-    tables = []
-    for pair in pairs:
-        values = pair.model_dump(exclude_defaults=True)
-        lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-        tables.append("\n".join(["[[classes]]", *lines]))
+    """The pairs as ``classes.toml``."""
+    tables = [
+        "\n".join(["[[classes]]", *_assigned(pair.model_dump(exclude_defaults=True))])
+        for pair in pairs
+    ]
     return "\n\n".join(tables) + "\n"
 
 
@@ -418,6 +417,9 @@ def _recipe(extends: str, classifier: str) -> str:
         "description": f"{extends} with the spurious features that were found in {classifier}.",
     }
     data = {"images": ".", "licence": "that of the images they were found in"}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-    lines += ["", "[data]", *(f"{key} = {json.dumps(value)}" for key, value in data.items())]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*_assigned(values), "", "[data]", *_assigned(data)]) + "\n"
+
+
+def _assigned(values: Mapping[str, object]) -> list[str]:
+    """Keys and values of TOML; JSON's strings are TOML's too, unless it escapes surrogates."""
+    return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]

@@ -10,9 +10,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from makers.toy import save_noise_images, save_toy_classifier
+from spurbench.build.request import BuildRequest
 from spurbench.classifiers.info import Preprocessing
+from spurbench.classifiers.load import load_classifier
 from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError
 from spurbench.discovery.cut import SIDES, cut, free_squares
@@ -29,6 +32,7 @@ from spurbench.discovery.neural_pca import load_alphas
 from spurbench.discovery.supervise.labels import FILE, Box, Labels, Mark, Verdict
 from spurbench.images.sources import open_images
 from spurbench.recipe.classes import ClassRegistry
+from spurbench.recipe.load import read_recipe
 
 PAIR = "spurious_class_094_hummingbird_component_2"
 CPU = torch.device("cpu")
@@ -146,6 +150,66 @@ def test_a_pool_is_searched_for_the_highest_alphas_but_not_the_classs_own(labell
     expected = {path.rpartition("/")[2]: a for path, a in zip(listed, alphas, strict=True)}
     got = {c.origin: c.alpha for c in written.pairs[0].candidates if c.kind == "pool"}
     assert got == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_export_that_extends_a_recipe_is_one_that_build_takes(labelled, tmp_path):
+    output = tmp_path / "out"
+    command = ["discover", "export", str(labelled), str(output), "--extends"]
+    said = CliRunner().invoke(main, [*command, "mini"])
+    assert said.exit_code == 0, said.output
+    recipe = read_recipe(str(output))
+    assert recipe.name == "mini-discovered"
+    request = BuildRequest.of(str(output), classes="all", output=tmp_path / "dataset", device="cpu")
+    assert [(c.name, c.component, c.noun) for c in request.classes] == [("hummingbird", 2, "dot")]
+    # All else is mini's: its base, its panel, its numbers.
+    mini = read_recipe("mini")
+    assert recipe.locate(recipe.base.model) == mini.locate(mini.base.model)
+    assert recipe.panel == mini.panel and recipe.finetune == mini.finetune
+    # The references are looked for among the candidates.
+    images = open_images(request.images, "real").records
+    assert {image.path for image in images} == {f"{PAIR}/1.png", f"{PAIR}/2.png"}
+    refused = CliRunner().invoke(main, [*command, "nimi"])
+    assert refused.exit_code == 1 and "--extends 'nimi' is none of mini, sd15" in refused.output
+
+
+def test_what_the_classifier_calls_the_class_comes_first_whatever_its_alpha(tmp_path):
+    # A classifier that calls half of the pool's images hummingbird.
+    toy = save_toy_classifier(tmp_path / "toy", favourite=None, seed=1)
+    pool = save_noise_images(tmp_path / "pool", 12, 7)
+    pixels = torch.stack(
+        [torch.from_numpy(np.array(Image.open(f))).permute(2, 0, 1) for f in pool.iterdir()]
+    )
+    with torch.inference_mode():
+        logits = load_classifier(str(toy), device="cpu")(pixels / 255)
+    weights = load_file(toy / "model.safetensors")
+    weights["fc.bias"][94] += (logits.amax(dim=1) - logits[:, 94]).median() + 1e-4
+    save_file(weights, toy / "model.safetensors")
+    images = tmp_path / "images"
+    save_noise_images(images / "n01833805", 6, 1)
+    settings = Settings(components=2, top=3, features=False)
+    request = DiscoveryRequest.of(
+        str(toy), images, classes="all", output=tmp_path / "found", settings=settings
+    )
+    assert not discover(request, device="cpu", workers=1).failed
+    labels = Labels(tmp_path / "found" / FILE)
+    labels.say(
+        Verdict(person="bo", index=94, component=1, verdict="yes", feature="noise", noun="dot")
+    )
+    with torch.inference_mode():
+        called = load_classifier(str(toy), device="cpu")(pixels / 255).argmax(dim=1) == 94
+    of = {file.name: bool(c) for file, c in zip(pool.iterdir(), called, strict=True)}
+    assert 3 <= sum(of.values()) <= 9
+    (pair,) = export(tmp_path / "found", tmp_path / "all", pool=pool, device=CPU).pairs
+    assert [c.is_class for c in pair.candidates] == sorted(of.values(), reverse=True)
+    assert all(c.is_class == of[c.origin] for c in pair.candidates)
+    alphas = [c.alpha for c in pair.candidates]
+    assert alphas != sorted(alphas, reverse=True)
+    for kind in (True, False):
+        own = [c.alpha for c in pair.candidates if c.is_class is kind]
+        assert own == sorted(own, reverse=True)
+    # Where few are wanted, the others are not among them.
+    few = export(tmp_path / "found", tmp_path / "few", pool=pool, count=3, device=CPU).pairs[0]
+    assert few.candidates == pair.candidates[:3]
 
 
 def test_other_classifiers_are_asked_whether_candidates_are_the_class(labelled, tmp_path):
