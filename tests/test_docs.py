@@ -8,6 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
@@ -47,6 +48,32 @@ def test_make_help_lists_every_target():
     ).stdout
     (phony,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {line.split()[0] for line in listed.splitlines()} == set(phony.split())
+
+
+def test_the_commands_of_make_loop_are_there_and_end_in_what_its_page_names():
+    shell = {k: v for k, v in os.environ.items() if k not in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")}
+    said = subprocess.run(
+        ["make", "--dry-run", "loop"],
+        cwd=ROOT,
+        env=shell,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    lines = re.findall(r"^\S*bin/spurbench (.*)$", said.replace("\\\n", " "), re.MULTILINE)
+    assert len(lines) == 13
+    written = set()
+    for line in lines:
+        name, *words = line.split()
+        command = main.commands[name]
+        if isinstance(command, click.Group):
+            command = command.commands[words[0] if words[0] in command.commands else "run"]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, line
+        written |= {word for word in words if word.startswith("out/loop/")}
+    page = (ROOT / "docs" / "loop.md").read_text()
+    named = set(re.findall(r"out/loop/[\w/*.-]+", page.partition("## ")[0]))
+    assert named and named - {"out/loop/compared"} <= written
 
 
 def test_the_readme_is_a_front_door():

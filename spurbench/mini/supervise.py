@@ -108,7 +108,7 @@ def object_boxes(scene: Scene) -> tuple[Box, ...]:
 def _extent(occupied: np.ndarray) -> tuple[float, float]:
     """From the first to behind the last, as shares of the side."""
     (where,) = np.nonzero(occupied)
-    return where[0] / SIZE, (where[-1] + 1) / SIZE
+    return int(where[0]) / SIZE, (int(where[-1]) + 1) / SIZE
 
 
 def _boxes(pictures: tuple[Picture, ...], seed: int) -> dict[str, tuple[Box, ...]]:

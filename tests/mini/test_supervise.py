@@ -26,7 +26,7 @@ from spurbench.mini.supervise import PERSON, object_boxes, supervise
 
 CPU = torch.device("cpu")
 CONTROL = CONTROLS[0]
-HUMMINGBIRD, CONTROL_INDEX = 94, 850
+HUMMINGBIRD = 94
 
 
 def pixels(box):
