@@ -193,7 +193,7 @@ def test_what_the_classifier_calls_the_class_comes_first_whatever_its_alpha(tmp_
     assert not discover(request, device="cpu", workers=1).failed
     labels = Labels(tmp_path / "found" / FILE)
     labels.say(
-        Verdict(person="bo", index=94, component=1, verdict="yes", feature="noise", noun="dot")
+        Verdict(person="bo", index=94, component=2, verdict="yes", feature="noise", noun="dot")
     )
     with torch.inference_mode():
         called = load_classifier(str(toy), device="cpu")(pixels / 255).argmax(dim=1) == 94
