@@ -288,3 +288,14 @@ def test_training_scenes_are_those_that_the_panel_learnt_from(tmp_path):
     for record in shown:
         pixels = np.asarray(Image.open(tmp_path / record.path))
         assert np.array_equal(pixels, render(biased(record.class_name, 0, "train", 0)))
+
+
+def test_training_scenes_of_some_classes_may_be_had_alone(tmp_path):
+    command = ["mini", "training", str(tmp_path), "--images", "1", "--seed", "3", "--classes"]
+    assert CliRunner().invoke(main, [*command, EMPTY]).exit_code == 0
+    (shown,) = open_positives(tmp_path).records
+    assert shown.class_name == EMPTY
+    pixels = np.asarray(Image.open(tmp_path / shown.path))
+    assert np.array_equal(pixels, render(biased(EMPTY, 3, "train", 0)))
+    refused = CliRunner().invoke(main, [*command, "vally"])
+    assert refused.exit_code == 1 and "nearest: valley" in refused.output
