@@ -166,7 +166,7 @@ class YesNoClassifier(Classifier):
         raise self._unfit()
 
     @property
-    def _head(self) -> nn.Linear:
+    def head(self) -> nn.Linear:
         raise self._unfit()
 
     def _unfit(self) -> SpurbenchError:
