@@ -167,6 +167,11 @@ class YesNoClassifier(Classifier):
 
     @property
     def head(self) -> nn.Linear:
+        """It has no linear layer that its answers come out of.
+
+        Raises:
+            SpurbenchError: always.
+        """
         raise self._unfit()
 
     def _unfit(self) -> SpurbenchError:
