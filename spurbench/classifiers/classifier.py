@@ -17,6 +17,7 @@ from spurbench.classifiers.info import (
     SourceName,
 )
 from spurbench.classifiers.labels import UnknownClassError, wnids_of
+from spurbench.classifiers.networks import last_linear
 from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.identity import fingerprint, weights_sha256
 from spurbench.core.imagenet import HEADS, head_wnids, imagenet_names, imagenet_wnids
@@ -115,7 +116,7 @@ class Classifier(nn.Module):
             SpurbenchError: if the network does not end in a linear layer.
         """
         caught: list[Tensor] = []
-        hook = self._head.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+        hook = self.head.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
         try:
             logits = self(pixels)
         finally:
@@ -144,16 +145,21 @@ class Classifier(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """Weights of the last linear layer, (C, D); row k is w_k."""
-        return self._head.weight
+        return self.head.weight
 
     @property
-    def _head(self) -> nn.Linear:
-        linear = [m for m in self.network.modules() if isinstance(m, nn.Linear)]
-        if not linear:
+    def head(self) -> nn.Linear:
+        """The last linear layer.
+
+        Raises:
+            SpurbenchError: if there is none.
+        """
+        linear = last_linear(self.network)
+        if linear is None:
             raise SpurbenchError(
                 f"{self.info.name} does not end in a linear layer that can be looked into"
             )
-        return linear[-1]
+        return linear
 
     def columns(self, wnids: Sequence[str]) -> Tensor:
         """The head's column for each WordNet id, (len(wnids),) int64.

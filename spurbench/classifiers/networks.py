@@ -6,6 +6,12 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 
+def last_linear(network: nn.Module) -> nn.Linear | None:
+    """The linear layer that was made last, which a classifier's logits come out of."""
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    return linear[-1] if linear else None
+
+
 class Logits(nn.Module):
     """An image classifier of transformers, without what it says beside its logits."""
 

@@ -166,7 +166,12 @@ class YesNoClassifier(Classifier):
         raise self._unfit()
 
     @property
-    def _head(self) -> nn.Linear:
+    def head(self) -> nn.Linear:
+        """It has no linear layer that its answers come out of.
+
+        Raises:
+            SpurbenchError: always.
+        """
         raise self._unfit()
 
     def _unfit(self) -> SpurbenchError:

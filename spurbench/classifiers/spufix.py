@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from spurbench.classifiers.networks import last_linear
 from spurbench.core.errors import SpurbenchError
 
 
@@ -26,12 +27,13 @@ class SpuFixed(nn.Module):
         self.register_buffer("columns", columns)
         self.register_buffer("rows", rows.float())
         self.register_buffer("offsets", offsets.float())
-        self._head = [m for m in network.modules() if isinstance(m, nn.Linear)][-1:]
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits (N, C) of normalised pixels (N, 3, height, width)."""
         caught: list[Tensor] = []
-        hook = self._head[0].register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+        head = last_linear(self.network)
+        assert head is not None, "read() has seen to it"
+        hook = head.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
         try:
             logits: Tensor = self.network(pixels)
         finally:
@@ -53,14 +55,14 @@ def read(network: nn.Module, file: Path) -> SpuFixed:
         tensors = load_file(file)
     except SafetensorError as error:
         raise SpurbenchError(f"{file} is damaged ({error}); mend the classifier again") from None
-    head = [m for m in network.modules() if isinstance(m, nn.Linear)][-1:]
+    head = last_linear(network)
     match tensors:
-        case {"columns": columns, "rows": rows, "offsets": offsets} if head:
+        case {"columns": columns, "rows": rows, "offsets": offsets} if head is not None:
             fits = (
                 columns.dtype == torch.int64
-                and rows.shape == (len(columns), head[0].in_features)
+                and rows.shape == (len(columns), head.in_features)
                 and offsets.shape == (len(columns),)
-                and bool(((columns >= 0) & (columns < head[0].out_features)).all())
+                and bool(((columns >= 0) & (columns < head.out_features)).all())
             )
             if fits:
                 return SpuFixed(network, columns, rows, offsets)

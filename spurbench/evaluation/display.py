@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from spurbench.evaluation.results import ClassResult, Rate, Result, Summary
-    from spurbench.images.records import Split
+    from spurbench.images.records import Role, Split
 
 WIDTH = 80
 """Columns of a page of text."""
@@ -255,14 +255,17 @@ def _apart(summary: Summary) -> list[tuple[Rate | None, str]]:
     ]
 
 
+ROLES: Mapping[Role, str] = {
+    "phi": "the images were optimised for its features",
+    "panel": "it was one of those that chose the images",
+}
+"""What part a classifier had in making a dataset."""
+
+
 def _role(result: Result) -> list[str]:
-    match result.role:
-        case "phi":
-            part = "the images were optimised for its features"
-        case "panel":
-            part = "it was one of those that chose the images"
-        case None:
-            return []
+    if result.role is None:
+        return []
+    part = ROLES[result.role]
     return [plain(f"{result.label} had a part in making the dataset: {part}.")]
 
 

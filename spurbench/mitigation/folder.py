@@ -111,17 +111,3 @@ def card(classifier: Classifier, done: Mapping[str, Any], *, fixed: bool) -> str
         )
     lines.append(f"```json\n{markdown.embedded_json(dict(done))}\n```\n")
     return "\n".join(lines)
-
-
-def set_last_layer(classifier: Classifier, weight: Tensor, bias: Tensor) -> None:
-    """Put weights (C, D) and biases (C,) in the place of the last linear layer's.
-
-    Raises:
-        SpurbenchError: if the layer has no bias to be set.
-    """
-    layer = [m for m in classifier.network.modules() if isinstance(m, torch.nn.Linear)][-1]
-    if layer.bias is None:
-        raise SpurbenchError(f"{classifier.info.name}'s last layer has no bias; use fine-tune")
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias)

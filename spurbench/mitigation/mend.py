@@ -162,7 +162,9 @@ def trained(
             spurious.columns if spurious else None,
             settings,
         )
-        folder.set_last_layer(classifier, torch.from_numpy(weight), torch.from_numpy(bias))
+        with torch.no_grad():
+            classifier.head.weight.copy_(torch.from_numpy(weight))
+            classifier.head.bias.copy_(torch.from_numpy(bias))
     else:
         fine_tune(classifier, shown, weights, spurious, settings, seed)
     folder.write(output, classifier, config, done)
@@ -189,7 +191,7 @@ def components_of(pairs: Path, classes: Sequence[int] | None = None) -> dict[int
 
 
 def _bias(classifier: Classifier) -> np.ndarray:
-    layer = [m for m in classifier.network.modules() if isinstance(m, torch.nn.Linear)][-1]
+    layer = classifier.head
     if layer.bias is None:
         raise SpurbenchError(f"{classifier.info.name}'s last layer has no bias; use fine-tune")
     bias: np.ndarray = layer.bias.detach().double().cpu().numpy()

@@ -154,6 +154,9 @@ def train_last_layer(
         return F.pad(torch.from_numpy(values).double(), (0, 1), value=1.0)
 
     shown = with_one(features)
+    spurious = None
+    if spurious_features is not None and spurious_columns is not None:
+        spurious = with_one(spurious_features), spurious_columns, class_weights(spurious_columns)
     optimiser = torch.optim.LBFGS(
         [layer], max_iter=settings.iterations, line_search_fn="strong_wolfe", history_size=20
     )
@@ -162,9 +165,10 @@ def train_last_layer(
         optimiser.zero_grad()
         logits = shown @ layer.T
         loss = (image_weights * F.cross_entropy(logits, columns, reduction="none")).sum()
-        if spurious_features is not None and spurious_columns is not None:
-            errors = spurious_loss(with_one(spurious_features) @ layer.T, spurious_columns)
-            loss = loss + settings.weight * (class_weights(spurious_columns) * errors).sum()
+        if spurious is not None:
+            alone, of, weights = spurious
+            errors = spurious_loss(alone @ layer.T, of)
+            loss = loss + settings.weight * (weights * errors).sum()
         distance = (layer - start).square().sum() / start.square().sum()
         loss = loss + settings.keep * distance
         loss.backward()

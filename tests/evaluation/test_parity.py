@@ -56,10 +56,10 @@ def spread(classifier, root) -> None:
         records = open_images(str(root / "spurious")).records
         features = torch.cat([classifier.features(pixels_of(record)) for record in records])
         logits = (features - features.mean(0)) @ classifier.head_weight.T
-        classifier._head.bias.copy_(-features.mean(0) @ classifier.head_weight.T)
+        classifier.head.bias.copy_(-features.mean(0) @ classifier.head_weight.T)
         for index in CLASSES:
             tenth = logits.topk(10).values[:, -1]
-            classifier._head.bias[index] += (tenth - logits[:, index]).median()
+            classifier.head.bias[index] += (tenth - logits[:, index]).median()
 
 
 def pixels_of(record) -> torch.Tensor:

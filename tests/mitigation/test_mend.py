@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from spurbench.classifiers.load import load_classifier
 from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError
 from spurbench.discovery.neural_pca import Components
-from spurbench.images.sources import open_positives
+from spurbench.images.sources import open_images, open_positives
 from spurbench.mitigation.mend import Trainings, components_of, spufixed, trained
 from spurbench.mitigation.seen import features, see
 from spurbench.mitigation.spufix import matched
@@ -186,6 +187,43 @@ def test_the_last_layer_learns_the_object_and_unlearns_the_feature():
     assert called(layers[True], shown, columns.numpy()) > 0.95
     assert called(layers[True], object_alone, of) > 0.95
     assert abs(layers[True][0][1, 0]) < 0.5 * abs(layers[False][0][1, 0])
+
+
+def test_objects_that_a_detector_saw_are_no_spurious_images_and_the_first_by_hash_are_taken(
+    world, tmp_path, monkeypatch
+):
+    """Of five images of the bird's feature one shows the bird; three more are asked for."""
+    save_noise_images(tmp_path / "spurious" / BIRD, 5, 9)
+    images = open_images(str(tmp_path / "spurious"), decode=False)
+    ordered = sorted(images.records, key=lambda record: record.sha256)
+    records = [replace(r, object_absent=r != ordered[1]) for r in images.records]
+    given = replace(images, records=tuple(records))
+    monkeypatch.setattr("spurbench.mitigation.mend.open_images", lambda *_, **__: given)
+    taken = []
+
+    def note(classifier, chosen):
+        taken.append([record.sha256 for record in chosen])
+        return see(classifier, chosen)
+
+    monkeypatch.setattr("spurbench.mitigation.mend.see", note)
+    toy = load_classifier(str(world / "toy"))
+    asked = Trainings(world / "images", "given", "real", per_class=3)
+    done = trained(toy, asked, LastLayer(iterations=1), tmp_path / "m")
+    assert taken[1] == [ordered[i].sha256 for i in (0, 2, 3)]
+    assert done["spurious_images"] == 3
+
+
+@pytest.mark.parametrize("kind", [LastLayer, FineTuning])
+def test_what_is_trained_weighs_images_by_whether_they_lack_their_feature(world, tmp_path, kind):
+    for name, seed in ((BIRD, 9), (KOALA, 10)):
+        save_noise_images(tmp_path / "spurious" / name, 4, seed)
+    given = Trainings(world / "images", str(tmp_path / "spurious"), "real")
+    few = {"iterations": 5} if kind is LastLayer else {"steps": 3, "batch_size": 8}
+    for without in (0.0, 0.4):
+        toy = load_classifier(str(world / "toy"))
+        trained(toy, given, kind(without=without, **few), tmp_path / str(without))
+    written = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("0.0", "0.4")]
+    assert written[0] != written[1]
 
 
 def test_fine_tuning_teaches_what_is_not_the_class_and_repeats_bit_for_bit(world, tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from spurbench.dataset.rows import Row
+from spurbench.evaluation.display import ROLES
 from spurbench.evaluation.results import ClassResult, Result
 from spurbench.images.records import Split
 from spurbench.studies.ablation.results import Ablation, Estimate
@@ -76,7 +77,7 @@ def spurious_accuracy(results: Sequence[Result]) -> Table:
         "beside it."
     ]
     notes += [
-        f"{result.label}: {_ROLES[result.role]}." for result in results if result.role is not None
+        f"{result.label}: {ROLES[result.role]}." for result in results if result.role is not None
     ]
     if not any("paper" in column.heading for column in shown):
         notes.append(f"None of these classifiers on these classes is in {paper().source}.")
@@ -187,12 +188,6 @@ def quality(
         shown,
         notes,
     )
-
-
-_ROLES = {
-    "phi": "the images were optimised for its features",
-    "panel": "it was one of those that chose the images",
-}
 
 
 def _classes(results: Sequence[Result]) -> dict[int, str]:
