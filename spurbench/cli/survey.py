@@ -107,7 +107,7 @@ def make_survey(
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 is every network.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
 def serve_survey(folder: Path, host: str, port: int) -> None:
-    """Serve the survey in FOLDER; extra `survey`.
+    """Serve the survey in FOLDER; extra `serve`.
 
     It may be killed and started again at any time: what raters were told is saved, is.
     """
