@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from spurbench import __version__
+from spurbench.core.templates import html_templates
 from spurbench.dataset.manifest import Manifest
 from spurbench.evaluation.results import Result
 from spurbench.images.records import DatasetInfo
@@ -30,16 +31,7 @@ def render(
         tables: in their order.
         figures: name, caption and PNG of each.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     folder = Path(str(files("spurbench") / "studies" / "report"))
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     shown = [
         {
             "name": name,
@@ -48,11 +40,15 @@ def render(
         }
         for name, caption, png in figures
     ]
-    return environment.get_template("report.html.jinja").render(
-        manifest=manifest,
-        info=info,
-        results=results,
-        tables=tables,
-        figures=shown,
-        program=__version__,
+    return (
+        html_templates(folder)
+        .get_template("report.html.jinja")
+        .render(
+            manifest=manifest,
+            info=info,
+            results=results,
+            tables=tables,
+            figures=shown,
+            program=__version__,
+        )
     )

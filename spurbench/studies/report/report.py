@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from spurbench.core.errors import SpurbenchError
 from spurbench.dataset.manifest import Manifest, read_rows
 from spurbench.dataset.quality import available, score
 from spurbench.dataset.rows import Row
+from spurbench.evaluation.files import result_files
 from spurbench.evaluation.results import SCHEMA, Result
 from spurbench.images.decode import decode_rgb
 from spurbench.images.records import SPLITS, DatasetInfo, Split
@@ -166,22 +166,16 @@ def _results(paths: Sequence[Path], info: DatasetInfo) -> list[Result]:
     """
     found: dict[str, Result] = {}
     others = 0
-    for path in paths:
-        if not path.exists():
-            raise SpurbenchError(f"no result at {path}; `spurbench eval` writes one")
-        for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
-            if path.is_dir() and not _is_result(file):
-                continue
-            result = Result.read(file)
-            if result.dataset.fingerprint != info.fingerprint:
-                others += 1
-                continue
-            if result.label in found and found[result.label] != result:
-                raise SpurbenchError(
-                    f"two results of {result.label} on this dataset; name the one that is meant: "
-                    f"{file}"
-                )
-            found[result.label] = result
+    for file in result_files(paths, (SCHEMA,)):
+        result = Result.read(file)
+        if result.dataset.fingerprint != info.fingerprint:
+            others += 1
+            continue
+        if result.label in found and found[result.label] != result:
+            raise SpurbenchError(
+                f"two results of {result.label} on this dataset; name the one that is meant: {file}"
+            )
+        found[result.label] = result
     if not found:
         raise SpurbenchError(
             f"no result on {info.name} in {', '.join(map(str, paths))} ({others} on other data); "
@@ -190,14 +184,6 @@ def _results(paths: Sequence[Path], info: DatasetInfo) -> list[Result]:
     if others:
         log.info("%d results on other data are passed over", others)
     return [found[label] for label in sorted(found)]
-
-
-def _is_result(file: Path) -> bool:
-    try:
-        document = json.loads(file.read_bytes())
-    except ValueError:
-        return False
-    return isinstance(document, dict) and document.get("schema") == SCHEMA
 
 
 def _scores(

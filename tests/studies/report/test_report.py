@@ -244,5 +244,5 @@ def test_without_a_result_on_the_dataset_there_is_no_report(tmp_path):
     told_so = CliRunner().invoke(main, [*arguments, "--output", str(tmp_path / "out")])
     assert told_so.exit_code == 1 and "(1 on other data)" in told_so.output
     assert not (tmp_path / "out").exists()
-    with pytest.raises(SpurbenchError, match=r"no result at .*gone"):
+    with pytest.raises(SpurbenchError, match=r"no file or folder of results at .*gone"):
         report(tmp_path / "data", [tmp_path / "gone"], tmp_path / "out", device=torch.device("cpu"))
