@@ -24,6 +24,7 @@ from spurbench.studies.probe.results import Probe
 from spurbench.studies.probe.tables import render_markdown, tables
 
 CPU = torch.device("cpu")
+FEATURE = "generated, the feature edited"
 
 
 def request(folder, images=None, classifiers=RULES, **more) -> ProbeRequest:
@@ -47,7 +48,7 @@ def test_classifiers_by_colour_by_outline_and_by_texture_are_told_apart(probed):
     aspects = ("colour", "shape", "texture")
     for of, own in zip(found.classifiers, aspects, strict=True):
         for split in ("real", "generated"):
-            sensitive = of.splits[split].aspects
+            sensitive = of.splits[split].aspects.image
             shares = {aspect: getattr(sensitive, aspect).share for aspect in aspects}
             assert shares[own] > 0.65, (of.label, shares)
             others = [share for aspect, share in shares.items() if aspect != own]
@@ -134,7 +135,24 @@ def test_tables_name_every_class_and_change(probed):
     _, found, _ = probed
     by_change, by_class = tables(found)
     assert by_change.shown[0].cells == [change.title for change in found.changes]
-    assert by_class.shown[0].cells == ["hummingbird", "mean"]
+    labels = ("by_colour", "by_outline", "by_texture")
+    rows = [f"{label}, {of}" for label in labels for of in ("hummingbird", "mean")]
+    assert by_class.shown[0].cells == rows
+    assert by_class.groups() == [
+        ("", 1),
+        ("generated, the feature edited", 3),
+        ("generated, the whole image edited", 3),
+        ("real, the whole image edited", 3),
+    ]
+    (colour,) = [c for c in by_class.shown if (c.group, c.heading) == (FEATURE, "colour")]
+    assert [cell.partition(" ")[0] for cell in colour.cells] == ["100.0"] * 2 + ["0.0"] * 4
+    assert "Read the feature's colour" in by_class.notes[1]
+    lines = list(csv.DictReader(io.StringIO(by_class.csv())))
+    assert {(line["split"], line["edited"]) for line in lines} == {
+        ("generated", "feature"),
+        ("generated", "image"),
+        ("real", "image"),
+    }
     assert [group for group, _ in by_change.groups()] == [
         "",
         "by_colour",
@@ -153,6 +171,7 @@ def test_the_command_probes_what_eval_would_measure(tmp_path):
     told = CliRunner().invoke(main, arguments)
     assert told.exit_code == 0, told.output
     assert "| 4 × 4 patches shuffled | shape | 0.0 [0.0, 0.0] |" in told.output
+    assert "Only edits of the whole image were possible" in told.output
     found = Probe.read(tmp_path / "out/probe.json")
     assert found.limit == 1 and [*found.classifiers[0].splits] == ["real"]
     assert found.dataset == open_images(str(tmp_path / "data")).info
