@@ -193,4 +193,4 @@ def _percent(of: Sensitivity | None) -> str:
     if of is None:
         return ""
     low, high = of.interval.low, of.interval.high
-    return f"{100 * of.share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * of.share:.0f} [{100 * low:.0f}, {100 * high:.0f}]"

@@ -141,7 +141,7 @@ def test_a_dataset_s_contexts_become_tables_and_a_picture(rows, tmp_path, monkey
     assert len(figure.axes) == 3
     words = [text.get_text() for axis in figure.axes for text in axis.texts]
     assert words[0] == "hummingbird: 1 of 1"
-    assert words[1] == f"hummingbird: 1 of 1\ncontext {'' if shows[0] else 'not '}visible"
+    assert words[1:3] == ["hummingbird: 1 of 1", f"context {'' if shows[0] else 'not '}visible"]
 
 
 def test_without_a_detector_the_rest_is_told(rows, tmp_path):

@@ -99,7 +99,7 @@ def test_the_files_say_the_same_and_come_out_the_same_again(probed, tmp_path):
     assert (line["called"], line["before"], line["after"], line["changed"]) == (
         "2", "1.0", "0.0", "1.0",
     )  # fmt: skip
-    assert "| hue turned by 90° | colour | 100.0 [100.0, 100.0] |" in render_markdown(found)
+    assert "| hue turned by 90° | colour | 100 [100, 100] |" in render_markdown(found)
     Image.open(folder / "probe-images.png").verify()
     ET.parse(folder / "probe-images.svg")
     probe(request(tmp_path))
@@ -145,7 +145,7 @@ def test_tables_name_every_class_and_change(probed):
         ("real, the whole image edited", 3),
     ]
     (colour,) = [c for c in by_class.shown if (c.group, c.heading) == (FEATURE, "colour")]
-    assert [cell.partition(" ")[0] for cell in colour.cells] == ["100.0"] * 2 + ["0.0"] * 4
+    assert [cell.partition(" ")[0] for cell in colour.cells] == ["100"] * 2 + ["0"] * 4
     assert "Read the feature's colour" in by_class.notes[1]
     lines = list(csv.DictReader(io.StringIO(by_class.csv())))
     assert {(line["split"], line["edited"]) for line in lines} == {
@@ -170,7 +170,7 @@ def test_the_command_probes_what_eval_would_measure(tmp_path):
     arguments += ["--model", str(classifier), "--split", "real", "--limit", "1", "--device", "cpu"]
     told = CliRunner().invoke(main, arguments)
     assert told.exit_code == 0, told.output
-    assert "| 4 × 4 patches shuffled | shape | 0.0 [0.0, 0.0] |" in told.output
+    assert "| 4 × 4 patches shuffled | shape | 0 [0, 0] |" in told.output
     assert "Only edits of the whole image were possible" in told.output
     found = Probe.read(tmp_path / "out/probe.json")
     assert found.limit == 1 and [*found.classifiers[0].splits] == ["real"]

@@ -99,8 +99,10 @@ def test_the_first_table_has_each_class_and_classifier_with_and_without_referenc
     assert int(line["n_with_references"]) == len(seen) == len(counted) + 2
     assert line["paper"] == ""
     assert [shown.group for shown in table.shown] == ["", *["one"] * 3, *["two"] * 3]
-    mean = 100 * one.splits["real"].summary.spurious_accuracy
-    assert table.shown[1].cells[-1] == f"{mean:.1f}"
+    summary = one.splits["real"].summary
+    ends = summary.spurious_accuracy_interval
+    shown = [f"{100 * x:.1f}" for x in (summary.spurious_accuracy, ends.low, ends.high)]
+    assert table.shown[1].cells[-1] == "{} [{}, {}]".format(*shown)
     assert any("None of these classifiers" in note for note in table.notes)
 
 
@@ -184,13 +186,14 @@ def test_a_dataset_and_its_results_become_a_page_and_files(tmp_path):
     asked = tmp_path / "data", [tmp_path / "results"], tmp_path / "out"
     written = report(*asked, detector=detector, device=cpu)
     assert {file.name for file in written} == {
-        "spurious-accuracy.csv", "spurious-accuracy.tex", "quality.csv", "quality.tex",
+        "spurious-accuracy.csv", "spurious-accuracy.tex", "classifiers.csv", "classifiers.tex",
+        "quality.csv", "quality.tex",
         "answers-real.png", "answers-real.svg", "answers-generated.png", "answers-generated.svg",
         "disagreement.png", "disagreement.svg", "report.html", "contexts.csv", "contexts.tex",
         "contexts.png", "contexts.svg", "contexts-visible.csv", "contexts-visible.tex",
     }  # fmt: skip
     page = (tmp_path / "out/report.html").read_text()
-    assert page.count("<table>") == 4 and page.count("data:image/png;base64,") == 4
+    assert page.count("<table>") == 5 and page.count("data:image/webp;base64,") == 4
     assert "or more by detector@" in page
     assert "http" not in page.replace("http-equiv", "")
     for file in written:
