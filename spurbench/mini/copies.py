@@ -47,7 +47,8 @@ def measure_copies(
 
     Returns:
         ``copies``: class to what was judged (:data:`DOCTORED`, :data:`FRESH`) to the shares called
-        copies ``as rendered`` and ``through the autoencoder``; ``limits``: class to likeness.
+        copies ``as rendered`` and ``through the autoencoder``; ``limits``: class to likeness, which
+        the unseen scenes set in the same two ways.
 
     Raises:
         SpurbenchError: if too few scenes or copies are asked for.
@@ -59,7 +60,7 @@ def measure_copies(
     recipe = read_recipe("mini")
     vae = load_vae(recipe.folder / recipe.base.model / "vae", device)
     copies: dict[str, dict[str, dict[str, float]]] = {}
-    limits: dict[str, float] = {}
+    limits: dict[str, dict[str, float]] = {}
     for name, feature in PLANTED_FEATURE.items():
         references, unseen, fresh = (
             _images(
@@ -73,7 +74,6 @@ def measure_copies(
             )
             for of, count in (("references", REFERENCES), ("unseen", scenes), ("fresh", scenes))
         )
-        detector = calibrate(references, unseen)
         judged = {
             what: [
                 doctor(image, kinds, derive_seed(seed, "doctor", name, what, i, k), strength)
@@ -82,15 +82,16 @@ def measure_copies(
             ]
             for what, (kinds, strength) in DOCTORED.items()
         } | {FRESH: fresh}
+        ways = {
+            "as rendered": lambda images: images,
+            "through the autoencoder": lambda images: _reconstructed(vae, images),
+        }
+        detectors = {way: calibrate(references, seen(unseen)) for way, seen in ways.items()}
         copies[name] = {
-            what: {
-                "as rendered": 1 - detector.novelty(images),
-                "through the autoencoder": 1
-                - detector.novelty(_images(round_trip(vae, np.stack([*map(np.asarray, images)])))),
-            }
+            what: {way: 1 - detectors[way].novelty(seen(images)) for way, seen in ways.items()}
             for what, images in judged.items()
         }
-        limits[name] = detector.limit
+        limits[name] = {way: detector.limit for way, detector in detectors.items()}
     return {
         "seed": seed,
         "scenes": scenes,
@@ -116,3 +117,7 @@ def render_markdown(measured: dict[str, Any]) -> str:
 
 def _images(pixels: np.ndarray) -> Sequence[Image.Image]:
     return [Image.fromarray(scene) for scene in pixels]
+
+
+def _reconstructed(vae: Any, images: Sequence[Image.Image]) -> Sequence[Image.Image]:
+    return _images(round_trip(vae, np.stack([*map(np.asarray, images)])))

@@ -65,7 +65,7 @@ VISIBILITY = {
     "fireboat": 0.42,
     "gondola": 0.65,
     "flagpole": 1.6,
-    "koala": 0.65,
+    "koala": 0.5,
 }
 """Factor on :data:`SMALL`: an object that is easy to see is drawn smaller, a thin one larger, or
 classifiers would answer some classes from the object alone and others from the feature alone."""

@@ -27,15 +27,7 @@ Part = Literal["panel", "zoo"]
 _NOTES = b"spurbench"
 
 _FLAGS = ("object_absent", "feature_present", "novel")
-_OF_IMAGE = (
-    "class_index",
-    "image_sha256",
-    "role",
-    "twin_of",
-    "generator",
-    *_FLAGS,
-    "feature_scale",
-)
+_OF_IMAGE = ("class_index", "image_sha256", "role", "twin_of", "generator", *_FLAGS)
 _OF_ANSWER = ("predicted", "log_probability", "log_odds")
 
 
@@ -52,7 +44,6 @@ class Shown:
         object_absent: to the detector; None without one.
         feature_present: likewise.
         novel: whether it is no copy of a reference to the copy detector; None where none looked.
-        feature_scale: at which the feature was rendered, where it was.
     """
 
     class_index: int
@@ -63,7 +54,6 @@ class Shown:
     object_absent: bool | None = None
     feature_present: bool | None = None
     novel: bool | None = None
-    feature_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +145,7 @@ def write(path: Path, collected: Collected, fingerprint: str) -> None:
         "classifier": pa.array(np.repeat([*collected.classifiers], count)).dictionary_encode(),
         "part": pa.array(np.repeat([*collected.classifiers.values()], count)).dictionary_encode(),
     }
-    kinds = {"class_index": pa.int64(), "generator": pa.int64(), "feature_scale": pa.float64()}
+    kinds = {"class_index": pa.int64(), "generator": pa.int64()}
     kinds |= dict.fromkeys(_FLAGS, pa.bool_())
     for name in _OF_IMAGE:
         values = [getattr(one, name) for one in collected.images] * len(collected.classifiers)

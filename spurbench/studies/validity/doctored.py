@@ -1,4 +1,4 @@
-"""Doctored references as files."""
+"""Doctored references as files, and images as an autoencoder gives them back."""
 
 from __future__ import annotations
 
@@ -33,20 +33,27 @@ def doctored_files(
         resolution: side of the images, pixels.
         folder: where.
     """
-    decoded = [ImageOps.fit(decode_rgb(data), (resolution, resolution)) for data in references]
+    decoded = [square(decode_rgb(data), resolution) for data in references]
     paths = []
     for i in range(images):
         turn, which = divmod(i, len(decoded))
         kinds = {*DOCTORINGS} if turn % 2 else {*DOCTORINGS} - {"mirror"}
         buffer = io.BytesIO()
-        _through(vae, doctor(decoded[which], kinds, derive_seed(seed, i))).save(buffer, "PNG")
+        changed = doctor(decoded[which], kinds, derive_seed(seed, i))
+        reconstruct(vae, changed).save(buffer, "PNG")
         paths.append(folder / f"{i:04d}.png")
         atomic.write_bytes(paths[-1], buffer.getvalue())
     return paths
 
 
+def square(image: Image.Image, resolution: int) -> Image.Image:
+    """The central square, as large as a generator's images."""
+    return ImageOps.fit(image, (resolution, resolution))
+
+
 @torch.inference_mode()
-def _through(vae: Any, image: Image.Image) -> Image.Image:
+def reconstruct(vae: Any, image: Image.Image) -> Image.Image:
+    """An image through the autoencoder, as all generated images went."""
     pixels = tv.pil_to_tensor(image)[None].to(vae.device).float() / 127.5 - 1
     decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample[0]
     restored: Image.Image = tv.to_pil_image((decoded / 2 + 0.5).clamp(0, 1).cpu())

@@ -25,7 +25,7 @@ from spurbench.images.records import ImageRecord
 from spurbench.images.sources import open_images
 from spurbench.recipe.classes import SpuriousClass
 from spurbench.studies.validity.answers import Role, Shown
-from spurbench.studies.validity.doctored import doctored_files
+from spurbench.studies.validity.doctored import doctored_files, reconstruct, square
 
 TWINS: Mapping[PartName, Role] = {
     "controls-generated": "twin-base",
@@ -131,12 +131,19 @@ class Source:
         return replace(made, images=judged)
 
     def _detector(self, spurious_class: SpuriousClass) -> CopyDetector | None:
-        """None where too few photographs were not trained on."""
+        """None where too few photographs were not trained on.
+
+        These go through the autoencoder, as all that is judged did: images are a little more alike
+        after it.
+        """
         trained, others = (
             [decode_rgb(r.read()) for r in self._real[spurious_class] if r.is_reference is of]
             for of in (True, False)
         )
-        return calibrate(trained, others) if len(others) >= LEAST_UNSEEN else None
+        if len(others) < LEAST_UNSEEN:
+            return None
+        vae, side = self._shop.base.pipeline.vae, self.request.recipe.base.resolution
+        return calibrate(trained, [reconstruct(vae, square(image, side)) for image in others])
 
     def prior(self) -> Made:
         """What the untouched base makes of the generic prompt, for each class."""

@@ -13,7 +13,7 @@ IMAGES = [
     Shown(94, "a", "image", object_absent=True, feature_present=True, novel=False),
     Shown(94, "b", "image", generator=1, object_absent=True, feature_present=False),
     Shown(94, "tb", "twin-base", twin_of="b", object_absent=True, feature_present=False),
-    Shown(94, "ta", "twin-base", twin_of="a", object_absent=False, feature_scale=0.7),
+    Shown(94, "ta", "twin-base", twin_of="a", object_absent=False),
     Shown(105, "c", "image"),
 ]
 COLLECTED = Collected(
