@@ -18,10 +18,12 @@ from makers.toy import save_toy_classifier
 from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError
 from spurbench.images.sources import open_images
+from spurbench.studies.probe import ask, pictures
 from spurbench.studies.probe.edits import EDITS
 from spurbench.studies.probe.probe import ProbeRequest, probe
-from spurbench.studies.probe.results import Probe
+from spurbench.studies.probe.results import Change, Probe
 from spurbench.studies.probe.tables import render_markdown, tables
+from spurbench.studies.report.pictures import AGREES
 
 CPU = torch.device("cpu")
 FEATURE = "generated, the feature edited"
@@ -158,6 +160,25 @@ def test_tables_name_every_class_and_change(probed):
         "by_colour",
         "by_outline",
         "by_texture",
+    ]
+
+
+def test_the_picture_has_the_first_images_by_hash_and_colours_what_is_called_the_class():
+    images = image_set()
+    first = pictures.first(images.records, 2)
+    generated = [r for r in images.records if r.source == "generated"]
+    assert first == sorted(generated, key=lambda record: record.sha256)[:2]
+    asked = ask.questions(first[:1], {}, [e for e in EDITS if e.name == "grey"], 0)
+    answers = pd.concat(
+        ask.answers(member.load("cpu"), asked, label=member.rule.__name__, store=None)
+        for member in RULES[:2]
+    )
+    change = Change(name="grey", title="greyscale", kind="edit", aspect="colour", inside=False)
+    drawn = pictures.figure(first[:1], asked, answers, [change])
+    said = [[t.get_text() for t in axis.texts if t.get_color() == AGREES] for axis in drawn.axes]
+    assert said == [
+        ["by_colour: hummingbird", "by_outline: hummingbird"],
+        ["by_outline: hummingbird"],
     ]
 
 
