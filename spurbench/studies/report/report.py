@@ -85,9 +85,9 @@ def report(
         )
     ]
     if ablation is not None:
-        rows_of = tables.ablation(validated(Ablation, read_json(ablation), str(ablation)))
+        brings = tables.ablation(validated(Ablation, read_json(ablation), str(ablation)))
         text = "The same generator made with and without each part of the method."
-        sections.append(Section("parts", "What each part brings", text, [rows_of]))
+        sections.append(Section("parts", "What each part brings", text, [brings]))
     scores, notes = _scores(splits, [*manifest.quality], metrics, device)
     sections.append(
         Section(
@@ -107,8 +107,8 @@ def report(
             Section(
                 "places",
                 "In other places",
-                "What was learnt is asked for on a beach or in a market, from the noise of images "
-                "that were asked for without a place. Does it still fool classifiers?",
+                "What was learnt is asked for in other places, from the noise of images that were "
+                "asked for without one. Does it still fool classifiers?",
                 of_contexts,
                 [Picture.of("contexts", caption, picture)],
             )
