@@ -14,7 +14,7 @@ LOOP := $(OUT)/loop
 # Bytecode is compiled once, here: where it can't be written later, every start would compile it anew.
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode
 
-.PHONY: help demo loop test test-browser test-slurm test-robustbench test-slow test-faults mutants check docs leaderboard bench bench-growth bench-scale bench-gpu assets clean
+.PHONY: help demo report loop test test-browser test-slurm test-robustbench test-slow test-faults mutants check docs leaderboard bench bench-growth bench-scale bench-gpu assets clean
 
 help: ## List the targets
 	@grep -E '^[A-Za-z0-9_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -48,6 +48,12 @@ demo: $(VENV)/.installed ## Build the embedded dataset, evaluate its panel, rend
 	@echo "Dataset:      $(DATASET)"
 	@echo "Leaderboard:  $(OUT)/leaderboard/README.md"
 	@echo "Load it:      $(BIN)/python -c 'from datasets import load_dataset; print(load_dataset(\"$(DATASET)\"))'"
+
+report: $(VENV)/.installed ## The paper's tables and figures for the embedded dataset, with its contexts: docs/report.md
+	$(BIN)/spurbench build --classes all --output $(OUT)/contexts --set 'contexts.phrases=["on the beach", "on Mount Fuji", "in a garden", "in a market"]'
+	$(BIN)/spurbench eval $(PANEL:%=--model mini:%) --data $(OUT)/contexts --output $(OUT)/contexts-results
+	$(BIN)/spurbench probe $(OUT)/contexts $(PANEL:%=--model mini:%) --output $(OUT)/probe
+	$(BIN)/spurbench report $(OUT)/contexts --results $(OUT)/contexts-results --probe $(OUT)/probe/probe.json --images 3 --output $(OUT)/report
 
 loop: $(VENV)/.installed ## From biased training scenes to a dataset, and mended by it: docs/loop.md
 	$(BIN)/spurbench mini training $(LOOP)/training --images 300

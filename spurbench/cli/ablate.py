@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from spurbench.cli.options import device_option, engine_options
+from spurbench.cli.options import FOLDER, device_option, engine_options, recipe_options
 from spurbench.cli.terminal import say, silence_libraries
 
 
@@ -23,22 +23,10 @@ from spurbench.cli.terminal import say, silence_libraries
     show_default=True,
     help="Builds of each row: seeds 0, 1, ...",
 )
-@click.option("--classes", "wanted", default="all", show_default=True, help="As in build.")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="As in build.",
-)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a recipe key in every row; repeatable.",
-)
+@recipe_options
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Folder of datasets and tables. [default: out/ablation-RECIPE]",
 )
 @click.option(

@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from spurbench.cli.options import device_option, engine_options, forecast_options
+from spurbench.cli.options import (
+    FOLDER,
+    GIVEN_FOLDER,
+    device_option,
+    engine_options,
+    forecast_options,
+    recipe_options,
+)
 from spurbench.cli.tables import forecast_tables, plan_tables, show, stage_table
 from spurbench.cli.terminal import say, silence_libraries
 from spurbench.core.errors import SpurbenchError
@@ -21,21 +28,10 @@ from spurbench.core.errors import SpurbenchError
     show_default=True,
     help="mini (embedded, offline), sd15 (the paper), or a folder with recipe.toml, classes.toml.",
 )
-@click.option(
-    "--classes",
-    "wanted",
-    default="all",
-    show_default=True,
-    help="all, paper, or names and indices: hummingbird,565.",
-)
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Real images in the Spurious ImageNet layout. [default: the recipe's own]",
-)
+@recipe_options
 @click.option(
     "--positives",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=GIVEN_FOLDER,
     help="Photographs of the classes, in ImageNet's layout. [default: the base model makes them]",
 )
 @click.option(
@@ -46,26 +42,19 @@ from spurbench.core.errors import SpurbenchError
 )
 @click.option("--base", help="Base model: hub id or folder. Short for --set base.model=...")
 @click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a recipe key; repeatable.",
-)
-@click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Dataset folder. [default: out/spurbench-RECIPE-VERSION]",
 )
 @click.option(
     "--work",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Where finished stages are kept. [default: .stages beside the output]",
 )
 @click.option("--version", "version", default="1.0.0", show_default=True, metavar="X.Y.Z")
 @click.option(
     "--previous",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=GIVEN_FOLDER,
     help="The version before: its changelog goes on, and says what changed.",
 )
 @click.option("--note", help="For the changelog: what is new.")

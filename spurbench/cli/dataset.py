@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from spurbench.cli.options import device_option
+from spurbench.cli.options import FILE, FOLDER, GIVEN_FOLDER, device_option, split_option
 from spurbench.cli.tables import show
 from spurbench.cli.terminal import say, silence_libraries
 from spurbench.core.errors import SpurbenchError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("dataset", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("dataset", type=GIVEN_FOLDER)
 @click.option(
     "--metric",
     "metrics",
@@ -40,7 +40,7 @@ def quality(dataset: Path, metrics: tuple[str, ...], device: str) -> None:
 
 
 @click.command()
-@click.argument("dataset", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("dataset", type=GIVEN_FOLDER)
 def verify(dataset: Path) -> None:
     """Check a dataset: hashes, counts, schema, card, and that it loads as its card says.
 
@@ -67,7 +67,7 @@ def verify(dataset: Path) -> None:
 
 
 @click.command()
-@click.argument("dataset", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("dataset", type=GIVEN_FOLDER)
 @click.option("--repo-id", required=True, metavar="OWNER/NAME", help="On the hub.")
 @click.option("--private", is_flag=True, help="Not public.")
 @click.option("--dry-run", is_flag=True, help="Print the operations; change nothing.")
@@ -94,11 +94,9 @@ def push(dataset: Path, repo_id: str, private: bool, dry_run: bool) -> None:
 
 
 @click.command()
-@click.argument("old", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.argument("new", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option(
-    "--json", "output", type=click.Path(path_type=Path, dir_okay=False), help="Also write JSON."
-)
+@click.argument("old", type=GIVEN_FOLDER)
+@click.argument("new", type=GIVEN_FOLDER)
+@click.option("--json", "output", type=FILE, help="Also write JSON.")
 def diff(old: Path, new: Path, output: Path | None) -> None:
     """Say what changed from dataset OLD to dataset NEW, per class."""
     from spurbench.core import atomic
@@ -113,7 +111,7 @@ def diff(old: Path, new: Path, output: Path | None) -> None:
 
 
 @click.command()
-@click.argument("dataset", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("dataset", type=GIVEN_FOLDER)
 @click.option(
     "--format",
     "layout",
@@ -121,9 +119,7 @@ def diff(old: Path, new: Path, output: Path | None) -> None:
     required=True,
     help="Folders SPLIT/WNID with metadata.parquet, or tar shards.",
 )
-@click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="New folder."
-)
+@click.option("--output", type=FOLDER, required=True, help="New folder.")
 @click.option(
     "--config",
     type=click.Choice(
@@ -133,13 +129,7 @@ def diff(old: Path, new: Path, output: Path | None) -> None:
     show_default=True,
     help="Whose images.",
 )
-@click.option(
-    "--split",
-    type=click.Choice(["real", "generated", "all"]),
-    default="all",
-    show_default=True,
-    help="Of the config.",
-)
+@split_option
 def export(
     dataset: Path,
     layout: Literal["imagefolder", "webdataset"],

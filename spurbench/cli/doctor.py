@@ -6,21 +6,17 @@ from pathlib import Path
 
 import click
 
-from spurbench.cli.options import device_option
+from spurbench.cli.options import FOLDER, device_option, recipe_options
 from spurbench.cli.tables import show
 from spurbench.core.errors import SpurbenchError
 
 
 @click.command()
 @click.option("--recipe", help="Look for all that a build of it will need, and nothing else.")
-@click.option("--classes", "wanted", default="all", show_default=True, help="As in build.")
-@click.option(
-    "--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="As in build."
-)
+@recipe_options
 @click.option("--base", help="As in build.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As in build.")
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="As in build.")
-@click.option("--work", type=click.Path(path_type=Path, file_okay=False), help="As in build.")
+@click.option("--output", type=FOLDER, help="As in build.")
+@click.option("--work", type=FOLDER, help="As in build.")
 @device_option
 def doctor(
     recipe: str | None,

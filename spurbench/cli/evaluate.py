@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spurbench.cli.options import device_option, engine_options
+from spurbench.cli.options import (
+    FILE,
+    FOLDER,
+    classifier_options,
+    device_option,
+    engine_options,
+    split_option,
+)
 from spurbench.cli.tables import contrast_tables, show
 from spurbench.cli.terminal import say, say_json
 from spurbench.core.errors import SpurbenchError
@@ -21,33 +28,13 @@ log = logging.getLogger(__name__)
 
 
 @click.command(name="eval")
-@click.option(
-    "--model",
-    "specs",
-    multiple=True,
-    metavar="SPEC[=CHECKPOINT]",
-    help="timm name, torchvision:ARCH.WEIGHTS, transformers:OWNER/NAME, open_clip:ARCH.TAG, "
-    "onnx:FILE, robustbench:NAME, hf-hub:OWNER/NAME (timm's format), mini:NAME (embedded panel), "
-    "vlm:OWNER/NAME (asked for yes or no), or a folder in timm's or transformers' format; "
-    "repeatable.",
-)
-@click.option(
-    "--panel",
-    "panel_file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="TOML file with a list `classifiers` of such SPECs.",
-)
+@classifier_options
 @click.option(
     "--data",
     help="Spurious ImageNet folder, folder in ImageNet's layout, built dataset or hub id. "
     "[default: SPURBENCH_DATA, what fetch got, or the newest datasets in out]",
 )
-@click.option(
-    "--split",
-    type=click.Choice(["real", "generated", "all"]),
-    default="all",
-    show_default=True,
-)
+@split_option
 @click.option(
     "--config",
     type=click.Choice(["default", "curated"]),
@@ -91,7 +78,7 @@ log = logging.getLogger(__name__)
 )
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("out/results"),
     show_default=True,
     help="Folder of results.",
@@ -246,9 +233,7 @@ def _end(asked: int, failed: list[Failed], known: set[str]) -> None:
     show_default=True,
     help="all, or the data's classes by name or ImageNet index, separated by commas.",
 )
-@click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the answers as JSON."
-)
+@click.option("--output", type=FILE, help="Write the answers as JSON.")
 @device_option
 def select(
     data: str, specs: tuple[str, ...], wanted: str, output: Path | None, device: str
@@ -301,8 +286,8 @@ def select(
 
 
 @click.command()
-@click.argument("a", type=click.Path(path_type=Path, dir_okay=False))
-@click.argument("b", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("a", type=FILE)
+@click.argument("b", type=FILE)
 @click.option("--data", help="Dataset that was measured, as in eval: adds a sheet of the images.")
 @click.option(
     "--images",
@@ -313,7 +298,7 @@ def select(
 )
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("out/comparison"),
     show_default=True,
     help="Folder of comparison.json and images.png.",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from spurbench.cli.options import FOLDER
 from spurbench.cli.terminal import say
 
 
@@ -15,7 +16,7 @@ from spurbench.cli.terminal import say
 @click.option(
     "--to",
     "folder",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Folder of the class folders. [default: spurious-imagenet in SPURBENCH_HOME, or in the "
     "user's folder of data]",
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from spurbench.cli.options import device_option
+from spurbench.cli.options import FILE, FOLDER, device_option
 from spurbench.cli.tables import show
 from spurbench.cli.terminal import say
 from spurbench.core.errors import SpurbenchError
@@ -43,7 +43,7 @@ def leaderboard() -> None:
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Write README.md, and a page and a CSV per board, here. [default: print only]",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Classifiers of a board, the best ones.")
@@ -77,7 +77,7 @@ def show_boards(
 )
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("leaderboards"),
     show_default=True,
     help="Folder of entries; what it holds already stays on the page.",
@@ -115,7 +115,7 @@ def build_leaderboard(
 @click.option("--data", help="The dataset, as in eval. [default: what datasets.toml says]")
 @click.option(
     "--positives",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="As in eval, where they are not the dataset's own.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the draw.")
@@ -171,14 +171,14 @@ def check_entries(
 @click.option(
     "--to",
     "output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("leaderboards"),
     show_default=True,
     help="Folder of entries, in a checkout of the leaderboard's repository.",
 )
 @click.option(
     "--model-card",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE.yaml",
     help="Write evaluation results for the model's page on the Hub instead; needs --dataset.",
 )

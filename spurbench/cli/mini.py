@@ -292,6 +292,40 @@ def probe(output: Path, specs: tuple[str, ...], scenes: int, seed: int, device: 
 
 
 @mini.command()
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--model", "specs", multiple=True, help="As of spurbench eval; may be repeated.")
+@click.option(
+    "--scenes", type=click.IntRange(min=1), default=200, show_default=True, help="Per class."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of them.")
+@device_option
+def contexts(output: Path, specs: tuple[str, ...], scenes: int, seed: int, device: str) -> None:
+    """What places truly do to answers, and whether the oracle sees them; writes OUTPUT (JSON).
+
+    Scenes of a feature are rendered nowhere in particular and in each of the paper's four places,
+    the same in all else that shows the feature.
+    """
+    silence_libraries()
+
+    from spurbench.core import atomic
+    from spurbench.core.environment import choose_device
+    from spurbench.evaluation.members import members
+    from spurbench.recipe.load import read_recipe
+
+    asked = members(specs, None, None)
+    chosen = choose_device(device)
+    recipe = read_recipe("mini")
+
+    from spurbench.classifiers.detectors import load_detector
+    from spurbench.studies.contexts import truth
+
+    oracle = load_detector(recipe.locate(str(recipe.check.object_detector)), device=chosen)
+    measured = truth.measure_truth(asked, oracle, scenes=scenes, seed=seed, device=chosen)
+    atomic.write_json(output, measured.as_json())
+    click.echo(truth.render_markdown(measured), nl=False)
+
+
+@mini.command()
 @click.argument("discovery", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option(
     "--scenes",

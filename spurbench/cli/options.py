@@ -7,6 +7,70 @@ from pathlib import Path
 
 import click
 
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+GIVEN_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+GIVEN_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+"""Those that are given are there already."""
+
+split_option = click.option(
+    "--split",
+    type=click.Choice(["real", "generated", "all"]),
+    default="all",
+    show_default=True,
+)
+
+
+def classifier_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Whom to ask: ``specs`` and ``panel_file``."""
+    for option in (
+        click.option(
+            "--panel",
+            "panel_file",
+            type=FILE,
+            help="TOML file with a list `classifiers` of such SPECs.",
+        ),
+        click.option(
+            "--model",
+            "specs",
+            multiple=True,
+            metavar="SPEC[=CHECKPOINT]",
+            help="timm name, torchvision:ARCH.WEIGHTS, transformers:OWNER/NAME, "
+            "open_clip:ARCH.TAG, onnx:FILE, robustbench:NAME, hf-hub:OWNER/NAME (timm's format), "
+            "mini:NAME (embedded panel), vlm:OWNER/NAME (asked for yes or no), or a folder in "
+            "timm's or transformers' format; repeatable.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What of a recipe to make, and how: ``wanted``, ``data`` and ``overrides``."""
+    for option in (
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Change a recipe key; repeatable.",
+        ),
+        click.option(
+            "--data",
+            type=GIVEN_FOLDER,
+            help="Real images in the Spurious ImageNet layout. [default: the recipe's own]",
+        ),
+        click.option(
+            "--classes",
+            "wanted",
+            default="all",
+            show_default=True,
+            help="all, paper, or names and indices: hummingbird,565.",
+        ),
+    ):
+        command = option(command)
+    return command
+
 
 def device_option(command: Callable[..., None]) -> Callable[..., None]:
     """``--device``, the same for every command that runs a model."""
@@ -24,7 +88,7 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--engine-options",
             "engine_options",
-            type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            type=GIVEN_FILE,
             help="TOML file for slurm: partition, time, memory, ...",
         ),
         click.option("--address", help="Of a running Ray cluster. [default: one on this machine]"),

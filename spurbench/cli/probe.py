@@ -7,27 +7,20 @@ from typing import Any
 
 import click
 
-from spurbench.cli.options import device_option
+from spurbench.cli.options import (
+    FOLDER,
+    GIVEN_FOLDER,
+    classifier_options,
+    device_option,
+    split_option,
+)
 from spurbench.cli.terminal import say, silence_libraries
 
 
 @click.command()
 @click.argument("dataset")
-@click.option(
-    "--model", "specs", multiple=True, metavar="SPEC[=CHECKPOINT]", help="As in eval; repeatable."
-)
-@click.option(
-    "--panel",
-    "panel_file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="TOML file with a list `classifiers` of such SPECs.",
-)
-@click.option(
-    "--split",
-    type=click.Choice(["real", "generated", "all"]),
-    default="all",
-    show_default=True,
-)
+@classifier_options
+@split_option
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -35,7 +28,7 @@ from spurbench.cli.terminal import say, silence_libraries
 )
 @click.option(
     "--store",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=GIVEN_FOLDER,
     help="Stage store of the dataset's build, whose generators are asked for the recipe's "
     "`probe.prompts`. [default: .stages/NAME beside the dataset, if it is there]",
 )
@@ -52,7 +45,7 @@ from spurbench.cli.terminal import say, silence_libraries
 )
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("out/probe"),
     show_default=True,
 )

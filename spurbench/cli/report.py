@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from spurbench.cli.options import device_option
+from spurbench.cli.options import FOLDER, GIVEN_FILE, GIVEN_FOLDER, device_option
 from spurbench.cli.terminal import say, silence_libraries
 
 
 @click.command()
-@click.argument("dataset", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("dataset", type=GIVEN_FOLDER)
 @click.option(
     "--results",
     multiple=True,
@@ -21,12 +21,12 @@ from spurbench.cli.terminal import say, silence_libraries
 )
 @click.option(
     "--ablation",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=GIVEN_FILE,
     help="An ablation.json, for its table.",
 )
 @click.option(
     "--probe",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=GIVEN_FILE,
     help="A probe.json of this dataset, for its tables and its picture.",
 )
 @click.option(
@@ -48,7 +48,7 @@ from spurbench.cli.terminal import say, silence_libraries
 )
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("out/report"),
     show_default=True,
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from spurbench.cli.options import FOLDER
 from spurbench.cli.terminal import say, silence_libraries
 
 
@@ -24,7 +25,7 @@ def survey() -> None:
 @click.argument("dataset")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="A new folder. [default: out/survey-DATASET]",
 )
 @click.option("--raters", type=click.IntRange(1, 10_000), default=10, show_default=True)
@@ -103,11 +104,11 @@ def make_survey(
 
 
 @survey.command(name="serve")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=FOLDER)
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 is every network.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
 def serve_survey(folder: Path, host: str, port: int) -> None:
-    """Serve the survey in FOLDER; extra `survey`.
+    """Serve the survey in FOLDER; extra `serve`.
 
     It may be killed and started again at any time: what raters were told is saved, is.
     """
@@ -120,11 +121,11 @@ def serve_survey(folder: Path, host: str, port: int) -> None:
 
 
 @survey.command(name="report")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=FOLDER)
 @click.argument("answers", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="[default: FOLDER/report]",
 )
 @click.option(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,7 @@ from spurbench.core import atomic, collector
 from spurbench.core.documents import Document, describe
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.identity import fingerprint
+from spurbench.evaluation.files import family, result_files, schema_of
 from spurbench.evaluation.results import SCHEMA as RESULT_SCHEMA
 from spurbench.evaluation.results import Protocol, Result, Settings, SplitResult
 from spurbench.images.records import Config, DatasetInfo, Role, Source, Split
@@ -183,9 +184,9 @@ def read(path: Path) -> Entry:
         SpurbenchError: if the file is neither, is damaged, or contradicts itself.
     """
     content = path.read_bytes()
-    schema = _schema(path, content)
+    schema = schema_of(path, content)
     try:
-        if _family(schema) != _family(SCHEMA):
+        if family(schema) != family(SCHEMA):
             return _of_result(Result.read(path))
         if schema != SCHEMA:
             raise SpurbenchError(f"{path} is of {schema}, and only {SCHEMA} is read; measure again")
@@ -207,14 +208,7 @@ def read_all(paths: list[Path]) -> dict[Path, Entry]:
     Raises:
         SpurbenchError: if a path is missing, a file is damaged or of an unknown schema version.
     """
-    files: dict[Path, None] = {}
-    for path in paths:
-        if path.is_dir():
-            files.update(dict.fromkeys(file.resolve() for file in _claiming(path)))
-        elif path.is_file():
-            files[path.resolve()] = None
-        else:
-            raise SpurbenchError(f"no file or folder of results at {path}")
+    files = result_files(paths, (RESULT_SCHEMA, SCHEMA))
     with collector.paused():
         return {file: read(file) for file in files}
 
@@ -239,37 +233,6 @@ def _of_result(result: Result) -> Entry:
         log.warning("the answers of %s are not known and left out: %s", result.label, error)
         return Entry.of(result, None)
     return Entry.of(result, answers)
-
-
-def _claiming(folder: Path) -> Iterator[Path]:
-    """JSON files that say they are a result or an entry, of whatever version."""
-    families = {_family(schema) for schema in (RESULT_SCHEMA, SCHEMA)}
-    for file in sorted(folder.rglob("*.json")):
-        if _family(_schema(file, file.read_bytes())) in families:
-            yield file
-
-
-def _schema(path: Path, content: bytes) -> str | None:
-    """What a JSON says that it is.
-
-    Raises:
-        SpurbenchError: if it is not JSON, as far as that has to be read.
-    """
-    # Ours say it first; a board's files are long, and are parsed when they are read.
-    first = re.match(rb'\s*\{\s*"schema"\s*:\s*"([^"\\]*)"', content)
-    if first:
-        return first[1].decode(errors="replace")
-    try:
-        document = json.loads(content)
-    except ValueError as error:
-        raise SpurbenchError(
-            f"{path} is damaged, not JSON ({error}); delete it or measure again"
-        ) from None
-    return str(document.get("schema")) if isinstance(document, dict) else None
-
-
-def _family(schema: str | None) -> str | None:
-    return schema and schema.rpartition("/")[0]
 
 
 def file_name(text: str) -> str:

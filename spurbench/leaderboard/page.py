@@ -17,6 +17,7 @@ from spurbench.core import atomic, collector
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.markdown import plain
 from spurbench.core.resources import templates
+from spurbench.core.templates import html_templates
 from spurbench.evaluation.results import Result
 from spurbench.images.records import SPLITS
 from spurbench.leaderboard import entries, pictures, reported, tables
@@ -139,16 +140,8 @@ def render(
         scores: that others reported.
         guide: where it is said how to submit, relative to the page.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     folder = templates()
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html_templates(folder)
     environment.filters["data"] = _embedded
     # As it stands between the tags, which is what the policy's hash is of.
     script = _script(folder)

@@ -17,7 +17,7 @@ from spurbench.images.decode import decode_rgb
 from spurbench.recipe.load import read_recipe
 from spurbench.studies.contexts import tables
 from spurbench.studies.contexts.measure import Contexts, Seen, look, origin
-from spurbench.studies.report.pictures import AGREES, DIFFERS
+from spurbench.studies.report.pictures import AGREES, DIFFERS, write_below
 from spurbench.studies.report.table import Table
 
 if TYPE_CHECKING:
@@ -97,14 +97,6 @@ def picture(contexts: Contexts, seen: Seen) -> Figure:
             words = [f"{image.class_name}: {fooled} of {len(image.panel)}"]
             if (shows := seen.get((image.image_sha256, context))) is not None:
                 words.append("context visible" if shows else "context not visible")
-            axis.text(
-                0.5,
-                -0.03,
-                "\n".join(words),
-                color=AGREES if image.consistently_spurious else DIFFERS,
-                transform=axis.transAxes,
-                ha="center",
-                va="top",
-                fontsize=7,
-            )
+            colour = AGREES if image.consistently_spurious else DIFFERS
+            write_below(axis, [(line, colour) for line in words])
     return figure

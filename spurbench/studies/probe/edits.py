@@ -32,7 +32,8 @@ class Edit:
         name: in files, ``patches-4``.
         title: as people read it.
         aspect: what it takes away.
-        change: the image edited as a whole, from its pixels and random numbers.
+        change: the image edited, from its pixels and random numbers; ``inside`` the feature also
+            from its mask, which holds at least a pixel.
         inside: whether it is done to the feature alone, whose mask it needs; else to the whole
             image.
     """
@@ -40,7 +41,7 @@ class Edit:
     name: str
     title: str
     aspect: Aspect
-    change: Callable[[Pixels, np.random.Generator], Pixels] | None
+    change: Callable[..., Pixels]
     inside: bool = False
 
     def __call__(self, pixels: Pixels, mask: Mask | None, image: str, seed: int) -> Pixels:
@@ -55,21 +56,9 @@ class Edit:
         """
         rng = np.random.default_rng(derive_seed(seed, "probe", self.name, image))
         if not self.inside:
-            assert self.change is not None, "an edit of the whole image is one"
             return self.change(pixels, rng)
         assert mask is not None, "an edit of the feature needs its mask"
-        if not mask.any():
-            return pixels.copy()
-        if self.change is None:
-            return flatten(pixels, mask)
-        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        edited = pixels.copy()
-        changed = self.change(pixels[box], rng)
-        # Tiles carry what they show to where the feature was not; a hue stays inside its outline.
-        where = np.ones_like(mask[box]) if self.aspect == "shape" else mask[box]
-        edited[box][where] = changed[where]
-        return edited
+        return self.change(pixels, rng, mask) if mask.any() else pixels.copy()
 
 
 def rotate_hue(pixels: Pixels, _: np.random.Generator, *, degrees: float) -> Pixels:
@@ -119,14 +108,53 @@ def blur(pixels: Pixels, _: np.random.Generator, *, radius: float) -> Pixels:
     return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(sigma)))
 
 
-def flatten(pixels: Pixels, mask: Mask) -> Pixels:
-    """The feature filled with its mean colour: its outline stays, texture and pattern go.
+def rotate_feature(
+    pixels: Pixels, rng: np.random.Generator, mask: Mask, *, degrees: float
+) -> Pixels:
+    """:func:`rotate_hue` of the feature alone."""
+    return np.where(mask[..., None], rotate_hue(pixels, rng, degrees=degrees), pixels)
 
-    The mask holds at least a pixel.
+
+def scatter(pixels: Pixels, rng: np.random.Generator, mask: Mask, *, grid: int) -> Pixels:
+    """The feature cut out, its picture in tiles that change places, its place filled in.
+
+    Tiles are those of :func:`shuffle_patches`, of the mask's box, and carry the feature alone. The
+    mask is grown by a 64th of the side, for pixels at an outline show both.
     """
+    from scipy import ndimage
+
+    grown = ndimage.binary_dilation(mask, iterations=max(1, min(mask.shape) // 64))
+    rows, columns = (np.flatnonzero(grown.any(axis=axis)) for axis in (1, 0))
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    cut = np.dstack([pixels, grown.astype(np.uint8)])[box]
+    tiles = shuffle_patches(cut, rng, grid=grid)
+    scattered = surroundings(pixels, grown)
+    shown = tiles[..., 3] > 0
+    scattered[box][shown] = tiles[shown][:, :3]
+    return scattered
+
+
+def flatten(pixels: Pixels, _: np.random.Generator, mask: Mask) -> Pixels:
+    """The feature filled with its mean colour: its outline stays, texture and pattern go."""
     flat = pixels.copy()
     flat[mask] = np.round(pixels[mask].mean(axis=0)).astype(np.uint8)
     return flat
+
+
+def surroundings(pixels: Pixels, mask: Mask) -> Pixels:
+    """The mask filled in: of each pixel the nearest outside it, blurred over a 32nd of the side.
+
+    A mask that covers all is left as it is: there is nothing around it.
+    """
+    from scipy import ndimage
+
+    filled = pixels.copy()
+    if not mask.all():
+        nearest = ndimage.distance_transform_edt(mask, return_distances=False, return_indices=True)
+        around = pixels[tuple(nearest)].astype(np.float32)
+        sigma = min(mask.shape) / 32
+        filled[mask] = np.rint(ndimage.gaussian_filter(around, (sigma, sigma, 0)))[mask]
+    return filled
 
 
 def feature_mask(image: Pixels, twin: Pixels) -> Mask:
@@ -135,8 +163,11 @@ def feature_mask(image: Pixels, twin: Pixels) -> Mask:
     Twins differ in large plain areas too, for which no feature is to blame. So both are compared
     less their blur over an eighth of the side; what counts at a pixel is the smaller of the image's
     detail and its difference to the twin's (the largest of three channels, smoothed over a 32nd of
-    the side). Otsu's threshold (Otsu 1979) splits it in two, holes are filled, and specks below a
-    tenth of the largest part dropped.
+    the side). Otsu's threshold (Otsu 1979) splits it in two.
+
+    That is rough, for detail is smoothed. Of it, grown by a 32nd of the side, those pixels are kept
+    that differ from their :func:`surroundings` by at least half of Otsu's threshold of the
+    differences. Each time holes are filled, and specks below a tenth of the largest part dropped.
 
     Returns:
         (H, W); all False if nothing differs.
@@ -162,11 +193,22 @@ def feature_mask(image: Pixels, twin: Pixels) -> Mask:
     lacking = np.minimum(strength(own), strength(own - detail(twin)))
     if lacking.max() < 1:  # of 255: rounding, at most
         return np.zeros(lacking.shape, bool)
-    parts, count = ndimage.label(ndimage.binary_fill_holes(lacking > _otsu(lacking)))
+    rough = _tidied(lacking > _otsu(lacking))
+    near = ndimage.binary_dilation(rough, iterations=max(1, side // 32))
+    differing = np.abs(image.astype(np.float32) - surroundings(image, near)).max(2)
+    fine = _tidied(near & (differing > _otsu(differing[near]) / 2))
+    return fine if fine.any() else rough
+
+
+def _tidied(mask: Mask) -> Mask:
+    """Without holes, and without specks."""
+    from scipy import ndimage
+
+    parts, count = ndimage.label(ndimage.binary_fill_holes(mask))
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
     sizes[0] = 0
-    mask: Mask = (sizes >= sizes.max() / 10)[parts] & (parts > 0)
-    return mask
+    kept: Mask = (sizes >= sizes.max() / 10)[parts] & (parts > 0)
+    return kept
 
 
 def _otsu(values: NDArray[np.float32]) -> float:
@@ -202,10 +244,20 @@ EDITS: tuple[Edit, ...] = (
     Edit("grey", "greyscale", "colour", greyscale),
     *map(_patches, (2, 4, 8)),
     *map(_blur, (64, 32, 16)),
-    Edit("feature-hue", "feature's hue turned by 180°", "colour", _hue(180).change, inside=True),
     Edit(
-        "feature-patches", "feature's box shuffled, 4 × 4", "shape", _patches(4).change, inside=True
+        "feature-hue",
+        "feature's hue turned by 180°",
+        "colour",
+        partial(rotate_feature, degrees=180),
+        inside=True,
     ),
-    Edit("feature-flat", "feature in its mean colour", "texture", None, inside=True),
+    Edit(
+        "feature-patches",
+        "feature cut up, 4 × 4 tiles shuffled",
+        "shape",
+        partial(scatter, grid=4),
+        inside=True,
+    ),
+    Edit("feature-flat", "feature in its mean colour", "texture", flatten, inside=True),
 )
 """All edits, by what they take away; the last three are done to the feature alone."""

@@ -14,6 +14,7 @@ from spurbench.evaluation.results import BOOTSTRAP, Interval, Rate
 from spurbench.images.records import SPLITS, Split
 from spurbench.studies.probe.edits import ASPECTS
 from spurbench.studies.probe.results import (
+    Aspects,
     Change,
     Changed,
     ClassProbe,
@@ -83,14 +84,14 @@ def _split(answers: pd.DataFrame, changes: Sequence[Change]) -> SplitProbe:
                 MeanChanged(change=change.name, classes=len(groups), changed=_mean(groups))
             )
     return SplitProbe(
-        aspects=_sensitive(lost, changes),
+        aspects=_aspects(lost, changes),
         means=tuple(means),
         classes=tuple(
             ClassProbe(
                 index=index,
                 name=first["class_name"],
                 spurious_feature=first["spurious_feature"],
-                aspects=_sensitive({index: lost[index]}, changes),
+                aspects=_aspects({index: lost[index]}, changes),
                 changes=_changes(tables[index], changes),
             )
             for index, own in of_class.items()
@@ -120,15 +121,25 @@ def _changes(table: pd.DataFrame, changes: Sequence[Change]) -> tuple[Changed, .
     )
 
 
+def _aspects(lost: Mapping[int, pd.DataFrame], changes: Sequence[Change]) -> Aspects:
+    """By the edits of the feature alone, and by those of the whole image."""
+    masked = any(c.inside and c.name in of for c in changes for of in lost.values())
+    return Aspects(
+        feature=_sensitive(lost, [c for c in changes if c.inside]) if masked else None,
+        image=_sensitive(lost, [c for c in changes if not c.inside]),
+    )
+
+
 def _sensitive(lost: Mapping[int, pd.DataFrame], changes: Sequence[Change]) -> Sensitive:
-    """By aspect, over the edits of the whole image, which every image went through."""
+    """By aspect, over the images that went through its edits."""
     shares: dict[str, Sensitivity | None] = {}
     for aspect in ASPECTS:
-        names = [c.name for c in changes if c.aspect == aspect and not c.inside]
+        names = [c.name for c in changes if c.aspect == aspect]
         groups = [
-            of[own].mean(axis=1).to_numpy(float)
+            shares_of_image
             for of in lost.values()
-            if len(of) and (own := [name for name in names if name in of])
+            if (own := [name for name in names if name in of])
+            and len(shares_of_image := of[own].dropna().mean(axis=1).to_numpy(float))
         ]
         shares[aspect] = _mean(groups) if groups else None
     return Sensitive(**shares)

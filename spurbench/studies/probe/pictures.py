@@ -14,9 +14,8 @@ from spurbench.images.decode import decode_rgb
 from spurbench.images.records import ImageRecord
 from spurbench.studies.probe.ask import Question
 from spurbench.studies.probe.measure import UNCHANGED
-from spurbench.studies.probe.results import PICTURE, Change
-from spurbench.studies.report.pictures import AGREES, DIFFERS, shortened
-from spurbench.studies.report.report import Picture
+from spurbench.studies.probe.results import Change
+from spurbench.studies.report.pictures import AGREES, DIFFERS, shortened, write_below
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,8 +64,8 @@ def figure(
     titles |= {c.name: plain(c.title) for c in changes if c.name not in WEAKER}
     records = {(q.image.sha256, q.change): q.record for q in asked}
     said = dict(iter(answers.groupby(["image_sha256", "change"], sort=False)))
-    lines = answers["classifier"].nunique()
-    size = 1.5 * len(images) + 1.1, (1.3 + 0.14 * lines) * len(titles) + 0.3
+    asked_of = answers["classifier"].nunique()
+    size = 1.5 * len(images) + 1.1, (1.45 + 0.11 * asked_of) * len(titles) + 0.3
     drawn = Figure(figsize=size, layout="constrained")
     axes = drawn.subplots(len(titles), len(images), squeeze=False)
     names = imagenet_names()
@@ -85,23 +84,12 @@ def figure(
                 continue
             axis.imshow(decode_rgb(records[image.sha256, change].read()))
             told = said[image.sha256, change]
-            for i, (label, answer, own) in enumerate(
-                zip(told["classifier"], told["prediction"], told["class_index"], strict=True)
+            lines = []
+            for label, answer, own in zip(
+                told["classifier"], told["prediction"], told["class_index"], strict=True
             ):
                 called = names[answer] if 0 <= answer < len(names) else "none of ImageNet's"
-                axis.text(
-                    0.5,
-                    -0.03 - 0.11 * i,
-                    shortened(f"{plain(label)}: {called}", 32),
-                    color=AGREES if answer == own else DIFFERS,
-                    transform=axis.transAxes,
-                    ha="center",
-                    va="top",
-                    fontsize=5.5,
-                )
+                words = shortened(f"{plain(label)}: {called}", 32)
+                lines.append((words, AGREES if answer == own else DIFFERS))
+            write_below(axis, lines, size=5.5)
     return drawn
-
-
-def encoded(drawn: Figure, kind: str) -> bytes:
-    """The figure as ``png`` or ``svg``; the same probe has the same bytes."""
-    return Picture(PICTURE, "", drawn).encoded(kind)

@@ -34,6 +34,7 @@ from spurbench.studies.probe.results import (
     Coverage,
     Probe,
 )
+from spurbench.studies.report.parts import Picture
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,8 @@ def probe(request: ProbeRequest) -> tuple[Probe, list[Path]]:
         files |= {f"{table.name}.csv": table.csv().encode()}
         files |= {f"{table.name}.tex": table.latex().encode()}
     figure = pictures.figure(shown, asked, answers, changes)
-    files |= {f"{PICTURE}.{kind}": pictures.encoded(figure, kind) for kind in ("svg", "png")}
+    picture = Picture.of(PICTURE, result.caption, figure)
+    files |= {f"{PICTURE}.{kind}": content for kind, content in picture.files.items()}
     for name, content in files.items():
         atomic.write_bytes(request.output / name, content)
     result.write(request.output / FILE)

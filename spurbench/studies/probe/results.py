@@ -56,11 +56,24 @@ class Sensitivity(Document):
 
 
 class Sensitive(Document):
-    """How much answers hang on each aspect, by the edits of the whole image; null: no images."""
+    """How much answers hang on each aspect; null: no images."""
 
     colour: Sensitivity | None
     shape: Sensitivity | None
     texture: Sensitivity | None
+
+
+class Aspects(Document):
+    """What answers hang on, twice: where edits are of the feature alone they say it of the feature.
+
+    Edits of the whole image change all else too; photographs have no others.
+    """
+
+    feature: Sensitive | None = Field(
+        description="by the edits of the feature alone, over the images that have a mask; null "
+        "without any"
+    )
+    image: Sensitive = Field(description="by the edits of the whole image, over all images")
 
 
 class ClassProbe(Document):
@@ -69,7 +82,7 @@ class ClassProbe(Document):
     index: int
     name: str
     spurious_feature: str | None
-    aspects: Sensitive
+    aspects: Aspects
     changes: tuple[Changed, ...]
 
 
@@ -84,7 +97,7 @@ class MeanChanged(Document):
 class SplitProbe(Document):
     """A classifier and a split."""
 
-    aspects: Sensitive = Field(description="means over classes")
+    aspects: Aspects = Field(description="means over classes")
     means: tuple[MeanChanged, ...]
     classes: tuple[ClassProbe, ...]
 

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Literal
 
 from spurbench.core import markdown
 from spurbench.images.records import SPLITS, Split
-from spurbench.studies.probe.edits import ASPECTS
-from spurbench.studies.probe.results import ClassifierProbe, Probe, Sensitivity, SplitProbe
+from spurbench.studies.probe.edits import ASPECTS, Aspect
+from spurbench.studies.probe.results import (
+    Aspects,
+    ClassifierProbe,
+    Probe,
+    Sensitive,
+    Sensitivity,
+    SplitProbe,
+)
 from spurbench.studies.report.table import Column, Shown, Table, Value
+
+Edited = Literal["feature", "image"]
+EDITED: Mapping[Edited, str] = {
+    "feature": "the feature edited",
+    "image": "the whole image edited",
+}
+GROUPS: tuple[tuple[Split, Edited], ...] = (
+    ("generated", "feature"),
+    ("generated", "image"),
+    ("real", "image"),
+)
+"""Headings, in their order; photographs have no mask of their feature."""
 
 
 def tables(found: Probe) -> list[Table]:
@@ -84,49 +105,75 @@ def _by_change(found: Probe) -> Table:
 def _by_class(found: Probe) -> Table:
     lines: list[dict[str, Value]] = []
     names: dict[int, str] = {}
-    cells: dict[tuple[str, Split, str, int | None], str] = {}
+    cells: dict[tuple[str, int | None, Split, Edited, Aspect], str] = {}
     for of, split, part in _parts(found):
-        for aspect in ASPECTS:
-            cells[of.label, split, aspect, None] = _percent(getattr(part.aspects, aspect))
-        for own in part.classes:
-            names[own.index] = own.name
-            for aspect in ASPECTS:
-                share: Sensitivity | None = getattr(own.aspects, aspect)
-                cells[of.label, split, aspect, own.index] = _percent(share)
+        names |= {own.index: own.name for own in part.classes}
+        every = [(None, part.aspects), *((own.index, own.aspects) for own in part.classes)]
+        for index, edited, aspect, share in _shares(every):
+            cells[of.label, index, split, edited, aspect] = _percent(share)
+            if index is not None:
                 lines.append(
                     {
                         "classifier": of.label,
                         "split": split,
-                        "class_index": own.index,
-                        "class_name": own.name,
+                        "class_index": index,
+                        "class_name": names[index],
+                        "edited": edited,
                         "aspect": aspect,
                         "sensitivity": share.share if share else None,
                         "low": share.interval.low if share else None,
                         "high": share.interval.high if share else None,
                     }
                 )
-    order = sorted(names)
-    shown = [Shown("class", [*(names[index] for index in order), "mean"])]
-    for of, split, _ in _parts(found):
-        shown += [
-            Shown(
-                aspect,
-                [cells.get((of.label, split, aspect, index), "") for index in (*order, None)],
-                f"{of.label}, {split}",
-            )
-            for aspect in ASPECTS
-        ]
+    rows = [(of.label, index) for of in found.classifiers for index in (*sorted(names), None)]
+    words = [f"{label}, {'mean' if index is None else names[index]}" for label, index in rows]
+    shown = [Shown("classifier, class", words)]
+    known = {key[2:4] for key in cells}
+    for split, edited in GROUPS:
+        if (split, edited) in known:
+            shown += [
+                Shown(
+                    aspect,
+                    [cells.get((*row, split, edited, aspect), "") for row in rows],
+                    f"{split}, {EDITED[edited]}",
+                )
+                for aspect in ASPECTS
+            ]
+    notes = [
+        "Per cent of an aspect's edits that change the answer, mean over the images called their "
+        "class as they are, with 95 % bootstrap intervals. How strong edits are is a choice: "
+        "compare classifiers and classes under one heading, not aspects, and not headings.",
+    ]
+    if "feature" in {edited for _, edited in known}:
+        notes.append(
+            "Read the feature's colour, shape and texture where the feature alone is edited, which "
+            "generated images with a twin allow. Edits of the whole image change all else too; "
+            "they are here to compare real images with generated ones."
+        )
+    else:
+        notes.append(
+            "Only edits of the whole image were possible, which change all else too: they say what "
+            "answers to the images hang on, not what of the feature. *Shape*, which shuffles the "
+            "whole image, least of all."
+        )
     return Table(
         "probe-classes",
         "What answers hang on: colour, shape or texture, by class and classifier",
         _columns(lines),
         shown,
-        [
-            "Per cent of an aspect's edits of the whole image that change the answer, mean over "
-            "the images called their class as they are, with 95 % bootstrap intervals. How strong "
-            "edits are is a choice, so compare classifiers and classes, not aspects.",
-        ],
+        notes,
     )
+
+
+def _shares(
+    parts: Sequence[tuple[int | None, Aspects]],
+) -> Iterator[tuple[int | None, Edited, Aspect, Sensitivity | None]]:
+    """Each class's share (None: the mean over classes) by what is edited and by aspect."""
+    for index, of in parts:
+        for edited, aspect in product(EDITED, ASPECTS):
+            sensitive: Sensitive | None = getattr(of, edited)
+            if sensitive is not None:
+                yield index, edited, aspect, getattr(sensitive, aspect)
 
 
 def _parts(found: Probe) -> list[tuple[ClassifierProbe, Split, SplitProbe]]:
@@ -146,4 +193,4 @@ def _percent(of: Sensitivity | None) -> str:
     if of is None:
         return ""
     low, high = of.interval.low, of.interval.high
-    return f"{100 * of.share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * of.share:.0f} [{100 * low:.0f}, {100 * high:.0f}]"

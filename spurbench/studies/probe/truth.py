@@ -235,16 +235,17 @@ class _Asked:
             shown, without = render(scene), render(replace(scene, subfamily=None))
             mask, touched = feature_mask(shown, without), (shown != without).any(axis=2)
             overlap.append((mask & touched).sum() / max(1, (mask | touched).sum()))
-            image, twin = (_record(pixels, name, i) for pixels in (shown, without))
+            image, twin = (scene_record(pixels, name, i) for pixels in (shown, without))
             own = {UNCHANGED: image}
-            own |= {exact: _record(render(scene, exact), name, i) for exact in EXACT}
+            own |= {exact: scene_record(render(scene, exact), name, i) for exact in EXACT}
             own |= {edit.name: edited_record(image, twin, edit, seed) for edit in EDITS}
             for key, record in own.items():
                 records.setdefault(key, []).append(record)
         return cls(records, float(np.mean(overlap)))
 
 
-def _record(pixels: NDArray[np.uint8], name: str, i: int) -> ImageRecord:
+def scene_record(pixels: NDArray[np.uint8], name: str, i: int) -> ImageRecord:
+    """Rendered scene ``i`` of a class's feature, as classifiers are shown it."""
     data = png(pixels)
     return ImageRecord(
         path=f"{name}/{i}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from spurbench.images.decode import decode_rgb
 from spurbench.images.records import Split
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 AGREES, DIFFERS = "#b23a12", "#333333"
@@ -86,26 +87,36 @@ def answers_figure(images: Sequence[Asked], columns: int) -> Figure:
     names = imagenet_names()
     rows = -(-len(images) // columns)
     lines = 1 + len(images[0].answers)
-    figure = Figure(figsize=(1.75 * columns, (1.6 + 0.16 * lines) * rows), layout="constrained")
+    figure = Figure(figsize=(1.75 * columns, (1.75 + 0.13 * lines) * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, image in zip(axes.flat, images, strict=False):
         axis.imshow(decode_rgb(image.row.read()))
-        text: dict[str, Any] = {
-            "transform": axis.transAxes,
-            "ha": "center",
-            "va": "top",
-            "fontsize": 7,
-        }
-        axis.text(0.5, -0.03, plain(image.row.spurious_feature), color="#777777", **text)
-        for i, (label, (answer, probability)) in enumerate(image.answers.items(), 1):
+        said = [(plain(image.row.spurious_feature), "#777777")]
+        for label, (answer, probability) in image.answers.items():
             agrees = answer == image.row.class_index
             called = names[answer] if 0 <= answer < len(names) else "none of ImageNet's"
             words = f"{plain(label)}: {called}" + (f" {probability:.2f}" if agrees else "")
-            colour = AGREES if agrees else DIFFERS
-            axis.text(0.5, -0.03 - 0.115 * i, shortened(words, 34), color=colour, **text)
+            said.append((shortened(words, 34), AGREES if agrees else DIFFERS))
+        write_below(axis, said)
     return figure
+
+
+def write_below(axis: Axes, lines: Sequence[tuple[str, str]], size: float = 7) -> None:
+    """Lines below an image, each with its colour; ``size`` is in points."""
+    for i, (words, colour) in enumerate(lines):
+        axis.annotate(
+            words,
+            (0.5, 0),
+            xytext=(0, -3 - 1.3 * size * i),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            fontsize=size,
+            color=colour,
+        )
 
 
 def shortened(words: str, length: int) -> str:

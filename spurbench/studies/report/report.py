@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,6 +15,7 @@ from spurbench.core.errors import SpurbenchError
 from spurbench.dataset.manifest import Manifest, read_rows
 from spurbench.dataset.quality import available, score
 from spurbench.dataset.rows import Row
+from spurbench.evaluation.files import result_files
 from spurbench.evaluation.results import SCHEMA, Result
 from spurbench.images.decode import decode_rgb
 from spurbench.images.records import SPLITS, DatasetInfo, Split
@@ -28,40 +25,13 @@ from spurbench.studies.contexts.study import study
 from spurbench.studies.probe.results import PICTURE, Probe
 from spurbench.studies.probe.tables import tables as probe_tables
 from spurbench.studies.report import page, pictures, tables
+from spurbench.studies.report.parts import KINDS, Kind, Picture, Section
 from spurbench.studies.report.table import Table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 
 WITHOUT_WEIGHTS = "piqe"
 """A quality metric that needs none (Venkatanath et al. 2015); lower is better."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the report.
-
-    Attributes:
-        name: of its files.
-        caption: below it.
-        figure: what is drawn.
-    """
-
-    name: str
-    caption: str
-    figure: Figure
-
-    def encoded(self, kind: str) -> bytes:
-        """As ``png`` or ``svg``; the same report has the same bytes."""
-        import matplotlib
-
-        buffer = io.BytesIO()
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        with matplotlib.rc_context({"svg.hashsalt": self.name}):
-            self.figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
-        return buffer.getvalue()
 
 
 def report(
@@ -103,40 +73,72 @@ def report(
     found = _results(results, info)
     probed = _probe(probe, info) if probe is not None else None
     splits: dict[Split, Sequence[Row]] = {split: rows[split] for split in SPLITS}
-    made: list[Table] = [tables.spurious_accuracy(found)]
+    sections = [
+        Section(
+            "spurious",
+            "Spurious accuracy",
+            "Each image shows the spurious feature of a class and no object of it. Spurious "
+            "accuracy is the share of images that a classifier calls the class all the same: lower "
+            "is better.",
+            [tables.spurious_accuracy(found), tables.classifiers(found)],
+            list(_figures(splits, found, images)),
+        )
+    ]
     if ablation is not None:
-        made.append(tables.ablation(validated(Ablation, read_json(ablation), str(ablation))))
+        brings = tables.ablation(validated(Ablation, read_json(ablation), str(ablation)))
+        text = "The same generator made with and without each part of the method."
+        sections.append(Section("parts", "What each part brings", text, [brings]))
     scores, notes = _scores(splits, [*manifest.quality], metrics, device)
-    made.append(tables.quality(splits, scores, notes))
-    figures = list(_figures(splits, found, images))
+    sections.append(
+        Section(
+            "looks",
+            "Image quality",
+            "How good the images look to a metric that needs no original to compare with.",
+            [tables.quality(splits, scores, notes)],
+        )
+    )
     of_contexts, picture = study(manifest, rows, detector=detector, device=device)
-    made += of_contexts
     if picture is not None:
         caption = (
-            "What was learnt, without a context and in each: of every class the first noise, and "
-            "how many of the panel call the image the class"
+            "What was learnt, without a context and in each (the paper's Fig. 5): of every class "
+            "the first noise, and how many of the panel call the image the class"
         )
-        figures.append(Picture("contexts", caption, picture))
+        sections.append(
+            Section(
+                "places",
+                "In other places",
+                "What was learnt is asked for in other places, from the noise of images that were "
+                "asked for without one. Does it still fool classifiers?",
+                of_contexts,
+                [Picture.of("contexts", caption, picture)],
+            )
+        )
+    if probed is not None:
+        sections.append(
+            Section(
+                "aspects",
+                "Colour, shape or texture",
+                "What makes the feature spurious? Images are edited, one aspect at a time, or "
+                "sampled anew of other prompts, and classifiers are asked again. The more answers "
+                "change, the more they hung on what was taken away.",
+                *probed,
+            )
+        )
     files: dict[str, bytes] = {}
-    if probed is not None:
-        made += probe_tables(probed[0])
-    for table in made:
-        files[f"{table.name}.csv"] = table.csv().encode()
-        files[f"{table.name}.tex"] = table.latex().encode()
-    for drawn in figures:
-        files |= {f"{drawn.name}.{kind}": drawn.encoded(kind) for kind in ("svg", "png")}
-    shown = [(p.name, p.caption, files[f"{p.name}.png"]) for p in figures]
-    if probed is not None:
-        files |= probed[1]
-        shown.append((PICTURE, probed[0].caption, files[f"{PICTURE}.png"]))
-    files["report.html"] = page.render(manifest, info, found, made, shown).encode()
+    for section in sections:
+        for table in section.tables:
+            files[f"{table.name}.csv"] = table.csv().encode()
+            files[f"{table.name}.tex"] = table.latex().encode()
+        for drawn in section.pictures:
+            files |= {f"{drawn.name}.{kind}": content for kind, content in drawn.files.items()}
+    files["report.html"] = page.render(manifest, info, sections).encode()
     for name, content in files.items():
         atomic.write_bytes(output / name, content)
     return [output / name for name in files]
 
 
-def _probe(path: Path, info: DatasetInfo) -> tuple[Probe, dict[str, bytes]]:
-    """The probe of a dataset, and its picture's files, which lie beside it.
+def _probe(path: Path, info: DatasetInfo) -> tuple[list[Table], list[Picture]]:
+    """The tables of a dataset's probe, and its picture, which lies beside it.
 
     Raises:
         SpurbenchError: if it is of other images, or a file is missing.
@@ -147,15 +149,17 @@ def _probe(path: Path, info: DatasetInfo) -> tuple[Probe, dict[str, bytes]]:
             f"{path} is a probe of other images ({probed.dataset.name}) than {info.name} holds; "
             "`spurbench probe` this dataset"
         )
-    files = {}
-    for name in (f"{PICTURE}.svg", f"{PICTURE}.png"):
+    files: dict[Kind, bytes] = {}
+    for kind in KINDS:
+        beside = path.with_name(f"{PICTURE}.{kind}")
         try:
-            files[name] = read_bytes(path.with_name(name))
+            files[kind] = read_bytes(beside)
         except FileNotFoundError:
             raise SpurbenchError(
-                f"{path.with_name(name)} is missing; `spurbench probe` writes it beside {path.name}"
+                f"{beside} is missing; `spurbench probe` writes it beside {path.name}"
             ) from None
-    return probed, files
+    caption = f"{probed.caption} (after the paper's Fig. 6)"
+    return probe_tables(probed), [Picture(PICTURE, caption, files)]
 
 
 def _results(paths: Sequence[Path], info: DatasetInfo) -> list[Result]:
@@ -166,22 +170,16 @@ def _results(paths: Sequence[Path], info: DatasetInfo) -> list[Result]:
     """
     found: dict[str, Result] = {}
     others = 0
-    for path in paths:
-        if not path.exists():
-            raise SpurbenchError(f"no result at {path}; `spurbench eval` writes one")
-        for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
-            if path.is_dir() and not _is_result(file):
-                continue
-            result = Result.read(file)
-            if result.dataset.fingerprint != info.fingerprint:
-                others += 1
-                continue
-            if result.label in found and found[result.label] != result:
-                raise SpurbenchError(
-                    f"two results of {result.label} on this dataset; name the one that is meant: "
-                    f"{file}"
-                )
-            found[result.label] = result
+    for file in result_files(paths, (SCHEMA,)):
+        result = Result.read(file)
+        if result.dataset.fingerprint != info.fingerprint:
+            others += 1
+            continue
+        if result.label in found and found[result.label] != result:
+            raise SpurbenchError(
+                f"two results of {result.label} on this dataset; name the one that is meant: {file}"
+            )
+        found[result.label] = result
     if not found:
         raise SpurbenchError(
             f"no result on {info.name} in {', '.join(map(str, paths))} ({others} on other data); "
@@ -190,14 +188,6 @@ def _results(paths: Sequence[Path], info: DatasetInfo) -> list[Result]:
     if others:
         log.info("%d results on other data are passed over", others)
     return [found[label] for label in sorted(found)]
-
-
-def _is_result(file: Path) -> bool:
-    try:
-        document = json.loads(file.read_bytes())
-    except ValueError:
-        return False
-    return isinstance(document, dict) and document.get("schema") == SCHEMA
 
 
 def _scores(
@@ -251,16 +241,17 @@ def _figures(
         if not images:
             continue
         made.append(
-            Picture(
+            Picture.of(
                 f"answers-{split}",
                 f"{split.capitalize()} images and what each classifier calls them, in colour where "
-                f"it is the class: the first {count} of each class by their sha256",
+                f"it is the class (the paper's Fig. 1 and 4): the first {count} of each class by "
+                "their sha256",
                 pictures.answers_figure(pictures.first(images, count), count),
             )
         )
         if split == "generated" and (chosen := pictures.disputed(images, 2 * count)):
             made.append(
-                Picture(
+                Picture.of(
                     "disagreement",
                     f"The {len(chosen)} generated images on which the classifiers disagree most: "
                     "nearest to half of them call it the class, then by the spread of its "

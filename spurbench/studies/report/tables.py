@@ -8,7 +8,7 @@ import numpy as np
 
 from spurbench.dataset.rows import Row
 from spurbench.evaluation.display import ROLES
-from spurbench.evaluation.results import ClassResult, Result
+from spurbench.evaluation.results import ClassResult, Result, Summary
 from spurbench.images.records import Split
 from spurbench.studies.ablation.results import Ablation, Estimate
 from spurbench.studies.report.paper import paper
@@ -58,7 +58,7 @@ def spurious_accuracy(results: Sequence[Result]) -> Table:
         for i, split in enumerate(SPLITS):
             cells = [_interval(splits[split].get(index)) for index in classes]
             summary = result.splits[split].summary if split in result.splits else None
-            cells.append(_percent(summary.spurious_accuracy) if summary else "")
+            cells.append(_interval(summary))
             shown.append(Shown(split, cells, group))
             if split == "real":
                 whole = [
@@ -66,27 +66,60 @@ def spurious_accuracy(results: Sequence[Result]) -> Table:
                     for of in (splits[split].get(index) for index in classes)
                 ]
                 if any(whole):
-                    shown.append(Shown("with references", [*whole, ""], group))
+                    shown.append(Shown("real, with references", [*whole, ""], group))
             pairs = [paper().spurious_accuracy(result.classifier.name, index) for index in classes]
             if any(pairs):
                 theirs = [_percent(pair[i]) if pair else "" for pair in pairs]
                 shown.append(Shown(f"paper, {split}", [*theirs, ""], group))
     notes = [
-        "Per cent of images called the class, with 95 % intervals; only images count in which the "
-        "detector sees no object. Real images without those that a fine-tuning saw; with them "
-        "beside it."
-    ]
-    notes += [
-        f"{result.label}: {ROLES[result.role]}." for result in results if result.role is not None
+        "Per cent of images called the class, with 95 % intervals; means over classes. Only images "
+        "count in which the detector sees no object: "
+        f"{' and '.join(counts for split in SPLITS if (counts := _counts(results, split)))}. "
+        "Real images without those that a fine-tuning saw; with them beside it."
     ]
     if not any("paper" in column.heading for column in shown):
         notes.append(f"None of these classifiers on these classes is in {paper().source}.")
     return Table(
         "spurious-accuracy",
-        "Spurious accuracy on real and generated images, by class and classifier",
+        "Spurious accuracy on real and generated images, by class and classifier (the paper's "
+        "Table 1)",
         [Column(name, values) for name, values in columns.items()],
         shown,
         notes,
+    )
+
+
+def classifiers(results: Sequence[Result]) -> Table:
+    """Who was asked, and who had a part in making the images."""
+    infos = [result.classifier for result in results]
+    parts = [ROLES[result.role] if result.role else "" for result in results]
+    columns = {
+        "classifier": [result.label for result in results],
+        "architecture": [info.architecture for info in infos],
+        "source": [info.source for info in infos],
+        "parameters": [info.parameters for info in infos],
+        "weights_sha256": [info.weights_sha256 for info in infos],
+        "part": parts,
+        "measured": [result.created for result in results],
+    }
+    return Table(
+        "classifiers",
+        "The classifiers",
+        [Column(name, values) for name, values in columns.items()],
+        [
+            Shown("", [result.label for result in results]),
+            Shown("architecture", [info.architecture for info in infos]),
+            Shown("parameters", [f"{info.parameters:,}" for info in infos]),
+            Shown("weights", [info.weights_sha256[:12] for info in infos]),
+            Shown("measured", [result.created[:10] for result in results]),
+            Shown("part in the images", parts),
+        ],
+        [
+            "Weights: the first digits of their sha256. Who had a part in the images is judged by "
+            "images of their own choosing."
+        ]
+        if any(parts)
+        else ["Weights: the first digits of their sha256."],
     )
 
 
@@ -122,7 +155,8 @@ def ablation(found: Ablation) -> Table:
     seeds = len(found.seeds)
     return Table(
         "ablation",
-        f"Spurious accuracy of generated images by what they are made with, recipe {found.recipe}",
+        f"Spurious accuracy of generated images by what they are made with, recipe {found.recipe} "
+        "(the paper's Table 2)",
         columns,
         shown,
         [
@@ -183,7 +217,8 @@ def quality(
                 )
     return Table(
         "quality",
-        "Image quality without a reference: the images that were learnt from, and the generated",
+        "Image quality of the references that were learnt from, and of the generated images (the "
+        "paper's Table 3)",
         [Column(name, values) for name, values in columns.items()],
         shown,
         notes,
@@ -212,7 +247,18 @@ def _share(percent: float | None) -> float | None:
     return None if percent is None else percent / 100
 
 
-def _interval(of: ClassResult | None) -> str:
+def _counts(results: Sequence[Result], split: Split) -> str:
+    """How many images of a split count: ``71 to 75 real ones a class``."""
+    counts = {
+        of.n for result in results if split in result.splits for of in result.splits[split].classes
+    }
+    if not counts:
+        return ""
+    least, most = min(counts), max(counts)
+    return f"{least if least == most else f'{least} to {most}'} {split} ones a class"
+
+
+def _interval(of: ClassResult | Summary | None) -> str:
     if of is None:
         return ""
     interval = of.spurious_accuracy_interval

@@ -9,8 +9,13 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from spurbench.core.templates import html_templates
 from spurbench.studies.survey.design import GRADES, IMAGES, Survey
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 FOLDER = Path(str(files("spurbench") / "studies" / "survey" / "page"))
 
@@ -90,14 +95,5 @@ def part(name: str) -> str:
 
 
 @cache
-def _template(name: str):  # type: ignore[no-untyped-def]  # jinja2 is imported on first use
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(name)
+def _template(name: str) -> Template:
+    return html_templates(FOLDER).get_template(name)

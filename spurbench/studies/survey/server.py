@@ -187,7 +187,7 @@ def require_extra() -> None:
     """
     if any(importlib.util.find_spec(name) is None for name in ("starlette", "uvicorn")):
         raise SpurbenchError(
-            "the survey's server is not installed; pip install 'spurbench[survey]', or send raters "
+            "the survey's server is not installed; pip install 'spurbench[serve]', or send raters "
             f"the pages in {PAGES}, which need none"
         )
 

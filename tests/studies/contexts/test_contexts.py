@@ -79,6 +79,33 @@ def test_shares_are_means_over_classes():
     assert share.low < share.value < share.high
 
 
+def test_the_panel_at_once_is_fooled_by_what_fools_each_of_it():
+    both, one = (row("generated", i) for i in (0, 2))
+    panel = [replace(both.panel[0], classifier="a", rank=1), replace(both.panel[0], classifier="b")]
+    panel = [*panel[:1], replace(panel[1], rank=1)]
+    images = [
+        replace(both, panel=tuple(panel)),
+        replace(one, panel=(panel[0], replace(panel[1], rank=4))),
+    ]
+    assert called(images, None).value == 0.5
+    assert (called(images, "a").value, called(images, "b").value) == (1, 0.5)
+
+
+def test_images_of_one_generator_say_less_than_as_many_of_several():
+    images = [row("generated", i) for i in range(8)]
+    ranks = [replace(image.panel[0], rank=1 + 3 * (i >= 4)) for i, image in enumerate(images)]
+    alike, mixed = (
+        [
+            replace(image, panel=(rank,), replicate=of(i))
+            for i, (image, rank) in enumerate(zip(images, ranks, strict=True))
+        ]
+        for of in (lambda i: i // 4, lambda i: i % 4)
+    )
+    wide, narrow = called(alike, None), called(mixed, None)
+    assert wide.value == narrow.value == 0.5
+    assert (wide.low, wide.high) == (0, 1) and 0 < narrow.low < narrow.high < 1
+
+
 @pytest.fixture
 def rows():
     generated = [row("generated", i) for i in range(8)]
@@ -141,7 +168,7 @@ def test_a_dataset_s_contexts_become_tables_and_a_picture(rows, tmp_path, monkey
     assert len(figure.axes) == 3
     words = [text.get_text() for axis in figure.axes for text in axis.texts]
     assert words[0] == "hummingbird: 1 of 1"
-    assert words[1] == f"hummingbird: 1 of 1\ncontext {'' if shows[0] else 'not '}visible"
+    assert words[1:3] == ["hummingbird: 1 of 1", f"context {'' if shows[0] else 'not '}visible"]
 
 
 def test_without_a_detector_the_rest_is_told(rows, tmp_path):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spurbench.studies.probe.edits import EDITS, Edit, feature_mask, shuffle_patches
+from spurbench.studies.probe.edits import EDITS, Edit, feature_mask, shuffle_patches, surroundings
 
 BY_NAME = {edit.name: edit for edit in EDITS}
 
@@ -89,15 +89,48 @@ def test_edits_of_the_feature_leave_the_rest_alone():
         assert not changed[~mask].any() and changed[mask].mean() > 0.9
     flat = BY_NAME["feature-flat"](pixels, mask, "a", 0)
     assert np.abs(flat[mask] - pixels[mask].mean(axis=0)).max() <= 1
-    rows, columns = (np.flatnonzero(mask.any(axis=a)) for a in (1, 0))
-    box = np.zeros_like(mask)
-    box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
-    shuffled = BY_NAME["feature-patches"](pixels, mask, "a", 0)
-    assert ((shuffled != pixels).any(axis=2) <= box).all()
     empty = np.zeros_like(mask)
     for edit in EDITS:
         if edit.inside:
             assert (edit(pixels, empty, "a", 0) == pixels).all()
+
+
+def test_a_cut_up_feature_keeps_its_pixels_and_takes_nothing_along():
+    pixels, mask = np.full((64, 64, 3), 90, np.uint8), np.zeros((64, 64), bool)
+    mask[11:33, 11:19] = mask[25:33, 11:33] = True
+    pixels[mask] = np.random.default_rng(0).integers(100, 250, (mask.sum(), 3))
+    beside = np.s_[13:16, 28:31]  # in the feature's box
+    pixels[beside] = 255
+    cut = BY_NAME["feature-patches"](pixels, mask, "a", 0)
+    white = (cut == 255).all(axis=2)
+    white[beside] = False
+    assert not white.any()
+    moved = cut[(cut != 90).any(axis=2) & (cut != 255).any(axis=2)]
+    assert sorted(map(tuple, moved)) == sorted(map(tuple, pixels[mask]))
+    stayed = (cut == pixels).all(axis=2) & mask
+    assert stayed.sum() < 0.2 * mask.sum()
+    assert ((cut != pixels).any(axis=2).nonzero()[0] < 34).all()
+
+
+def test_a_place_is_filled_in_as_its_surroundings_are():
+    y, _ = np.mgrid[:64, :64]
+    background = np.stack([80 + y, 120 + 0 * y, 160 - y], axis=2).astype(np.uint8)
+    image, where = background.copy(), disc(radius=0.15)
+    image[where] = 250, 10, 10
+    filled = surroundings(image, where)
+    assert np.abs(filled.astype(int) - background)[where].max() < 16
+    assert (filled[~where] == background[~where]).all()
+    assert (surroundings(image, np.ones_like(where)) == image).all()
+
+
+def test_the_mask_follows_the_outline_though_detail_is_smoothed():
+    image = np.full((64, 64, 3), 120, np.uint8)
+    where = np.zeros((64, 64), bool)
+    for left in (12, 24, 36):  # three bars with ground between them
+        where[16:48, left : left + 6] = True
+    image[where] = 200, 60, 40
+    mask = feature_mask(image, np.full_like(image, 120))
+    assert (mask & where).sum() / (mask | where).sum() > 0.9
 
 
 def test_the_mask_is_the_feature_although_the_twins_background_differs():

@@ -69,14 +69,33 @@ def test_means_are_over_classes_in_which_an_image_is_called():
     (mean,) = part.means
     assert (mean.change, mean.classes, mean.changed.share) == ("a", 2, 0.5)
     uncalled = part.classes[2]
-    assert uncalled.changes[0].changed is None and uncalled.aspects.colour is None
+    assert uncalled.changes[0].changed is None and uncalled.aspects.image.colour is None
     assert uncalled.changes[0].after.share == 1
 
 
-def test_an_aspect_is_the_mean_of_its_edits_of_the_whole_image():
-    frame = answers(3, "generated", **{UNCHANGED: "11", "a": "00", "b": "01", "c": "11", "d": "00"})
-    aspects = splits(frame, CHANGES)["generated"].classes[0].aspects
-    assert aspects.colour is not None and aspects.colour.share == pytest.approx(0.75)
-    assert aspects.colour.interval.low == 0.5 and aspects.colour.interval.high == 1
-    assert aspects.shape is not None and aspects.shape.share == 0
-    assert aspects.texture is None  # its only edit is of the feature alone
+def test_an_aspect_is_the_mean_of_its_edits_of_the_feature_and_of_the_whole_image_apart():
+    changes = [*CHANGES, change("e", "colour", inside=True)]
+    words = {"a": "00-0", "b": "0100", "c": "1111", "d": "10-0", "e": "11-1"}
+    frame = answers(3, "generated", **{UNCHANGED: "1110", **words})
+    aspects = splits(frame, changes)["generated"].classes[0].aspects
+    assert aspects.image.colour is not None and aspects.image.colour.share == pytest.approx(0.75)
+    assert aspects.image.colour.interval.low == 0.5 and aspects.image.colour.interval.high == 1
+    assert aspects.image.shape is not None and aspects.image.shape.share == 0
+    assert aspects.image.texture is None  # its only edit is of the feature alone
+    assert aspects.feature is not None and aspects.feature.shape is None
+    # Of the two images that have a mask, and are called the class as they are.
+    assert aspects.feature.texture is not None and aspects.feature.texture.share == 0.5
+    assert aspects.feature.colour is not None and aspects.feature.colour.share == 0
+
+
+def test_without_a_mask_nothing_is_said_of_the_feature():
+    frame = pd.concat(
+        [
+            answers(3, "real", **{UNCHANGED: "11", "a": "00"}),
+            answers(3, "generated", **{UNCHANGED: "11", "d": "00"}),
+        ]
+    )
+    found = splits(frame, CHANGES)
+    assert found["real"].aspects.feature is None
+    assert found["generated"].aspects.feature is not None
+    assert found["generated"].aspects.image.texture is None

@@ -18,12 +18,15 @@ from makers.toy import save_toy_classifier
 from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError
 from spurbench.images.sources import open_images
+from spurbench.studies.probe import ask, pictures
 from spurbench.studies.probe.edits import EDITS
 from spurbench.studies.probe.probe import ProbeRequest, probe
-from spurbench.studies.probe.results import Probe
+from spurbench.studies.probe.results import Change, Probe
 from spurbench.studies.probe.tables import render_markdown, tables
+from spurbench.studies.report.pictures import AGREES
 
 CPU = torch.device("cpu")
+FEATURE = "generated, the feature edited"
 
 
 def request(folder, images=None, classifiers=RULES, **more) -> ProbeRequest:
@@ -47,7 +50,7 @@ def test_classifiers_by_colour_by_outline_and_by_texture_are_told_apart(probed):
     aspects = ("colour", "shape", "texture")
     for of, own in zip(found.classifiers, aspects, strict=True):
         for split in ("real", "generated"):
-            sensitive = of.splits[split].aspects
+            sensitive = of.splits[split].aspects.image
             shares = {aspect: getattr(sensitive, aspect).share for aspect in aspects}
             assert shares[own] > 0.65, (of.label, shares)
             others = [share for aspect, share in shares.items() if aspect != own]
@@ -98,7 +101,7 @@ def test_the_files_say_the_same_and_come_out_the_same_again(probed, tmp_path):
     assert (line["called"], line["before"], line["after"], line["changed"]) == (
         "2", "1.0", "0.0", "1.0",
     )  # fmt: skip
-    assert "| hue turned by 90° | colour | 100.0 [100.0, 100.0] |" in render_markdown(found)
+    assert "| hue turned by 90° | colour | 100 [100, 100] |" in render_markdown(found)
     Image.open(folder / "probe-images.png").verify()
     ET.parse(folder / "probe-images.svg")
     probe(request(tmp_path))
@@ -134,12 +137,48 @@ def test_tables_name_every_class_and_change(probed):
     _, found, _ = probed
     by_change, by_class = tables(found)
     assert by_change.shown[0].cells == [change.title for change in found.changes]
-    assert by_class.shown[0].cells == ["hummingbird", "mean"]
+    labels = ("by_colour", "by_outline", "by_texture")
+    rows = [f"{label}, {of}" for label in labels for of in ("hummingbird", "mean")]
+    assert by_class.shown[0].cells == rows
+    assert by_class.groups() == [
+        ("", 1),
+        ("generated, the feature edited", 3),
+        ("generated, the whole image edited", 3),
+        ("real, the whole image edited", 3),
+    ]
+    (colour,) = [c for c in by_class.shown if (c.group, c.heading) == (FEATURE, "colour")]
+    assert [cell.partition(" ")[0] for cell in colour.cells] == ["100"] * 2 + ["0"] * 4
+    assert "Read the feature's colour" in by_class.notes[1]
+    lines = list(csv.DictReader(io.StringIO(by_class.csv())))
+    assert {(line["split"], line["edited"]) for line in lines} == {
+        ("generated", "feature"),
+        ("generated", "image"),
+        ("real", "image"),
+    }
     assert [group for group, _ in by_change.groups()] == [
         "",
         "by_colour",
         "by_outline",
         "by_texture",
+    ]
+
+
+def test_the_picture_has_the_first_images_by_hash_and_colours_what_is_called_the_class():
+    images = image_set()
+    first = pictures.first(images.records, 2)
+    generated = [r for r in images.records if r.source == "generated"]
+    assert first == sorted(generated, key=lambda record: record.sha256)[:2]
+    asked = ask.questions(first[:1], {}, [e for e in EDITS if e.name == "grey"], 0)
+    answers = pd.concat(
+        ask.answers(member.load("cpu"), asked, label=member.rule.__name__, store=None)
+        for member in RULES[:2]
+    )
+    change = Change(name="grey", title="greyscale", kind="edit", aspect="colour", inside=False)
+    drawn = pictures.figure(first[:1], asked, answers, [change])
+    said = [[t.get_text() for t in axis.texts if t.get_color() == AGREES] for axis in drawn.axes]
+    assert said == [
+        ["by_colour: hummingbird", "by_outline: hummingbird"],
+        ["by_outline: hummingbird"],
     ]
 
 
@@ -152,7 +191,8 @@ def test_the_command_probes_what_eval_would_measure(tmp_path):
     arguments += ["--model", str(classifier), "--split", "real", "--limit", "1", "--device", "cpu"]
     told = CliRunner().invoke(main, arguments)
     assert told.exit_code == 0, told.output
-    assert "| 4 × 4 patches shuffled | shape | 0.0 [0.0, 0.0] |" in told.output
+    assert "| 4 × 4 patches shuffled | shape | 0 [0, 0] |" in told.output
+    assert "Only edits of the whole image were possible" in told.output
     found = Probe.read(tmp_path / "out/probe.json")
     assert found.limit == 1 and [*found.classifiers[0].splits] == ["real"]
     assert found.dataset == open_images(str(tmp_path / "data")).info

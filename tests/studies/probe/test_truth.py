@@ -52,6 +52,12 @@ def reddish(pixels: torch.Tensor) -> torch.Tensor:
     return ((red - torch.maximum(green, blue)) > 0.25).float().mean(dim=(1, 2)) - 0.01
 
 
+def cornered(pixels: torch.Tensor) -> torch.Tensor:
+    """How bright the corners are, where no feature reaches."""
+    corners = pixels[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
+    return corners.mean(dim=(1, 2)) - 0.45
+
+
 def always(pixels: torch.Tensor) -> torch.Tensor:
     return torch.ones(len(pixels))
 
@@ -59,10 +65,11 @@ def always(pixels: torch.Tensor) -> torch.Tensor:
 def test_a_classifier_by_colour_is_one_to_the_exact_renders_and_to_the_probe(monkeypatch):
     assert imagenet_names()[94] == "hummingbird"
     monkeypatch.setattr(truth, "PLANTED_FEATURE", {"hummingbird": "red flower"})
-    found = truth.measure_truth(
-        [RuleMember(reddish), RuleMember(always)], scenes=12, seed=0, device=torch.device("cpu")
-    )
-    by_colour, constant = found.pairs
+    members = [RuleMember(rule) for rule in (reddish, always, cornered)]
+    found = truth.measure_truth(members, scenes=12, seed=0, device=torch.device("cpu"))
+    by_colour, constant, by_corner = found.pairs
+    assert 2 < by_corner.called < 12  # exact edits leave all but the feature as it is
+    assert not any(rate.share for rate in by_corner.exact.values())
     assert by_colour.called > 8 and constant.called == 12
     # Of some flowers the leaves turn red.
     assert by_colour.exact["recoloured"].share > 0.6 < by_colour.probed["hue-180"].share

@@ -5,6 +5,7 @@ import io
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -19,6 +20,7 @@ from makers.toy import save_toy_detector
 from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError
 from spurbench.images.sources import open_images
+from spurbench.studies.ablation.results import Estimate
 from spurbench.studies.probe.probe import ProbeRequest, probe
 from spurbench.studies.report import pictures, tables
 from spurbench.studies.report.paper import paper
@@ -99,13 +101,24 @@ def test_the_first_table_has_each_class_and_classifier_with_and_without_referenc
     assert int(line["n_with_references"]) == len(seen) == len(counted) + 2
     assert line["paper"] == ""
     assert [shown.group for shown in table.shown] == ["", *["one"] * 3, *["two"] * 3]
-    mean = 100 * one.splits["real"].summary.spurious_accuracy
-    assert table.shown[1].cells[-1] == f"{mean:.1f}"
+    summary = one.splits["real"].summary
+    ends = summary.spurious_accuracy_interval
+    shown = [f"{100 * x:.1f}" for x in (summary.spurious_accuracy, ends.low, ends.high)]
+    assert table.shown[1].cells[-1] == "{} [{}, {}]".format(*shown)
+    for column in (c for c in table.shown if c.group == "two" and "references" not in c.heading):
+        part = two.splits[column.heading]
+        shares = [of.spurious_accuracy for of in (*part.classes, part.summary)]
+        assert [cell.split()[0] for cell in column.cells] == [f"{100 * x:.1f}" for x in shares]
+    counts = {of.n for result in (one, two) for of in result.splits["real"].classes}
+    assert f"{min(counts)} to {max(counts)} real ones" in table.notes[0] or len(counts) == 1
     assert any("None of these classifiers" in note for note in table.notes)
 
 
 def test_the_papers_number_stands_beside_the_same_class_and_classifier_only():
     same = told("resnet50.IMAGENET1K_V1", (94, 7))
+    columns = {c.heading: list(c.cells) for c in tables.spurious_accuracy([same]).shown}
+    assert columns["paper, real"] == ["60.0", "", ""]
+    assert columns["paper, generated"] == ["90.7", "", ""]
     numbers = csv.DictReader(io.StringIO(tables.spurious_accuracy([same]).csv()))
     printed = {(n["class_index"], n["split"]): n["paper"] for n in numbers}
     assert printed == {
@@ -150,6 +163,9 @@ def test_quality_sets_the_references_against_all_generated_images():
         ("references", "2", 0.5),
         ("generated", "3", 5.0),
     ]
+    assert [c.cells[0] for c in table.shown if c.heading in ("references", "generated")] == [
+        "0.50 (n = 2)", "5.00 (n = 3)",
+    ]  # fmt: skip
     assert [shown.heading for shown in table.shown] == [
         "class", "references", "paper, references", "generated", "paper, generated",
     ]  # fmt: skip
@@ -164,6 +180,59 @@ def test_disputed_images_are_those_nearest_to_half_of_the_classifiers():
     ]
     assert pictures.disputed(images, 5) == [images[2], images[1]]  # the unanimous ones never
     assert pictures.disputed(images, 1) == [images[2]]
+
+
+def test_of_images_as_disputed_those_come_first_whose_probabilities_differ_most():
+    rows = [made.row("generated", i) for i in range(3)]
+    spread = [0.1, 0.4, 0.2]
+    images = [
+        pictures.Asked(row, {"a": (94, 0.5 + by), "b": (7, 0.5 - by)})
+        for row, by in zip(rows, spread, strict=True)
+    ]
+    assert pictures.disputed(images, 3) == [images[1], images[2], images[0]]
+
+
+def test_images_come_by_their_hash_with_each_classifiers_own_answer():
+    rows = [made.row("generated", i) for i in range(4)]
+    results = []
+    for name, rank in (("calls", 1), ("calls_not", 3)):
+        frame = answers_frame([94], images=4, splits=("generated",))
+        hashes = [row.image_sha256 for row in rows]
+        probability = 0.9 if rank == 1 else 0.2
+        frame = frame.assign(image_sha256=hashes, prediction=94 if rank == 1 else 7)
+        results.append(answered(name, frame.assign(rank=rank, probability=probability)))
+    asked = pictures.asked(rows, results, "generated")
+    assert [image.row.image_sha256 for image in asked] == sorted(r.image_sha256 for r in rows)
+    assert pictures.first(asked, 2) == asked[:2]
+    figure = pictures.answers_figure(asked[:1], 1)
+    said = [(text.get_text(), text.get_color()) for text in figure.axes[0].texts[1:]]
+    assert said == [
+        ("calls: hummingbird 0.90", pictures.AGREES),
+        ("calls_not: cock", pictures.DIFFERS),
+    ]
+
+
+def test_the_ablations_rows_stand_beside_their_difference_to_the_baseline():
+    def row(name, mean):
+        estimate = {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}
+        difference = {"mean": mean - 0.5, "low": None, "high": None}
+        return SimpleNamespace(
+            name=name,
+            description=f"made {name}",
+            summary={"spurious_accuracy": Estimate(**estimate)},
+            against_baseline={"spurious_accuracy": Estimate(**difference)},
+        )
+
+    found = SimpleNamespace(
+        recipe="toy", seeds=(0, 1), baseline="plain", rows=[row("plain", 0.5), row("more", 0.75)]
+    )
+    table = tables.ablation(found)
+    assert [list(column.cells) for column in table.shown] == [
+        ["made plain", "made more"],
+        ["50.0 [40.0, 60.0]", "75.0 [65.0, 85.0]"],
+        ["0.0", "25.0"],
+    ]
+    assert "2 seeds" in table.notes[0] and "baseline: plain" in table.notes[0]
 
 
 def test_a_dataset_and_its_results_become_a_page_and_files(tmp_path):
@@ -184,13 +253,14 @@ def test_a_dataset_and_its_results_become_a_page_and_files(tmp_path):
     asked = tmp_path / "data", [tmp_path / "results"], tmp_path / "out"
     written = report(*asked, detector=detector, device=cpu)
     assert {file.name for file in written} == {
-        "spurious-accuracy.csv", "spurious-accuracy.tex", "quality.csv", "quality.tex",
+        "spurious-accuracy.csv", "spurious-accuracy.tex", "classifiers.csv", "classifiers.tex",
+        "quality.csv", "quality.tex",
         "answers-real.png", "answers-real.svg", "answers-generated.png", "answers-generated.svg",
         "disagreement.png", "disagreement.svg", "report.html", "contexts.csv", "contexts.tex",
         "contexts.png", "contexts.svg", "contexts-visible.csv", "contexts-visible.tex",
     }  # fmt: skip
     page = (tmp_path / "out/report.html").read_text()
-    assert page.count("<table>") == 4 and page.count("data:image/png;base64,") == 4
+    assert page.count("<table>") == 5 and page.count("data:image/webp;base64,") == 4
     assert "or more by detector@" in page
     assert "http" not in page.replace("http-equiv", "")
     for file in written:
@@ -244,5 +314,5 @@ def test_without_a_result_on_the_dataset_there_is_no_report(tmp_path):
     told_so = CliRunner().invoke(main, [*arguments, "--output", str(tmp_path / "out")])
     assert told_so.exit_code == 1 and "(1 on other data)" in told_so.output
     assert not (tmp_path / "out").exists()
-    with pytest.raises(SpurbenchError, match=r"no result at .*gone"):
+    with pytest.raises(SpurbenchError, match=r"no file or folder of results at .*gone"):
         report(tmp_path / "data", [tmp_path / "gone"], tmp_path / "out", device=torch.device("cpu"))

@@ -21,7 +21,7 @@ from spurbench.studies.survey.store import FILE, read
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 By = pytest.importorskip("selenium.webdriver.common.by", reason="selenium is not installed").By
-pytest.importorskip("starlette", reason="extra survey is not installed")
+pytest.importorskip("starlette", reason="extra serve is not installed")
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 

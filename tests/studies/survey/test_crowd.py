@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-pytest.importorskip("starlette", reason="extra survey is not installed")
+pytest.importorskip("starlette", reason="extra serve is not installed")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 
 from makers.survey import Server, links, made_survey  # noqa: E402

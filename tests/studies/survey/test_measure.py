@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from makers.survey import designed, rounded_mean, simulated
 from spurbench.studies.survey.measure import (
@@ -87,6 +88,32 @@ def test_raters_are_resampled_whole():
     draws = Draws.of(20, [np.arange(40)], 2000, 0)
     drawn = draws.means(grades, generated)
     assert drawn.std() == pytest.approx(grades.std() / np.sqrt(20), rel=0.1)
+
+
+def test_images_are_drawn_within_their_class_and_source():
+    strata = [np.arange(0, 4), np.arange(4, 5), np.arange(5, 12)]
+    draws = Draws.of(6, strata, 50, 0)
+    for stratum in strata:
+        assert (draws.items[:, stratum].sum(axis=1) == len(stratum)).all()
+    assert (draws.raters.sum(axis=1) == 6).all() and draws.raters.std() > 0.5
+
+
+def test_the_odds_interval_is_students_with_as_many_clusters_as_raters():
+    rng = np.random.default_rng(2)
+    generated = np.arange(30) % 2 == 1
+    felt = rng.logistic(0, 1, (4, 30)) - generated + rng.normal(0, 0.6, (4, 1)) * generated
+    grades = 1.0 + (felt[..., None] > [-2, -1, 0, 1]).sum(axis=-1)
+
+    def error(found, raters):
+        return np.log(found.high / found.low) / 2 / t.ppf(0.975, raters - 1)
+
+    four, eight = (ordinal_odds(np.tile(grades, (n, 1)), generated) for n in (1, 2))
+    assert four.ratio == pytest.approx(eight.ratio, rel=1e-4)
+    own = error(four, 4)
+    assert four.p_value == pytest.approx(2 * t.sf(abs(np.log(four.ratio)) / own, 3), rel=1e-6)
+    # Everyone twice halves the variance, but for R / (R - 1).
+    halved = (4 / 3) / (8 / 7) * 2
+    assert (own / error(eight, 8)) ** 2 == pytest.approx(halved, rel=1e-3)
 
 
 def test_the_odds_are_those_that_raters_follow():

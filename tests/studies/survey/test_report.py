@@ -69,6 +69,29 @@ def test_a_known_preference_is_recovered(found):
     assert everyone.sources["real"].shares[5].value > everyone.sources["generated"].shares[5].value
 
 
+def test_what_holds_of_other_images_too_is_less_certain(biased):
+    survey, _ = biased
+    given = simulated(survey, np.random.default_rng(3), quality=1.0, taste=0.1)
+    estimate = summarise(survey, given).everyone.difference
+    widths = [ends.high - ends.low for ends in (estimate.raters, estimate.images)]
+    assert widths[1] > 1.5 * widths[0]
+
+
+def test_bars_are_the_shares_of_their_source(found, monkeypatch):
+    drawn = {}
+
+    def bar(_, centres, heights, width, *, color, label):
+        drawn[label] = list(heights)
+
+    monkeypatch.setattr("matplotlib.axes.Axes.bar", bar)
+    monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda *_, **__: None)
+    render_figure(found, "svg")
+    assert drawn == {
+        f"{split} (n = 900)": [100 * share.value for share in source.shares.values()]
+        for split, source in found.everyone.sources.items()
+    }
+
+
 def test_no_preference_is_an_interval_over_zero():
     survey = designed(raters=30, items=60)
     everyone = summarise(survey, simulated(survey, np.random.default_rng(5))).everyone

@@ -8,7 +8,7 @@ import sqlite3
 
 import pytest
 
-pytest.importorskip("starlette", reason="extra survey is not installed")
+pytest.importorskip("starlette", reason="extra serve is not installed")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 
 from makers.survey import links, made_survey, served  # noqa: E402
