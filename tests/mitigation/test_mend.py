@@ -111,9 +111,12 @@ def test_matched_directions_vary_most_with_the_component():
 def test_plain_timm_loads_what_a_trained_method_writes_and_eval_the_rest(world, tmp_path):
     given = Trainings(world / "images", str(world / "images"), split="real")
     plain = load_classifier(str(world / "toy"))
+    plain_sha256 = plain.info.weights_sha256
     trained(plain, given, LastLayer(iterations=3), tmp_path / "last")
     config = json.loads((tmp_path / "last/config.json").read_text())
     assert config["mended"]["method"] == "last-layer" and "mended by" in config["training_data"]
+    told = load_classifier(str(tmp_path / "last")).info.mended
+    assert (told.base, told.dataset) == (plain_sha256, "images")
     network = timm.create_model(
         config["architecture"], num_classes=config["num_classes"], **config["model_args"]
     )

@@ -6,10 +6,13 @@ const NUMBERED = 30; // with more classifiers, points are small and carry no ran
 function scatter(place, rows, { x, y, across, up, diagonal = false, corners = [] }) {
   const known = rows.filter((row) => row[x] && row[y]);
   const crowded = known.length > NUMBERED;
+  const radius = crowded ? 1.25 : 2.9;
+  const point = new Map(known.map((row) => [row.id, row]));
+  const mended = known.filter((row) => point.has(row.base));
   const picture = drawn("svg", {
     viewBox: "-13 -4 118 118",
     role: "group",
-    "aria-label": `Scatter plot of ${known.length} classifiers: ${across} across, ${up} up, in percent. The arrow keys go from point to point in the order of the table; Enter shows the row.`,
+    "aria-label": `Scatter plot of ${known.length} classifiers: ${across} across, ${up} up, in percent. The arrow keys go from point to point in the order of the table; Enter shows the row.${mended.length ? " Arrows lead from a classifier to what was mended of it." : ""}`,
   });
   for (const tick of [0, 25, 50, 75, 100]) {
     picture.append(
@@ -26,10 +29,27 @@ function scatter(place, rows, { x, y, across, up, diagonal = false, corners = []
     drawn("text", { class: "tick", x: 50, y: 112.5, "text-anchor": "middle" }, `${across}, %`),
     drawn("text", { class: "tick", transform: "translate(-10 50) rotate(-90)", "text-anchor": "middle" }, `${up}, %`),
   );
+  if (mended.length) {
+    const tip = drawn("marker", {
+      id: `${place.id}-tip`, viewBox: "0 0 4 4", refX: 4, refY: 2, markerWidth: 4, markerHeight: 4, orient: "auto",
+    });
+    tip.append(drawn("path", { class: "tip", d: "M0 0L4 2L0 4Z" }));
+    picture.append(tip);
+  }
+  for (const row of mended) {
+    const [from, to] = [point.get(row.base), row].map((end) => [end[x].value, 100 - end[y].value]);
+    const rim = radius / Math.hypot(to[0] - from[0], to[1] - from[1]);
+    if (!(rim < 0.5)) continue; // the points touch
+    const on = (share) => from.map((start, axis) => start + share * (to[axis] - start)).join(" ");
+    picture.append(
+      drawn("path", { class: "mended", d: `M${on(rim)}L${on(1 - rim)}`, "marker-end": `url(#${place.id}-tip)` }),
+    );
+  }
   const readout = place.querySelector(".readout");
   const links = known.map((row) => {
     const [a, b] = [row[x], row[y]];
-    const said = `${row.label}: ${across} ${one(a.value)} percent, ${up} ${one(b.value)} percent${row.unranked ? `; not ranked: ${row.unranked}` : ""}`;
+    const base = point.get(row.base);
+    const said = `${row.label}: ${across} ${one(a.value)} percent, ${up} ${one(b.value)} percent${row.unranked ? `; not ranked: ${row.unranked}` : ""}${base ? `; mended from ${base.label}, with ${one(base[x].value)} and ${one(base[y].value)} percent` : ""}`;
     const link = drawn("a", {
       href: toAddress({ dataset: board().id, row: row.id }),
       class: row.unranked ? "point unranked" : "point",
@@ -39,14 +59,14 @@ function scatter(place, rows, { x, y, across, up, diagonal = false, corners = []
     });
     link.append(
       drawn("path", { class: "cross", d: `M${a.low} ${100 - b.value}H${a.high}M${a.value} ${100 - b.high}V${100 - b.low}` }),
-      drawn("circle", { cx: a.value, cy: 100 - b.value, r: crowded ? 1.25 : 2.9 }),
+      drawn("circle", { cx: a.value, cy: 100 - b.value, r: radius }),
     );
     if (!crowded && row.rank !== null) {
       link.append(drawn("text", { x: a.value, y: 101.25 - b.value, "text-anchor": "middle" }, row.rank));
     }
     const tell = (on) => {
       if (on) {
-        readout.textContent = `${row.rank === null ? "Not ranked" : `#${row.rank}`} ${row.label}: ${across} ${one(a.value)} % (${span(a)}), ${up} ${one(b.value)} % (${span(b)})`;
+        readout.textContent = `${row.rank === null ? "Not ranked" : `#${row.rank}`} ${row.label}: ${across} ${one(a.value)} % (${span(a)}), ${up} ${one(b.value)} % (${span(b)})${base ? `; mended from ${base.label}, ${one(base[x].value)} % and ${one(base[y].value)} %` : ""}`;
       }
       ranking.light(row.id, on);
     };
