@@ -309,12 +309,14 @@ def test_arrows_lead_from_a_classifier_to_what_was_mended_of_it(browser, tmp_pat
         (rows[name]["recognition"]["value"], 100 - rows[name]["generated"]["value"])
         for name in ("base", "better")
     ]
-    for (x, y), end in zip((numbers[:2], numbers[2:]), ends, strict=True):
-        assert math.dist((x, y), end) == pytest.approx(2.9, abs=0.01)  # on the point's rim
-    assert math.dist(numbers[:2], numbers[2:]) == pytest.approx(math.dist(*ends) - 5.8, abs=0.01)
-    tip = arrow.value_of_css_property("marker-end")
-    (marker,) = all_of(page, "#plot-recognition marker")
-    assert marker.get_attribute("id") in tip
+    start, tip, barb, same, other = zip(numbers[::2], numbers[1::2], strict=True)
+    for at, end in zip((start, tip), ends, strict=True):
+        assert math.dist(at, end) == pytest.approx(2.9, abs=0.01)  # on the point's rim
+    assert math.dist(start, tip) == pytest.approx(math.dist(*ends) - 5.8, abs=0.01)
+    assert same == tip
+    for at in (barb, other):
+        assert math.dist(at, tip) == pytest.approx(math.sqrt(5), abs=0.01)
+        assert math.dist(at, start) < math.dist(tip, start)
     said = {
         point.get_attribute("data-point"): point.get_attribute("aria-label")
         for point in all_of(page, "#plot-recognition .point")
@@ -328,7 +330,7 @@ def test_arrows_lead_from_a_classifier_to_what_was_mended_of_it(browser, tmp_pat
     # Of a classifier that a filter hides there is nothing to start from.
     one(page, "#find").send_keys("better")
     until(page, lambda: len(all_of(page, "#plot-recognition .point")) == 1)
-    assert not all_of(page, "path.mended, marker")
+    assert not all_of(page, "path.mended")
 
 
 def test_the_address_holds_what_is_shown_and_gives_it_again(browser, board):

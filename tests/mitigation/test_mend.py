@@ -192,6 +192,35 @@ def test_the_last_layer_learns_the_object_and_unlearns_the_feature():
     assert abs(layers[True][0][1, 0]) < 0.5 * abs(layers[False][0][1, 0])
 
 
+def test_outputs_of_classes_without_images_stay_and_count(world):
+    """Two of five classes have images: against the whole softmax, written out here."""
+    rng = np.random.default_rng(0)
+    start, bias = rng.normal(size=(5, 3)), rng.normal(size=5)
+    shown, alone = rng.normal(size=(40, 3)), rng.normal(size=(10, 3))
+    columns, of = torch.tensor([1, 3] * 20), torch.tensor([3] * 10)
+    even = class_weights(columns).double()
+    settings = LastLayer(weight=0.7, keep=0.1)
+    weight, offset = train_last_layer(start, bias, shown, columns, even, alone, of, settings)
+    for trained_, before in ((weight, start), (offset, bias)):
+        np.testing.assert_array_equal(trained_[[0, 2, 4]], before[[0, 2, 4]])
+        assert not np.allclose(trained_[[1, 3]], before[[1, 3]])
+    first = np.c_[start, bias][[1, 3]]
+
+    def loss(rows):
+        layer = np.c_[start, bias].copy()
+        layer[[1, 3]] = rows
+        logits = torch.from_numpy(np.c_[shown, np.ones(40)] @ layer.T)
+        p = torch.from_numpy(np.c_[alone, np.ones(10)] @ layer.T).softmax(1)[:, 3]
+        errors = (
+            -logits.log_softmax(1)[torch.arange(40), columns].mean() - 0.7 * (1 - p).log().mean()
+        )
+        return float(errors) + 0.1 * ((rows - first) ** 2).sum() / (first**2).sum()
+
+    found = np.c_[weight, offset][[1, 3]]
+    nearby = [loss(found + 0.01 * rng.normal(size=found.shape)) for _ in range(50)]
+    assert loss(found) <= min(nearby)
+
+
 def test_objects_that_a_detector_saw_are_no_spurious_images_and_the_first_by_hash_are_taken(
     world, tmp_path, monkeypatch
 ):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +127,13 @@ def mend_and_ask(request: MendingRequest, spec: str) -> Mended:
             answers.write(path, new, identity)
             return new
 
+        @cache
+        def shown() -> mending.Shown:
+            return mending.show(plain, request.images)
+
         def mended(row: Row) -> Classifier:
             output = request.output / "mended" / info.name / row.name
-            _mend(request, spec, row, output)
+            _mend(request, spec, row, shown, output)
             return load_classifier(str(output), device=request.device)
 
         return Mended(
@@ -142,7 +146,13 @@ def mend_and_ask(request: MendingRequest, spec: str) -> Mended:
         )
 
 
-def _mend(request: MendingRequest, spec: str, row: Row, output: Path) -> None:
+def _mend(
+    request: MendingRequest,
+    spec: str,
+    row: Row,
+    shown: Callable[[], mending.Shown],
+    output: Path,
+) -> None:
     classifier = folder.load(spec, request.device)
     settings = request.settings(row.method)
     if settings is None:
@@ -158,7 +168,7 @@ def _mend(request: MendingRequest, spec: str, row: Row, output: Path) -> None:
             trainings = mending.Trainings(request.images, where, "real", row.per_class)
         case split:
             trainings = mending.Trainings(request.images, request.data, split, row.per_class)
-    mending.trained(classifier, trainings, settings, output)
+    mending.trained(classifier, trainings, settings, output, shown=shown())
 
 
 def _inputs(request: MendingRequest, shared: Given, row: Row) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -241,8 +242,15 @@ def test_a_study_mends_as_mend_does_and_asks_the_mended(world, request_of, tmp_p
     real = found.classifiers[0].row("fine-tune-real-3")
     assert real.after["real"] is None and real.change["real"] is None
     assert row.after["real"] is not None
-    doctored = list((request.output / "doctored").glob(f"{BIRD}/*.png"))
-    assert len(doctored) == 2
+    assert len(list((request.output / "doctored").glob(f"{BIRD}/*.png"))) == 2
+    taken = {}
+    for name in rows:
+        config = json.loads((request.output / f"mended/two/{name}/config.json").read_text())
+        spurious = config["mended"]["spurious"]
+        taken[name] = spurious and (spurious["name"], config["mended"]["spurious_images"])
+    assert taken == dict(
+        zip(rows, (None, ("spurbench-toy", 4), ("spurbench-toy", 6), ("doctored", 4)), strict=True)
+    )
     text = (request.output / "mending.md").read_text()
     assert text == render_markdown(found) and "`fine-tune-doctored-2`" in text
     assert all(goal.reached is None for goal in found.goals)
@@ -275,6 +283,33 @@ def test_a_study_goes_on_and_makes_only_what_is_new(request_of, monkeypatch):
     made.clear()
     study(request_of("last-layer-none", last_layer=settings, unseen=[], seed=2))
     assert made == [("one", "last-layer-none")]  # and its answers, to other scenes
+
+
+def test_spufix_takes_its_components_and_is_made_anew_when_they_change(
+    world, request_of, tmp_path, monkeypatch
+):
+    made = []
+
+    def fixed(classifier, discovery, wanted, output):
+        made.append((classifier.info.name, discovery, wanted))
+        copytree(world / classifier.info.name, output, dirs_exist_ok=True)
+
+    monkeypatch.setattr(mend, "spufixed", fixed)
+    monkeypatch.setattr(mend, "components_of", lambda pairs: {94: [int(pairs.read_text())]})
+    monkeypatch.setattr(studying, "render_plots", lambda found: {})
+    components = tmp_path / "found/094_hummingbird/components.safetensors"
+    components.parent.mkdir(parents=True)
+    components.write_bytes(b"directions")
+    (tmp_path / "pairs.toml").write_text("3")
+    given = {"discovery": tmp_path / "found", "pairs": tmp_path / "pairs.toml", "unseen": []}
+    study(request_of("spufix", **given))
+    study(request_of("spufix", **given))
+    assert made == [("one", tmp_path / "found", {94: [3]})]
+    components.write_bytes(b"others")
+    study(request_of("spufix", **given))
+    (tmp_path / "pairs.toml").write_text("2")
+    study(request_of("spufix", **given))
+    assert [wanted[94] for _, _, wanted in made] == [[3], [3], [2]]
 
 
 def test_what_is_missing_is_said_before_anything_is_mended(world, request_of, tmp_path):

@@ -29,21 +29,20 @@ function scatter(place, rows, { x, y, across, up, diagonal = false, corners = []
     drawn("text", { class: "tick", x: 50, y: 112.5, "text-anchor": "middle" }, `${across}, %`),
     drawn("text", { class: "tick", transform: "translate(-10 50) rotate(-90)", "text-anchor": "middle" }, `${up}, %`),
   );
-  if (mended.length) {
-    const tip = drawn("marker", {
-      id: `${place.id}-tip`, viewBox: "0 0 4 4", refX: 4, refY: 2, markerWidth: 4, markerHeight: 4, orient: "auto",
-    });
-    tip.append(drawn("path", { class: "tip", d: "M0 0L4 2L0 4Z" }));
-    picture.append(tip);
-  }
   for (const row of mended) {
     const [from, to] = [point.get(row.base), row].map((end) => [end[x].value, 100 - end[y].value]);
-    const rim = radius / Math.hypot(to[0] - from[0], to[1] - from[1]);
-    if (!(rim < 0.5)) continue; // the points touch
-    const on = (share) => from.map((start, axis) => start + share * (to[axis] - start)).join(" ");
-    picture.append(
-      drawn("path", { class: "mended", d: `M${on(rim)}L${on(1 - rim)}`, "marker-end": `url(#${place.id}-tip)` }),
-    );
+    const [right, down] = [to[0] - from[0], to[1] - from[1]];
+    const far = Math.hypot(right, down);
+    if (far <= 2 * radius) continue; // the points touch
+    /** So far along the arrow, and so far to its side. */
+    const at = (along, aside) => [
+      from[0] + (along * right - aside * down) / far, from[1] + (along * down + aside * right) / far,
+    ].join(" ");
+    const [tip, barbs] = [far - radius, far - radius - 2];
+    picture.append(drawn("path", {
+      class: "mended",
+      d: `M${at(radius, 0)}L${at(tip, 0)}M${at(barbs, 1)}L${at(tip, 0)}L${at(barbs, -1)}`,
+    }));
   }
   const readout = place.querySelector(".readout");
   const links = known.map((row) => {
