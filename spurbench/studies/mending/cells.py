@@ -19,6 +19,7 @@ from spurbench.core.scratch import scratch
 from spurbench.images.pixels import PixelStore
 from spurbench.images.records import DatasetInfo
 from spurbench.images.sources import open_images, open_positives
+from spurbench.mini.training.jobs import prepare
 from spurbench.mitigation import folder
 from spurbench.mitigation import mend as mending
 from spurbench.studies.mending import answers
@@ -105,6 +106,7 @@ def mend_and_ask(request: MendingRequest, spec: str) -> Mended:
     Raises:
         SpurbenchError: if it can't be mended or asked.
     """
+    prepare()
     shared = given_of(request)
     with scratch() as place, one_thread():
         store = PixelStore(place)
