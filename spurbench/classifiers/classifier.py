@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from spurbench.classifiers.info import (
     ClassifierInfo,
     Interpolation,
+    Mended,
     Mode,
     Preprocessing,
     SourceName,
@@ -46,6 +47,7 @@ class Loaded:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     training_data: str | None = None
+    mended: Mended | None = None
     labels: Sequence[str | int] | None = None
     transform: Callable[[Image.Image], Tensor] | None = None
     weights_sha256: str | None = None
@@ -239,6 +241,7 @@ def assemble(
         weights_sha256=loaded.weights_sha256 or weights_sha256(network.state_dict()),
         checkpoint=checkpoint,
         training_data=loaded.training_data,
+        mended=loaded.mended,
     )
     return Classifier(loaded, info, wnids)
 

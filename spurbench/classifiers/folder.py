@@ -7,14 +7,15 @@ import math
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AliasChoices, AliasPath, ConfigDict, Field
+from pydantic import AliasChoices, AliasPath, ConfigDict, Field, ValidationError
 
 from spurbench.classifiers import foreign
-from spurbench.classifiers.info import Interpolation
+from spurbench.classifiers.info import Interpolation, Mended
 from spurbench.classifiers.names import name_of
 from spurbench.classifiers.sources import OwnWeights, Source
 from spurbench.core.documents import Document, read_json, validated
@@ -69,6 +70,23 @@ class Config(Document):
         ),
     )
     training_data: str | None = None
+    mended: Any = Field(default=None, description="what `spurbench mend` did to it")
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the network is to be taken with what :data:`SPUFIX` takes off its logits."""
+        return isinstance(self.mended, dict) and self.mended.get("method") == "spufix"
+
+    @property
+    def lineage(self) -> Mended | None:
+        """What it was made of; None if that is not said as `spurbench mend` says it."""
+        match self.mended:
+            case {"method": method, "of": {"weights_sha256": base}, **more}:
+                spurious = more.get("spurious")
+                dataset = spurious.get("name") if isinstance(spurious, dict) else None
+                with suppress(ValidationError):
+                    return Mended(base=base, method=method, dataset=dataset)
+        return None
 
 
 @dataclass(frozen=True)
@@ -134,6 +152,7 @@ def loaded(folder: TimmFolder, name: str) -> Loaded:
     return replace(
         timm.loaded(folder.network, name, folder.architecture, folder.data),
         training_data=config.training_data,
+        mended=config.lineage,
         labels=config.label_names,
     )
 
@@ -160,14 +179,21 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def _load(path: str, own: OwnWeights | None) -> Loaded:
+def with_fix(made: Loaded, file: Path) -> Loaded:
+    """The network with what a :data:`SPUFIX` file takes off its logits.
+
+    Raises:
+        SpurbenchError: see :func:`spurbench.classifiers.spufix.read`.
+    """
     from spurbench.classifiers import spufix
 
+    return replace(made, network=spufix.read(made.network, file))
+
+
+def _load(path: str, own: OwnWeights | None) -> Loaded:
     folder = Path(path)
     made = loaded(read_folder(folder / CONFIG, folder / WEIGHTS), name_of(folder))
-    if is_file(folder / SPUFIX):
-        return replace(made, network=spufix.read(made.network, folder / SPUFIX))
-    return made
+    return with_fix(made, folder / SPUFIX) if is_file(folder / SPUFIX) else made
 
 
 def _files(path: str) -> list[Path]:
@@ -182,7 +208,11 @@ def _check(path: str) -> None:
             raise SpurbenchError(
                 f"no {file.name} in {path}; a classifier's folder holds {CONFIG} and {WEIGHTS}"
             )
-    _read_config(Path(path) / CONFIG)
+    if _read_config(Path(path) / CONFIG).fixed and not is_file(Path(path) / SPUFIX):
+        raise SpurbenchError(
+            f"no {SPUFIX} in {path}, without which the network is not mended as its {CONFIG} "
+            "says; copy the whole folder, or mend the classifier again"
+        )
 
 
 def _panel() -> dict[str, Path]:

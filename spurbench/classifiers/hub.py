@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
-from spurbench.classifiers.folder import CONFIG, WEIGHTS, loaded, read_folder
+from spurbench.classifiers.folder import (
+    CONFIG,
+    SPUFIX,
+    WEIGHTS,
+    loaded,
+    read_folder,
+    with_fix,
+)
 from spurbench.classifiers.sources import OwnWeights, Source
 from spurbench.core import hub
 from spurbench.core.errors import SpurbenchError
@@ -22,10 +30,10 @@ def _check(name: str) -> None:
 def _load(name: str, own: OwnWeights | None) -> Loaded:
     repository, _, revision = name.partition("@")
     hub.use_cache_if_unreachable()
-    config, weights = (
-        hub.download(repository, file, revision=revision or None) for file in (CONFIG, WEIGHTS)
-    )
-    return loaded(read_folder(config, weights), name)
+    fetch = partial(hub.download, repository, revision=revision or None)
+    folder = read_folder(fetch(CONFIG), fetch(WEIGHTS))
+    made = loaded(folder, name)
+    return with_fix(made, fetch(SPUFIX)) if folder.config.fixed else made
 
 
 def _published(name: str) -> list[hub.HubFile]:

@@ -30,6 +30,16 @@ YES_NO = "yes/no"
 """The head of what is asked whether a class is there."""
 
 
+class Mended(Document):
+    """What `spurbench mend` made a classifier of, as its config.json says."""
+
+    base: str = Field(pattern=r"^[0-9a-f]{64}$", description="its weights_sha256 before")
+    method: str = Field(max_length=100)
+    dataset: str | None = Field(
+        default=None, max_length=500, description="of the images that were what is not the class"
+    )
+
+
 class ClassifierInfo(Document):
     """Which classifier was measured."""
 
@@ -51,6 +61,15 @@ class ClassifierInfo(Document):
     training_data: str | None = Field(
         default=None, description="what a local classifier's config.json says of it"
     )
+    mended: Mended | None = None
+
+    @model_serializer(mode="wrap")
+    def _unchanged_unless_mended(self, handler: SerializerFunctionWrapHandler) -> Any:
+        # Keys of answers and builds are hashes over these values.
+        values = handler(self)
+        if self.mended is None:
+            values.pop("mended", None)
+        return values
 
 
 class Preprocessing(Document):

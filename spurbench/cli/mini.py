@@ -359,3 +359,105 @@ def supervise(discovery: Path, scenes: int, seed: int, device: str) -> None:
     for of in supervising.supervise(discovery, scenes=scenes, training_seed=seed, device=chosen):
         shown = ", ".join(f"{number} (AUROC {of.aurocs[number - 1]:.2f})" for number in of.spurious)
         say(f"{of.name}: spurious: {shown or 'none'}; object boxed in {of.boxed} images")
+
+
+@mini.command()
+@click.option(
+    "--model",
+    "specs",
+    multiple=True,
+    metavar="SPEC",
+    help="Of the panel; repeatable. [default: all of it]",
+)
+@click.option(
+    "--unseen",
+    multiple=True,
+    metavar="SPEC",
+    help="A classifier that had no part in any image; repeatable.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="What `mini training` wrote: scenes that the classifiers were trained on.",
+)
+@click.option("--data", required=True, help="Dataset of build: what is not the class.")
+@click.option(
+    "--discovery",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="spufix: as in mend.",
+)
+@click.option(
+    "--pairs",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="spufix: as in mend.",
+)
+@click.option(
+    "--rows",
+    "wanted_rows",
+    default="",
+    help="By comma: spufix, METHOD-none, METHOD-SOURCE-NUMBER. [default: those of docs/mend.md]",
+)
+@click.option(
+    "--scenes", type=click.IntRange(min=2), default=300, show_default=True, help="Per class."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of them.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("out/mending"),
+    show_default=True,
+    help="Folder of mended classifiers, answers and tables.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes, of one thread each.",
+)
+@device_option
+def mending(
+    specs: tuple[str, ...],
+    unseen: tuple[str, ...],
+    images: Path,
+    data: str,
+    discovery: Path | None,
+    pairs: Path | None,
+    wanted_rows: str,
+    scenes: int,
+    seed: int,
+    output: Path,
+    jobs: int,
+    device: str,
+) -> None:
+    """Mend classifiers in many ways, and measure them on fresh scenes before and after.
+
+    The same command goes on after an interruption; of a finished study it works the tables out
+    anew. Tables, plots and mended classifiers are written to --output.
+    """
+    silence_libraries()
+
+    from spurbench.core.environment import choose_device
+    from spurbench.studies.mending.plan import ROWS, MendingRequest, Row, embedded_panel
+
+    names = [name.strip() for name in wanted_rows.split(",") if name.strip()] or ROWS
+    request = MendingRequest(
+        panel=specs or embedded_panel(),
+        unseen=unseen,
+        rows=[Row.parse(name) for name in dict.fromkeys(names)],
+        images=images,
+        data=data,
+        discovery=discovery,
+        pairs=pairs,
+        scenes=scenes,
+        seed=seed,
+        output=output,
+        device=choose_device(device),
+    )
+
+    from spurbench.studies.mending.report import render_markdown
+    from spurbench.studies.mending.study import study
+
+    click.echo(render_markdown(study(request, jobs)), nl=False)
+    say(f"Wrote mending.json, mending.md and plots to {output}")

@@ -41,6 +41,8 @@ PARTS: Mapping[Role, str] = {
 
 NO_BETTER = "recognises no more than chance"
 
+MENDED = "mended: trained on images of this dataset"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -51,6 +53,7 @@ class Row:
             board together with the preprocessing.
         role: its part in making the dataset, if it had one.
         answers: to each image, of the sources where they are known.
+        mended_here: whether what is not the class was taught it with images of the dataset.
         created: when it was measured (the latest of its entries), UTC, ISO 8601.
         files: where its entries are published, ``FOLDER/NAME.json``.
         rank: 1 is best, equal values share a rank; None if it is not ranked.
@@ -64,6 +67,7 @@ class Row:
     preprocessing: Preprocessing
     splits: Mapping[Split, SplitResult]
     answers: Answers
+    mended_here: bool
     created: str
     files: tuple[str, ...]
     rank: int | None = None
@@ -167,6 +171,16 @@ class Board:
             ),
             default=0,
         )
+
+    def base_of(self, row: Row) -> Row | None:
+        """The row of what a mended classifier was before, with the same preprocessing."""
+        if row.classifier.mended is None:
+            return None
+        wanted = row.classifier.mended.base, row.preprocessing
+        for other in self.rows:
+            if (other.classifier.weights_sha256, other.preprocessing) == wanted:
+                return other
+        return None
 
     @property
     def covers(self) -> str:
@@ -312,6 +326,7 @@ def _join(results: Sequence[Entry]) -> Row:
         preprocessing=first.preprocessing,
         splits=splits,
         answers=answers,
+        mended_here=info.mended is not None and info.mended.dataset == first.dataset.name,
         created=max(result.created for result in results),
         files=tuple(sorted({f"{result.folder}/{result.file_name}" for result in results})),
     )
@@ -358,6 +373,8 @@ def _unranked(row: Row, split: Split) -> str | None:
     """Why a row has no rank on a board that this split ranks."""
     if row.role is not None:
         return PARTS[row.role]
+    if row.mended_here:
+        return MENDED
     if split not in row.splits:
         return f"not measured on {split} images"
     recognises = row.splits[split].summary.recognises

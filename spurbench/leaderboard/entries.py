@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from spurbench.classifiers.info import YES_NO, ClassifierInfo, Preprocessing
+from spurbench.classifiers.info import YES_NO, ClassifierInfo, Mended, Preprocessing
 from spurbench.core import atomic, collector
 from spurbench.core.documents import Document, describe
 from spurbench.core.errors import SpurbenchError
@@ -58,6 +58,7 @@ class EntryClassifier(Document):
     head: str
     weights_sha256: str
     checkpoint: str | None = None
+    mended: Mended | None = None
 
     @property
     def spec(self) -> str | None:

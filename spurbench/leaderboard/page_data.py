@@ -142,6 +142,7 @@ def _row(board: Board, row: Row, positions: Mapping[int, int]) -> dict[str, Any]
         measured["with_references"] = _rate(row.splits["real"].summary.with_references)
     if "generated" in row.splits:
         measured["effect"] = _effect(row.splits["generated"].summary.effect)
+    base = board.base_of(row)
     shown_text = {
         "label": plain(row.label),
         "architecture": plain(info.architecture),
@@ -155,6 +156,7 @@ def _row(board: Board, row: Row, positions: Mapping[int, int]) -> dict[str, Any]
         "rank": row.rank,
         "tied": row.tied,
         "line": None,
+        "base": base and base.key,
         **shown_text,
         "text": " ".join(filter(None, shown_text.values())).lower(),
         "parameters": info.parameters,

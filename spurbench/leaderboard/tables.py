@@ -60,8 +60,9 @@ the same images, Holm-corrected over all pairs, 5 %); the order within a group m
 generated minus real, in percentage points, over the classes that both have. *Mean p*: mean softmax
 probability of the class. *Worst class*: its spurious accuracy and images. *Preprocessing*: whole
 (the whole image is resized) or the classifier's own, the resized size, the crop where it differs,
-and the interpolation. Classifiers that made or chose the images, and those that recognise no more
-than chance or whose recognition was not measured, are not ranked.
+and the interpolation. *Mended from*: what `spurbench mend` made a classifier of, where that is on
+the board too. Classifiers that made or chose the images or were mended with them, and those that
+recognise no more than chance or whose recognition was not measured, are not ranked.
 """
 
 
@@ -267,7 +268,7 @@ IMPORTANCE = {
 }
 """Of the columns on the terminal; see :class:`spurbench.leaderboard.fitted.Column`."""
 
-SPARSE = {"#", "recognition", "AUROC", "effect", "gap", "not ranked"}
+SPARSE = {"#", "recognition", "AUROC", "effect", "gap", "mended from", "not ranked"}
 """Columns that are not there where nobody has a value."""
 
 
@@ -289,6 +290,7 @@ def _columns(board: Board) -> list[tuple[str, markdown.Alignment]]:
         ("n", "right"),
         ("preprocessing", "left"),
         ("measured", "left"),
+        ("mended from", "left"),
         ("not ranked", "left"),
     ]
 
@@ -309,6 +311,7 @@ def _cells(board: Board, row: Row) -> dict[str, str]:
         "n": " / ".join(str(row.splits[s].summary.n) for s in SPLITS if s in row.splits),
         "preprocessing": describe(row.preprocessing),
         "measured": row.created[:10],
+        "mended from": "–" if (base := board.base_of(row)) is None else base.label,
         "not ranked": row.unranked or "–",
     }
 

@@ -153,7 +153,7 @@ class Counterfactuals:
         """All scenes of the first view, then of the second and the third."""
         index = imagenet_names().index(self.name)
         return [
-            _record(scene, f"{self.name}/{view}/{i}", index, self.name)
+            scene_record(scene, f"{self.name}/{view}/{i}", index, self.name)
             for view in VIEWS
             for i, scene in enumerate(self.pixels[view])
         ]
@@ -203,6 +203,22 @@ def reliance(
         SpurbenchError: if its head lacks the class.
     """
     return _class(rendered, _Answers.of(classifier, rendered, store))
+
+
+def scene_record(pixels: NDArray[np.uint8], path: str, index: int, name: str) -> ImageRecord:
+    """A rendered scene as an image of a class.
+
+    Args:
+        pixels: (H, W, 3).
+        path: what it is called in messages.
+        index: of the class, in ImageNet-1k.
+        name: of the class.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    data = buffer.getvalue()
+    digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+    return ImageRecord(path, index, "real", digest, lambda: data, name)
 
 
 def render_markdown(report: Report) -> str:
@@ -297,14 +313,6 @@ def _other_subfamily(scene: Scene) -> str:
     assert scene.kind is not None, "a scene of a feature has a kind"
     others = [name for name in KINDS[scene.kind] if name != scene.subfamily]
     return str(scene.draws("other sub-family").choice(others))
-
-
-def _record(scene: NDArray[np.uint8], path: str, index: int, name: str) -> ImageRecord:
-    buffer = io.BytesIO()
-    Image.fromarray(scene).save(buffer, "PNG", compress_level=1)
-    data = buffer.getvalue()
-    digest = hashlib.sha256(scene.tobytes()).hexdigest()
-    return ImageRecord(path, index, "real", digest, lambda: data, name)
 
 
 def _percent(effect: Effect) -> str:

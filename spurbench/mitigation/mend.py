@@ -5,22 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from spurbench.classifiers.classifier import Classifier
 from spurbench.core.environment import package_versions
 from spurbench.core.errors import SpurbenchError
-from spurbench.core.imagenet import imagenet_names
+from spurbench.core.imagenet import imagenet_names, imagenet_wnids
 from spurbench.discovery.documents import Discovery
 from spurbench.discovery.lens import require_linear_end
-from spurbench.images.records import ImageRecord, ImageSet, Split
+from spurbench.images.records import DatasetInfo, ImageRecord, ImageSet, Split
 from spurbench.images.sources import open_images, open_positives
 from spurbench.mitigation import folder, spufix
-from spurbench.mitigation.seen import features, see
+from spurbench.mitigation.seen import Seen, features, see
 from spurbench.mitigation.training import (
     FineTuning,
     LastLayer,
@@ -93,6 +95,34 @@ def spufixed(
     return done
 
 
+@dataclass(frozen=True)
+class Shown:
+    """The classes' own images as a classifier sees them; opened once, they serve many mendings."""
+
+    classifier: Classifier
+    info: DatasetInfo
+    seen: Seen
+
+    @cached_property
+    def features(self) -> NDArray[np.float64]:
+        """(N, D), when they are first asked for: before it is trained on."""
+        return features(self.classifier, self.seen)
+
+
+def show(classifier: Classifier, images: Path) -> Shown:
+    """Show a classifier the images that it is to be mended with.
+
+    Args:
+        classifier: as it is before.
+        images: folder in ImageNet's layout.
+
+    Raises:
+        SpurbenchError: if they can't be had, or it lacks one of their classes.
+    """
+    found = open_positives(images, decode=False)
+    return Shown(classifier, found.info, see(classifier, found.records))
+
+
 def trained(
     classifier: Classifier,
     given: Trainings,
@@ -100,6 +130,7 @@ def trained(
     output: Path,
     *,
     seed: int = 0,
+    shown: Shown | None = None,
 ) -> dict[str, Any]:
     """Write a classifier whose last layer, or all of it, was trained on.
 
@@ -109,6 +140,7 @@ def trained(
         settings: of the method, which they decide.
         output: the folder.
         seed: of what fine-tuning draws.
+        shown: what :func:`show` gave for this classifier and ``given.images``; None: it is asked.
 
     Returns:
         What was done, as the card says it.
@@ -117,46 +149,45 @@ def trained(
         SpurbenchError: if images can't be had, or the classifier lacks one of their classes.
     """
     config = folder.config_of(classifier)
-    shown_set = open_positives(given.images, decode=False)
+    shown = shown or show(classifier, given.images)
     spurious_set = (
         open_images(given.spurious, given.split, decode=False) if given.spurious else None
     )
-    shown = see(classifier, shown_set.records)
+    columns = shown.seen.columns
     spurious = None
     if spurious_set is not None:
         chosen = _chosen(spurious_set, given.per_class)
-        if lacking := {r.class_index for r in chosen} - {r.class_index for r in shown_set.records}:
-            raise SpurbenchError(
-                f"{given.images} shows no {imagenet_names()[min(lacking)]}: a classifier that is "
-                "taught what it is not must be shown what it is"
-            )
         spurious = see(classifier, chosen)
+        lacking = ~torch.isin(spurious.columns, columns)
+        if lacking.any():
+            wnid = classifier.wnids[int(spurious.columns[lacking][0])]
+            raise SpurbenchError(
+                f"{given.images} shows no {imagenet_names()[imagenet_wnids().index(wnid)]}: a "
+                "classifier that is taught what it is not must be shown what it is"
+            )
     done = {
         "method": "last-layer" if isinstance(settings, LastLayer) else "fine-tune",
         "of": classifier.info.model_dump(mode="json"),
         "settings": asdict(settings),
-        "images": shown_set.info.model_dump(mode="json"),
+        "images": shown.info.model_dump(mode="json"),
         "spurious": spurious_set.info.model_dump(mode="json") if spurious_set else None,
         "spurious_images": len(spurious) if spurious else 0,
         "seed": seed,
         "versions": package_versions(),
     }
-    weights, of_shown, of_spurious = class_weights(shown.columns).double(), None, None
-    if spurious is not None or isinstance(settings, LastLayer):
-        of_shown = features(classifier, shown)
-    if spurious is not None and of_shown is not None:
+    weights, of_spurious = class_weights(columns).double(), None
+    if spurious is not None:
         of_spurious = features(classifier, spurious)
         weights = image_weights(
-            of_shown, shown.columns, of_spurious, spurious.columns, settings.without
+            shown.features, columns, of_spurious, spurious.columns, settings.without
         )
     if isinstance(settings, LastLayer):
         require_linear_end(classifier)
-        assert of_shown is not None
         weight, bias = train_last_layer(
             classifier.head_weight.detach().double().cpu().numpy(),
             _bias(classifier),
-            of_shown,
-            shown.columns,
+            shown.features,
+            columns,
             weights,
             of_spurious,
             spurious.columns if spurious else None,
@@ -166,7 +197,7 @@ def trained(
             classifier.head.weight.copy_(torch.from_numpy(weight))
             classifier.head.bias.copy_(torch.from_numpy(bias))
     else:
-        fine_tune(classifier, shown, weights, spurious, settings, seed)
+        fine_tune(classifier, shown.seen, weights, spurious, settings, seed)
     folder.write(output, classifier, config, done)
     return done
 

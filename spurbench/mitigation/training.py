@@ -35,13 +35,14 @@ class LastLayer:
     Attributes:
         weight: of the spurious images.
         without: see :func:`image_weights`.
-        keep: of the squared distance to the weights that were there, relative to their own size.
+        keep: of the squared distance to the weights that were there, relative to their own size;
+            those of the classes that there are images of.
         iterations: of L-BFGS, at most.
     """
 
     weight: float = 1.0
     without: float = 0.05
-    keep: float = 1e-2
+    keep: float = 2e-4
     iterations: int = 200
 
 
@@ -133,6 +134,9 @@ def train_last_layer(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """A last layer on frozen features, in float64: deterministic, and the same whatever the order.
 
+    The outputs of classes that there are no images of stay as they are: nothing would train them
+    but that they are never right.
+
     Args:
         weight: (C, D), where it starts and what it stays near.
         bias: (C,), likewise.
@@ -147,35 +151,45 @@ def train_last_layer(
     Returns:
         Weight (C, D) and bias (C,).
     """
-    start = torch.from_numpy(np.concatenate([weight, bias[:, None]], axis=1)).double()
+    whole = torch.from_numpy(np.concatenate([weight, bias[:, None]], axis=1)).double()
+    known = columns.unique()
+    start, others = whole[known], np.setdiff1d(np.arange(len(whole)), known.numpy())
     layer = start.clone().requires_grad_()
 
-    def with_one(values: NDArray[np.float64]) -> Tensor:
-        return F.pad(torch.from_numpy(values).double(), (0, 1), value=1.0)
+    def prepared(values: NDArray[np.float64], of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs, what the other outputs add to the softmax, and places among the known."""
+        inputs = F.pad(torch.from_numpy(values).double(), (0, 1), value=1.0)
+        rest = inputs @ whole[others].T if len(others) else torch.full((len(inputs), 1), -torch.inf)
+        return inputs, rest.logsumexp(1, keepdim=True), torch.searchsorted(known, of)
 
-    shown = with_one(features)
+    def logits_of(inputs: Tensor, rest: Tensor) -> Tensor:
+        return torch.cat([inputs @ layer.T, rest], dim=1)
+
+    shown, beside, wanted = prepared(features, columns)
     spurious = None
     if spurious_features is not None and spurious_columns is not None:
-        spurious = with_one(spurious_features), spurious_columns, class_weights(spurious_columns)
+        spurious = prepared(spurious_features, spurious_columns)
+        spurious_weights = class_weights(spurious_columns)
     optimiser = torch.optim.LBFGS(
         [layer], max_iter=settings.iterations, line_search_fn="strong_wolfe", history_size=20
     )
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        logits = shown @ layer.T
-        loss = (image_weights * F.cross_entropy(logits, columns, reduction="none")).sum()
+        errors = F.cross_entropy(logits_of(shown, beside), wanted, reduction="none")
+        loss = (image_weights * errors).sum()
         if spurious is not None:
-            alone, of, weights = spurious
-            errors = spurious_loss(alone @ layer.T, of)
-            loss = loss + settings.weight * (weights * errors).sum()
+            alone, beside_alone, of = spurious
+            errors = spurious_loss(logits_of(alone, beside_alone), of)
+            loss = loss + settings.weight * (spurious_weights * errors).sum()
         distance = (layer - start).square().sum() / start.square().sum()
         loss = loss + settings.keep * distance
         loss.backward()
         return loss
 
     optimiser.step(closure)
-    trained = layer.detach().numpy()
+    whole[known] = layer.detach()
+    trained = whole.numpy()
     return trained[:, :-1], trained[:, -1]
 
 

@@ -58,7 +58,7 @@ def edit(folder, **changes):
     path = folder / "config.json"
     config = json.loads(path.read_text())
     for key, value in changes.items():
-        config[key] = {**config[key], **value} if isinstance(value, dict) else value
+        config[key] = {**config.get(key, {}), **value} if isinstance(value, dict) else value
     path.write_text(json.dumps(config))
 
 
@@ -220,6 +220,36 @@ def test_a_classifier_on_the_hub_is_read_like_a_folder(hub, tmp_path):
     assert there.preprocessing("model") == here.preprocessing("model")
     assert (there.info.name, there.info.source) == ("owner/toy", "hf-hub")
     assert there.info.architecture == "resnet10t"
+
+
+def test_a_classifier_mended_by_spufix_is_mended_on_the_hub_too(hub, tmp_path):
+    """Without its second file it would be measured as what it was before, under its new name."""
+    folder = save_toy_classifier(tmp_path / "toy", favourite=None, seed=0)
+    plain = load_classifier(str(folder))
+    fix = {
+        "columns": torch.tensor([94]),
+        "rows": torch.ones(1, plain.head.in_features),
+        "offsets": torch.tensor([-5.0]),
+    }
+    save_file(fix, folder / "spufix.safetensors")
+    edit(folder, mended={"method": "spufix"})
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    offer(hub, "owner/mended", files)
+    pixels = torch.rand(2, 3, 32, 32)
+    there = load_classifier("hf-hub:owner/mended")(pixels)
+    torch.testing.assert_close(there, load_classifier(str(folder))(pixels))
+    assert (there[:, 94] < plain(pixels)[:, 94] - 4).all()
+
+    del files["spufix.safetensors"]
+    offer(hub, "owner/half", files)
+    with pytest.raises(SpurbenchError, match=r"owner/half .* has no spufix\.safetensors"):
+        load_classifier("hf-hub:owner/half")
+    (folder / "spufix.safetensors").unlink()
+    with pytest.raises(SpurbenchError, match=r"no spufix\.safetensors in .* is not mended") as said:
+        load_classifier(str(folder))
+    assert "\n" not in str(said.value)
+    edit(folder, mended="by hand")  # another's note
+    load_classifier(str(folder))
 
 
 def test_a_hub_repository_executes_nothing(hub, tmp_path, trap, created):

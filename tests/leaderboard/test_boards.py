@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from spurbench.classifiers.info import ClassifierInfo, Preprocessing
+from spurbench.classifiers.info import ClassifierInfo, Mended, Preprocessing
 from spurbench.core.errors import SpurbenchError
 from spurbench.evaluation.results import (
     ClassResult,
@@ -215,6 +215,41 @@ def test_the_same_result_twice_is_one_row_and_a_contradiction_is_refused():
     assert len(board.rows) == 1
     with pytest.raises(SpurbenchError, match=r"two results of a .*split generated.*2024.*2025"):
         boards([both("a", 0.5, 0.6), both("a", 0.5, 0.7, created=later)])
+
+
+def mended_of(base: Result, name: str, dataset: str | None = None, **more: Any) -> Result:
+    """A result of what was made of another's classifier."""
+    made = both(name, 0.1, 0.1, **more)
+    mended = Mended(base=base.classifier.weights_sha256, method="fine-tune", dataset=dataset)
+    return made.model_copy(
+        update={"classifier": made.classifier.model_copy(update={"mended": mended})}
+    )
+
+
+def test_a_mended_classifier_stands_beside_what_it_was_made_of():
+    base = both("base", 0.9, 0.8, weights="1" * 64)
+    (board,) = boards([base, mended_of(base, "better"), both("other", 0.5, 0.5)])
+    bases = {row.label: board.base_of(row) and board.base_of(row).label for row in board.rows}
+    assert bases == {"base": None, "better": "base", "other": None}
+    (line,) = [line for line in to_markdown([board]).splitlines() if "| better |" in line]
+    assert "| base |" in line
+    # Asked in another way, the two are not before and after.
+    (board,) = boards([base, mended_of(base, "better", mode="model")])
+    assert not any(board.base_of(row) for row in board.rows)
+    assert "mended from |" not in to_markdown([board])
+
+
+def test_who_was_mended_with_a_dataset_is_not_ranked_by_it():
+    base = both("base", 0.9, 0.8, weights="1" * 64)
+    here = mended_of(base, "here", "spurbench-mini")
+    elsewhere = mended_of(base, "elsewhere", "photographs")
+    (board,) = boards([base, here, elsewhere])
+    ranks = {row.label: (row.rank, row.unranked) for row in board.rows}
+    assert ranks == {
+        "elsewhere": (1, None),
+        "base": (2, None),
+        "here": (None, "mended: trained on images of this dataset"),
+    }
 
 
 def test_other_preprocessing_or_weights_are_other_rows_and_marked():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import time
 from itertools import pairwise
 
@@ -12,6 +14,7 @@ from makers.answers import answered, answers_frame
 from makers.browser import headless
 from makers.measured import save_dataset, save_result
 from makers.site import EVIL, evil_site
+from spurbench.classifiers.info import Mended
 from spurbench.core import markdown
 from spurbench.leaderboard import page as site
 from spurbench.leaderboard.boards import read
@@ -288,6 +291,46 @@ def test_the_arrow_keys_walk_through_a_plot_and_enter_shows_the_row(page):
     assert one(row, ".label").text == "alpha.a1_in1k"
     assert row.get_attribute("data-row") == point.get_attribute("data-point")
     assert "row=" in page.current_url
+
+
+def test_arrows_lead_from_a_classifier_to_what_was_mended_of_it(browser, tmp_path):
+    """Where they lead, and the same in words, for those who don't see them."""
+    base = answered("base", answers_frame((94, 565), images=20, called=(0.9, 0.9, 0.9, 0.1)))
+    better = answered("better", answers_frame((94, 565), images=20, called=(0.2, 0.1, 0.6, 0.1)))
+    mended = Mended(base=base.classifier.weights_sha256, method="spufix")
+    info = better.classifier.model_copy(update={"mended": mended})
+    site.build([base, better.model_copy(update={"classifier": info})], [], tmp_path)
+    page = opened(browser, tmp_path, "")
+    until(page, lambda: all_of(page, "#plot-recognition .point"))
+    rows = {row["label"]: row for row in page.execute_script("return board().rows")}
+    (arrow,) = all_of(page, "#plot-recognition path.mended")
+    numbers = [float(n) for n in re.findall(r"[\d.]+", arrow.get_attribute("d"))]
+    ends = [
+        (rows[name]["recognition"]["value"], 100 - rows[name]["generated"]["value"])
+        for name in ("base", "better")
+    ]
+    start, tip, barb, same, other = zip(numbers[::2], numbers[1::2], strict=True)
+    for at, end in zip((start, tip), ends, strict=True):
+        assert math.dist(at, end) == pytest.approx(2.9, abs=0.01)  # on the point's rim
+    assert math.dist(start, tip) == pytest.approx(math.dist(*ends) - 5.8, abs=0.01)
+    assert same == tip
+    for at in (barb, other):
+        assert math.dist(at, tip) == pytest.approx(math.sqrt(5), abs=0.01)
+        assert math.dist(at, start) < math.dist(tip, start)
+    said = {
+        point.get_attribute("data-point"): point.get_attribute("aria-label")
+        for point in all_of(page, "#plot-recognition .point")
+    }
+    shares = [f"{rows['base'][key]['value']:.1f}" for key in ("recognition", "generated")]
+    assert said[rows["better"]["id"]].endswith(
+        f"; mended from base, with {shares[0]} and {shares[1]} percent"
+    )
+    assert "mended" not in said[rows["base"]["id"]]
+    assert "Arrows lead" in one(page, "#plot-recognition svg").get_attribute("aria-label")
+    # Of a classifier that a filter hides there is nothing to start from.
+    one(page, "#find").send_keys("better")
+    until(page, lambda: len(all_of(page, "#plot-recognition .point")) == 1)
+    assert not all_of(page, "path.mended")
 
 
 def test_the_address_holds_what_is_shown_and_gives_it_again(browser, board):

@@ -111,9 +111,12 @@ def test_matched_directions_vary_most_with_the_component():
 def test_plain_timm_loads_what_a_trained_method_writes_and_eval_the_rest(world, tmp_path):
     given = Trainings(world / "images", str(world / "images"), split="real")
     plain = load_classifier(str(world / "toy"))
+    plain_sha256 = plain.info.weights_sha256
     trained(plain, given, LastLayer(iterations=3), tmp_path / "last")
     config = json.loads((tmp_path / "last/config.json").read_text())
     assert config["mended"]["method"] == "last-layer" and "mended by" in config["training_data"]
+    told = load_classifier(str(tmp_path / "last")).info.mended
+    assert (told.base, told.dataset) == (plain_sha256, "images")
     network = timm.create_model(
         config["architecture"], num_classes=config["num_classes"], **config["model_args"]
     )
@@ -187,6 +190,35 @@ def test_the_last_layer_learns_the_object_and_unlearns_the_feature():
     assert called(layers[True], shown, columns.numpy()) > 0.95
     assert called(layers[True], object_alone, of) > 0.95
     assert abs(layers[True][0][1, 0]) < 0.5 * abs(layers[False][0][1, 0])
+
+
+def test_outputs_of_classes_without_images_stay_and_count(world):
+    """Two of five classes have images: against the whole softmax, written out here."""
+    rng = np.random.default_rng(0)
+    start, bias = rng.normal(size=(5, 3)), rng.normal(size=5)
+    shown, alone = rng.normal(size=(40, 3)), rng.normal(size=(10, 3))
+    columns, of = torch.tensor([1, 3] * 20), torch.tensor([3] * 10)
+    even = class_weights(columns).double()
+    settings = LastLayer(weight=0.7, keep=0.1)
+    weight, offset = train_last_layer(start, bias, shown, columns, even, alone, of, settings)
+    for trained_, before in ((weight, start), (offset, bias)):
+        np.testing.assert_array_equal(trained_[[0, 2, 4]], before[[0, 2, 4]])
+        assert not np.allclose(trained_[[1, 3]], before[[1, 3]])
+    first = np.c_[start, bias][[1, 3]]
+
+    def loss(rows):
+        layer = np.c_[start, bias].copy()
+        layer[[1, 3]] = rows
+        logits = torch.from_numpy(np.c_[shown, np.ones(40)] @ layer.T)
+        p = torch.from_numpy(np.c_[alone, np.ones(10)] @ layer.T).softmax(1)[:, 3]
+        errors = (
+            -logits.log_softmax(1)[torch.arange(40), columns].mean() - 0.7 * (1 - p).log().mean()
+        )
+        return float(errors) + 0.1 * ((rows - first) ** 2).sum() / (first**2).sum()
+
+    found = np.c_[weight, offset][[1, 3]]
+    nearby = [loss(found + 0.01 * rng.normal(size=found.shape)) for _ in range(50)]
+    assert loss(found) <= min(nearby)
 
 
 def test_objects_that_a_detector_saw_are_no_spurious_images_and_the_first_by_hash_are_taken(

@@ -6,10 +6,13 @@ const NUMBERED = 30; // with more classifiers, points are small and carry no ran
 function scatter(place, rows, { x, y, across, up, diagonal = false, corners = [] }) {
   const known = rows.filter((row) => row[x] && row[y]);
   const crowded = known.length > NUMBERED;
+  const radius = crowded ? 1.25 : 2.9;
+  const point = new Map(known.map((row) => [row.id, row]));
+  const mended = known.filter((row) => point.has(row.base));
   const picture = drawn("svg", {
     viewBox: "-13 -4 118 118",
     role: "group",
-    "aria-label": `Scatter plot of ${known.length} classifiers: ${across} across, ${up} up, in percent. The arrow keys go from point to point in the order of the table; Enter shows the row.`,
+    "aria-label": `Scatter plot of ${known.length} classifiers: ${across} across, ${up} up, in percent. The arrow keys go from point to point in the order of the table; Enter shows the row.${mended.length ? " Arrows lead from a classifier to what was mended of it." : ""}`,
   });
   for (const tick of [0, 25, 50, 75, 100]) {
     picture.append(
@@ -26,10 +29,26 @@ function scatter(place, rows, { x, y, across, up, diagonal = false, corners = []
     drawn("text", { class: "tick", x: 50, y: 112.5, "text-anchor": "middle" }, `${across}, %`),
     drawn("text", { class: "tick", transform: "translate(-10 50) rotate(-90)", "text-anchor": "middle" }, `${up}, %`),
   );
+  for (const row of mended) {
+    const [from, to] = [point.get(row.base), row].map((end) => [end[x].value, 100 - end[y].value]);
+    const [right, down] = [to[0] - from[0], to[1] - from[1]];
+    const far = Math.hypot(right, down);
+    if (far <= 2 * radius) continue; // the points touch
+    /** So far along the arrow, and so far to its side. */
+    const at = (along, aside) => [
+      from[0] + (along * right - aside * down) / far, from[1] + (along * down + aside * right) / far,
+    ].join(" ");
+    const [tip, barbs] = [far - radius, far - radius - 2];
+    picture.append(drawn("path", {
+      class: "mended",
+      d: `M${at(radius, 0)}L${at(tip, 0)}M${at(barbs, 1)}L${at(tip, 0)}L${at(barbs, -1)}`,
+    }));
+  }
   const readout = place.querySelector(".readout");
   const links = known.map((row) => {
     const [a, b] = [row[x], row[y]];
-    const said = `${row.label}: ${across} ${one(a.value)} percent, ${up} ${one(b.value)} percent${row.unranked ? `; not ranked: ${row.unranked}` : ""}`;
+    const base = point.get(row.base);
+    const said = `${row.label}: ${across} ${one(a.value)} percent, ${up} ${one(b.value)} percent${row.unranked ? `; not ranked: ${row.unranked}` : ""}${base ? `; mended from ${base.label}, with ${one(base[x].value)} and ${one(base[y].value)} percent` : ""}`;
     const link = drawn("a", {
       href: toAddress({ dataset: board().id, row: row.id }),
       class: row.unranked ? "point unranked" : "point",
@@ -39,14 +58,14 @@ function scatter(place, rows, { x, y, across, up, diagonal = false, corners = []
     });
     link.append(
       drawn("path", { class: "cross", d: `M${a.low} ${100 - b.value}H${a.high}M${a.value} ${100 - b.high}V${100 - b.low}` }),
-      drawn("circle", { cx: a.value, cy: 100 - b.value, r: crowded ? 1.25 : 2.9 }),
+      drawn("circle", { cx: a.value, cy: 100 - b.value, r: radius }),
     );
     if (!crowded && row.rank !== null) {
       link.append(drawn("text", { x: a.value, y: 101.25 - b.value, "text-anchor": "middle" }, row.rank));
     }
     const tell = (on) => {
       if (on) {
-        readout.textContent = `${row.rank === null ? "Not ranked" : `#${row.rank}`} ${row.label}: ${across} ${one(a.value)} % (${span(a)}), ${up} ${one(b.value)} % (${span(b)})`;
+        readout.textContent = `${row.rank === null ? "Not ranked" : `#${row.rank}`} ${row.label}: ${across} ${one(a.value)} % (${span(a)}), ${up} ${one(b.value)} % (${span(b)})${base ? `; mended from ${base.label}, ${one(base[x].value)} % and ${one(base[y].value)} %` : ""}`;
       }
       ranking.light(row.id, on);
     };
