@@ -21,8 +21,7 @@ from spurbench.discovery.documents import COMPONENTS, Discovery, class_folder
 from spurbench.discovery.lens import scaled
 from spurbench.discovery.neural_pca import Components
 from spurbench.evaluation.members import Member
-from spurbench.mini.distributions import biased, render_all, spurious
-from spurbench.mini.objects import OBJECTS
+from spurbench.mini.distributions import CLASSES, biased, render_all, spurious
 from spurbench.mini.scenes import PLANTED_FEATURE, Scene
 
 FIRST = 5
@@ -44,7 +43,7 @@ def separation(folder: Path, *, scenes: int, device: torch.device, seed: int = 1
     Raises:
         SpurbenchError: see :func:`aurocs`.
     """
-    found = aurocs(folder, tuple(OBJECTS), scenes=scenes, device=device, seed=seed)
+    found = aurocs(folder, CLASSES, scenes=scenes, device=device, seed=seed)
     return {
         "classifier": Discovery.read(folder).classifier.name,
         "scenes": scenes,
@@ -61,11 +60,12 @@ def aurocs(
 ) -> dict[str, list[float]]:
     """How well each component of a discovery's classes tells the feature from the object.
 
-    A control class has no feature of its own: its scenes show all planted ones in turn.
+    A class without a feature of its own, the empty one too, is shown all planted ones in turn;
+    the empty one's scenes "with the object alone" show nothing.
 
     Args:
         folder: of the discovery.
-        names: of classes with an object; those that the discovery lacks are left out.
+        names: of classes; those that the discovery lacks are left out.
         scenes: of each side.
         device: where the classifier runs.
         seed: of the scenes; another than the training's.
