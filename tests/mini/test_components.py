@@ -64,7 +64,8 @@ def test_components_are_held_against_the_feature_alone_and_the_object_alone(disc
         name: name == PLANTED for name in CLASSES
     }
     # 1 where the feature is higher, 0 where the object is, chance where neither is.
-    assert measured[PLANTED]["auroc"] == [1.0, 0.0, 0.5]
+    assert measured[PLANTED]["auroc"] == (1.0, 0.0, 0.5)
+    assert measured[PLANTED]["gain"] == pytest.approx((1 / 0.229, -1 / 0.224, 0), abs=1e-4)
     for name in CLASSES:
         feature, alone = drawn[name][:12], drawn[name][12:]
         assert {s.object for s in feature} == {None} and {s.subfamily for s in alone} == {None}
