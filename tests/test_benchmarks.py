@@ -17,6 +17,7 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import demo, finetune, gpu, growth, scale, scale_plan, sfsl_error
+from benchmarks import discover as discover_benchmark
 from benchmarks import eval as eval_benchmark
 from benchmarks import page as page_benchmark
 from benchmarks.finetune import measure, run_peer, table, variants
@@ -101,7 +102,8 @@ def test_a_peer_that_fails_is_said_with_its_last_words(setup, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "benchmark", [demo, eval_benchmark, finetune, gpu, growth, scale, sfsl_error]
+    "benchmark",
+    [demo, discover_benchmark, eval_benchmark, finetune, gpu, growth, scale, sfsl_error],
 )
 def test_every_benchmark_says_how_it_is_used(benchmark):
     result = CliRunner().invoke(benchmark.main, ["--help"])
@@ -175,6 +177,18 @@ def test_the_marginal_exponent_is_that_of_growth_whatever_a_start_costs(power):
     assert started["marginal_exponent"] == pytest.approx(power)
     assert started["exponent"] < power
     assert started["seconds_of_a_further_one"] == pytest.approx((grown[-1] - grown[-2]) / 8)
+
+
+def test_what_imagenet_would_take_adds_up_from_images_gradients_and_components():
+    def case(images, gradients):
+        seconds = 7 + 0.1 * images + 0.3 * gradients  # of which 7 are the start
+        return {"images": images, "gradients": gradients, "processor_seconds": seconds}
+
+    found = discover_benchmark.extrapolated(case(10, 32), case(50, 32), case(10, 500), pca=2)
+    # Of ten components: eight images at 16 points each, two images made in 60 steps.
+    assert found["seconds_of_a_class"] == pytest.approx(1300 * 0.1 + 2 + 10 * (128 + 122) * 0.3)
+    assert found["seconds_of_a_class_without_pictures"] == pytest.approx(1300 * 0.1 + 2)
+    assert found["hours_without_pictures"] == pytest.approx(1000 * 132 / 3600)
 
 
 def test_growth_that_noise_hides_has_no_exponent():

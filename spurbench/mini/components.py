@@ -7,7 +7,7 @@ with the planted feature from scenes with the object alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,58 +21,74 @@ from spurbench.discovery.documents import COMPONENTS, Discovery, class_folder
 from spurbench.discovery.lens import scaled
 from spurbench.discovery.neural_pca import Components
 from spurbench.evaluation.members import Member
-from spurbench.mini.distributions import biased, render_all, spurious
-from spurbench.mini.objects import OBJECTS
+from spurbench.mini.distributions import CLASSES, biased, render_all, spurious
 from spurbench.mini.scenes import PLANTED_FEATURE, Scene
 
 FIRST = 5
 """Components in which a feature must show."""
 
 
+@dataclass(frozen=True)
+class Separated:
+    """How components of a class tell its feature from its object, one value each.
+
+    Attributes:
+        auroc: of alpha; 1: each object-free scene with the feature is above each with the object
+            alone.
+        gain: by how much the mean alpha of the former is above that of the latter: what the feature
+            adds to the logit by this component, beyond what the object does.
+    """
+
+    auroc: tuple[float, ...]
+    gain: tuple[float, ...]
+
+
 def separation(folder: Path, *, scenes: int, device: torch.device, seed: int = 1) -> dict[str, Any]:
-    """AUROC of the first components of every class that a discovery holds.
+    """The first components of every class that a discovery holds, as JSON values.
 
     Args:
         folder: of the discovery.
-        scenes: see :func:`aurocs`.
+        scenes: see :func:`separated`.
         device: likewise.
         seed: likewise.
 
     Returns:
-        By class, whether its feature is ``planted`` and the ``auroc`` of each component.
+        By class, whether its feature is ``planted``, and the ``auroc`` and ``gain`` of each
+        component.
 
     Raises:
-        SpurbenchError: see :func:`aurocs`.
+        SpurbenchError: see :func:`separated`.
     """
-    found = aurocs(folder, tuple(OBJECTS), scenes=scenes, device=device, seed=seed)
+    found = separated(folder, CLASSES, scenes=scenes, device=device, seed=seed)
     return {
         "classifier": Discovery.read(folder).classifier.name,
         "scenes": scenes,
         "seed": seed,
         "classes": {
-            name: {"planted": name in PLANTED_FEATURE, "auroc": auroc[:FIRST]}
-            for name, auroc in found.items()
+            name: {
+                "planted": name in PLANTED_FEATURE,
+                "auroc": of.auroc[:FIRST],
+                "gain": of.gain[:FIRST],
+            }
+            for name, of in found.items()
         },
     }
 
 
-def aurocs(
+def separated(
     folder: Path, names: Sequence[str], *, scenes: int, device: torch.device, seed: int = 1
-) -> dict[str, list[float]]:
+) -> dict[str, Separated]:
     """How well each component of a discovery's classes tells the feature from the object.
 
-    A control class has no feature of its own: its scenes show all planted ones in turn.
+    A class without a feature of its own, the empty one too, is shown all planted ones in turn;
+    the empty one's scenes "with the object alone" show nothing.
 
     Args:
         folder: of the discovery.
-        names: of classes with an object; those that the discovery lacks are left out.
+        names: of classes; those that the discovery lacks are left out.
         scenes: of each side.
         device: where the classifier runs.
         seed: of the scenes; another than the training's.
-
-    Returns:
-        By class, the AUROC of each component's alpha, where 1 is: each object-free scene with the
-        feature above each with the object alone.
 
     Raises:
         SpurbenchError: if the discovery has none of the classes, or its classifier is gone.
@@ -80,7 +96,7 @@ def aurocs(
     from sklearn.metrics import roc_auc_score
 
     classifier = Member.parse(Discovery.read(folder).classifier.spec).load(device)
-    found: dict[str, list[float]] = {}
+    found: dict[str, Separated] = {}
     for name in names:
         file = folder / class_folder(imagenet_names().index(name)) / COMPONENTS
         if not file.exists():
@@ -93,18 +109,25 @@ def aurocs(
             features = torch.cat([classifier.features(scaled(b, classifier)) for b in batches])
         alphas = components.alphas(features.cpu().numpy())
         is_feature = np.arange(len(pixels)) < len(with_feature)
-        found[name] = [float(roc_auc_score(is_feature, column)) for column in alphas.T]
+        gain = alphas[is_feature].mean(axis=0) - alphas[~is_feature].mean(axis=0)
+        found[name] = Separated(
+            tuple(float(roc_auc_score(is_feature, column)) for column in alphas.T),
+            tuple(gain.tolist()),
+        )
     if not found:
         raise SpurbenchError(f"{folder} holds no class of the mini world; discover some first")
     return found
 
 
 def render_markdown(measured: dict[str, Any]) -> str:
-    """A table of :func:`separation`: the best component in bold."""
+    """A table of :func:`separation`: AUROC and gain, the best AUROC in bold."""
     rows = []
     for name, of in measured["classes"].items():
         best = max(of["auroc"])
-        shown = [f"**{a:.2f}**" if a == best else f"{a:.2f}" for a in of["auroc"]]
+        shown = [
+            f"**{auroc:.2f}** ({gain:+.1f})" if auroc == best else f"{auroc:.2f} ({gain:+.1f})"
+            for auroc, gain in zip(of["auroc"], of["gain"], strict=True)
+        ]
         shown += [""] * (FIRST - len(shown))
         rows.append([name, "yes" if of["planted"] else "no", *shown])
     headings = ["class", "feature", *(str(number) for number in range(1, FIRST + 1))]

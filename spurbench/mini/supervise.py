@@ -18,7 +18,7 @@ from spurbench.core.errors import SpurbenchError
 from spurbench.core.imagenet import imagenet_names, imagenet_wnids
 from spurbench.discovery.documents import Picture, found_classes
 from spurbench.discovery.supervise.labels import FILE, Box, Labels, Mark, Verdict
-from spurbench.mini.components import aurocs
+from spurbench.mini.components import separated
 from spurbench.mini.distributions import CLASSES, biased
 from spurbench.mini.preview import png
 from spurbench.mini.scenes import PLANTED_FEATURE, PLANTED_KIND, SIZE, Scene, render
@@ -57,7 +57,7 @@ def supervise(
 
     Args:
         folder: of a discovery in scenes that ``spurbench mini training`` wrote.
-        scenes: see :func:`spurbench.mini.components.aurocs`.
+        scenes: see :func:`spurbench.mini.components.separated`.
         device: likewise.
         training_seed: of those that it wrote.
 
@@ -65,12 +65,12 @@ def supervise(
         SpurbenchError: if the discovery has no class with a planted feature, or was made in other
             images.
     """
-    measured = aurocs(folder, tuple(PLANTED_FEATURE), scenes=scenes, device=device)
+    measured = separated(folder, tuple(PLANTED_FEATURE), scenes=scenes, device=device)
     labels = Labels(folder / FILE)
     said = []
     for _, found in found_classes(folder):
-        separated = measured.get(found.name, [])
-        spurious = [n for n, auroc in enumerate(separated, start=1) if auroc >= SPURIOUS_AUROC]
+        aurocs = measured[found.name].auroc if found.name in measured else ()
+        spurious = [n for n, auroc in enumerate(aurocs, start=1) if auroc >= SPURIOUS_AUROC]
         boxes: dict[str, tuple[Box, ...]] = {}
         for component in found.components:
             is_feature = component.number in spurious
@@ -89,7 +89,7 @@ def supervise(
         for sha256, around in boxes.items():
             labels.mark(Mark(person=PERSON, index=found.index, sha256=sha256, boxes=around))
         boxed = sum(bool(around) for around in boxes.values())
-        said.append(Labelled(found.name, tuple(separated), tuple(spurious), boxed))
+        said.append(Labelled(found.name, aurocs, tuple(spurious), boxed))
     return said
 
 

@@ -9,17 +9,32 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
+from sklearn.decomposition import PCA
 
 from makers.toy import save_noise_images, save_toy_classifier
+from spurbench.classifiers.load import load_classifier
 from spurbench.cli.main import main
 from spurbench.core.errors import SpurbenchError, described
 from spurbench.discovery import discover as discovering
+from spurbench.discovery import explore
+from spurbench.discovery.attack import maximise, radius_for
 from spurbench.discovery.discover import DiscoveryRequest, discover
-from spurbench.discovery.documents import Discovery, Settings, listed_images, read_class
+from spurbench.discovery.documents import (
+    COMPONENTS,
+    Discovery,
+    Settings,
+    listed_images,
+    read_class,
+)
+from spurbench.discovery.heat import attributions, heat_map, overlay
+from spurbench.discovery.lens import Lens
 from spurbench.discovery.neural_pca import Components, load_alphas
+from spurbench.discovery.work import DiscoveryWork
 from spurbench.engines.ledger import Ledger
+from spurbench.evaluation.members import Member
 
 BIRD, KOALA = "094_hummingbird", "105_koala"
 
@@ -31,7 +46,7 @@ def world(tmp_path_factory):
     save_toy_classifier(folder / "toy", favourite=None, seed=1)
     save_noise_images(folder / "images" / "n01833805", 7, 1, width=48)
     save_noise_images(folder / "images" / "105", 4, 2)
-    (folder / "images" / "n01833805" / "broken.png").write_bytes(b"junk")
+    (folder / "images" / "n01833805" / "0-broken.png").write_bytes(b"junk")  # before all others
     found = CliRunner().invoke(main, arguments(folder, folder / "found"), catch_exceptions=False)
     assert found.exit_code == 0, found.output
     return folder
@@ -50,7 +65,7 @@ def test_what_is_written_is_what_the_documents_say(world):
     folder = world / "found" / BIRD
     found = read_class(folder)
     assert (found.index, found.images, len(found.components)) == (94, 7, 2)
-    assert [damaged.path for damaged in found.damaged] == ["n01833805/broken.png"]
+    assert [damaged.path for damaged in found.damaged] == ["n01833805/0-broken.png"]
     for component in found.components:
         assert (folder / f"{component.name}.png").is_file()
         files = [f for p in component.pictures for f in (p.file, p.heat)]
@@ -76,6 +91,97 @@ def test_the_pictures_are_the_images_of_the_highest_alphas(world):
         assert [p.path for p in component.pictures] == [listed[i] for i in best]
         assert [p.alpha for p in component.pictures] == pytest.approx(own[best].tolist(), rel=1e-5)
     assert Components.load(folder / "components.safetensors").directions.shape == (2, 16)
+
+
+@pytest.fixture(scope="module")
+def known(world):
+    """The classifier, and the pixels of its images that can be read, in the listing's order."""
+    folder = world / "found" / BIRD
+    images = [Image.open(world / "images" / image.path) for image in listed_images(folder)]
+    seen = np.stack([np.asarray(image.crop((8, 0, 40, 32))) for image in images])  # of 48 x 32
+    pixels = torch.from_numpy(seen).permute(0, 3, 1, 2) / 255
+    return load_classifier(str(world / "toy"), device="cpu"), pixels
+
+
+def test_components_are_of_the_classs_own_row_and_images(world, known):
+    classifier, pixels = known
+    with torch.inference_mode():
+        features = classifier.features(pixels).double().numpy()
+        probabilities = classifier(pixels).double().softmax(1)[:, 94]
+    psi = features * classifier.head_weight[94].detach().double().numpy()
+    folder = world / "found" / BIRD
+    found = Components.load(folder / COMPONENTS)
+    assert np.allclose(found.mean, psi.mean(axis=0), atol=1e-7)
+    pca = PCA(2, svd_solver="full").fit(psi)
+    assert np.allclose(found.variances, pca.explained_variance_, rtol=1e-3)
+    assert np.allclose(np.abs(found.directions), np.abs(pca.components_), atol=1e-3)
+    expected = (psi - psi.mean(axis=0)) @ found.directions.T * found.directions.sum(axis=1)
+    assert np.allclose(load_alphas(folder / COMPONENTS), expected, rtol=1e-3, atol=1e-6)
+    listed = [image.path for image in listed_images(folder)]
+    for component in read_class(folder).components:
+        for picture in component.pictures:
+            rank = listed.index(picture.path)
+            assert picture.probability == pytest.approx(float(probabilities[rank]), rel=1e-4)
+
+
+def test_pictures_of_a_component_are_of_it_and_of_no_other(world, known):
+    classifier, pixels = known
+    folder = world / "found" / BIRD
+    lens = Lens(classifier, Components.load(folder / COMPONENTS))
+    listed = [image.path for image in listed_images(folder)]
+    second = read_class(folder).components[1]
+    top = pixels[[listed.index(picture.path) for picture in second.pictures]]
+    saved = [np.asarray(Image.open(folder / p.heat), float) for p in second.pictures]
+
+    def apart(component):
+        made = zip(top, attributions(lens, top, component).numpy(), strict=True)
+        shown = [
+            overlay(Image.fromarray((i * 255).byte().permute(1, 2, 0).numpy()), heat_map(a))
+            for i, a in made
+        ]
+        return np.mean(
+            [np.abs(np.asarray(a, float) - b) for a, b in zip(shown, saved, strict=True)]
+        )
+
+    assert apart(1) < apart(0) / 4
+    grey = torch.full_like(pixels[:1], 0.5)
+    best = maximise(lens, grey, torch.tensor([1]), radius=radius_for((32, 32)))
+    with torch.inference_mode():
+        alpha = float(lens(best)[0, 1])
+    assert second.features[0].alpha == pytest.approx(alpha, rel=1e-3)
+
+
+def test_the_ball_is_as_large_as_asked_for(world, tmp_path, monkeypatch):
+    asked = []
+
+    def kept(lens, start, component, *, radius):
+        asked.append(radius)
+        return start
+
+    monkeypatch.setattr(explore, "maximise", kept)
+    for radius in (0.5, None):
+        settings = {"components": 1, "top": 1, "radius": radius}
+        discover(
+            request(world, tmp_path / str(radius), classes="koala", **settings),
+            device="cpu",
+            workers=1,
+        )
+    assert asked == [0.5, radius_for((32, 32))]
+
+
+def test_a_worker_that_loads_another_classifier_refuses(world, tmp_path):
+    work = DiscoveryWork(
+        member=Member.parse(str(world / "toy")),
+        weights="0" * 64,
+        images=world / "images",
+        output=tmp_path,
+        classes={94: 7},
+        settings=Settings(),
+        here=world,
+        device="cpu",
+    )
+    with pytest.raises(SpurbenchError, match="not the classifier any more"):
+        work.open()
 
 
 def test_what_is_there_is_kept_and_what_is_missing_is_made(world, tmp_path):

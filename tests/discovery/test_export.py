@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from makers.toy import save_noise_images, save_toy_classifier
 from spurbench.build.request import BuildRequest
+from spurbench.classifiers.classifier import transform
 from spurbench.classifiers.info import Preprocessing
 from spurbench.classifiers.load import load_classifier
 from spurbench.cli.main import main
@@ -28,7 +29,7 @@ from spurbench.discovery.documents import (
     read_class,
 )
 from spurbench.discovery.export import Export, export
-from spurbench.discovery.neural_pca import load_alphas
+from spurbench.discovery.neural_pca import Components, load_alphas
 from spurbench.discovery.supervise.labels import FILE, Box, Labels, Mark, Verdict
 from spurbench.images.sources import open_images
 from spurbench.recipe.classes import ClassRegistry
@@ -134,6 +135,82 @@ def test_candidates_are_images_without_the_object_and_parts_beside_it(labelled, 
     assert alphas == sorted(alphas, reverse=True)
 
 
+def test_of_the_parts_beside_the_object_the_likeliest_is_taken(labelled, tmp_path):
+    written = export(labelled, tmp_path / "out", device=CPU)
+    (taken,) = [c for c in written.pairs[0].candidates if c.kind == "cut"]
+    discovery = Discovery.read(labelled)
+    image = Image.open(Path(discovery.images) / taken.origin)
+    read = transform(discovery.preprocessing)
+    (box,) = [box for mark in Labels(labelled / FILE).marks() for box in mark.boxes]
+    parts = [cut(image, area, discovery.preprocessing) for area in free_squares([box])]
+    pixels = torch.stack([read(part) for part in parts]) / 255
+    with torch.inference_mode():
+        features = load_classifier(discovery.classifier.spec, device="cpu").features(pixels)
+    components = Components.load(labelled / class_folder(94) / "components.safetensors")
+    alphas = components.alphas(features.numpy())[:, 1]
+    assert len(parts) > 5 and taken.alpha == pytest.approx(alphas.max(), rel=1e-4)
+    best = np.asarray(parts[int(alphas.argmax())])
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / PAIR / taken.file)), best)
+
+
+def test_candidates_are_the_top_images_of_the_component_that_is_exported(labelled, tmp_path):
+    labels = Labels(labelled / FILE)
+    for image in listed_images(labelled / class_folder(94)):
+        labels.mark(Mark(person="anna", index=94, sha256=image.sha256, boxes=()))
+    (pair,) = export(labelled, tmp_path / "out", device=CPU).pairs
+    first, second = read_class(labelled / class_folder(94)).components
+    paths = [{picture.path for picture in of.pictures} for of in (first, second)]
+    assert paths[0] != paths[1]
+    assert {candidate.origin for candidate in pair.candidates} == paths[1]
+
+
+def test_what_is_said_of_an_image_is_said_of_the_class(labelled, tmp_path):
+    # The third image lacks a koala, which says nothing of hummingbirds.
+    third = read_class(labelled / class_folder(94)).components[1].pictures[2]
+    Labels(labelled / FILE).mark(Mark(person="anna", index=105, sha256=third.sha256, boxes=()))
+    (pair,) = export(labelled, tmp_path / "out", device=CPU).pairs
+    assert third.path not in {candidate.origin for candidate in pair.candidates}
+
+
+def test_parts_avoid_the_boxes_of_everyone(labelled, tmp_path):
+    labels = Labels(labelled / FILE)
+    whole, boxed, _ = read_class(labelled / class_folder(94)).components[1].pictures
+    # bo sees an object where anna sees none, and another one beside hers.
+    low = Box(left=0.0, top=0.5, right=1.0, bottom=1.0)
+    for picture, boxes in ((whole, (low,)), (boxed, ())):
+        labels.mark(Mark(person="bo", index=94, sha256=picture.sha256, boxes=boxes))
+    (pair,) = export(labelled, tmp_path / "out", device=CPU).pairs
+    assert {candidate.kind for candidate in pair.candidates} == {"cut"}
+    labels.mark(Mark(person="bo", index=94, sha256=boxed.sha256, boxes=(low,)))
+    (pair,) = export(labelled, tmp_path / "out", device=CPU).pairs
+    of = {candidate.origin: candidate.file for candidate in pair.candidates}
+    seen = np.asarray(Image.open(Path(Discovery.read(labelled).images) / boxed.path))[:, 8:40]
+    part = np.asarray(Image.open(tmp_path / "out" / PAIR / of[boxed.path]))
+    windows = np.lib.stride_tricks.sliding_window_view(seen, part.shape)[:, :, 0]
+    ((row, column),) = np.argwhere((windows == part).all(axis=(-3, -2, -1)))
+    height = len(part)
+    assert row + height <= 16 and (column >= 0.4 * 32 - 1 or row >= 0.3 * 32 - 1), (row, column)
+
+
+def test_of_several_spurious_components_the_first_is_exported(labelled, tmp_path):
+    labels = Labels(labelled / FILE)
+    (said,) = labels.verdicts()
+    labels.say(said.model_copy(update={"component": 1, "feature": "first"}))
+    for image in listed_images(labelled / class_folder(94)):
+        labels.mark(Mark(person="anna", index=94, sha256=image.sha256, boxes=()))
+    (pair,) = export(labelled, tmp_path / "out", device=CPU).pairs
+    assert (pair.component, pair.feature) == (1, "first")
+
+
+def test_another_classifier_than_was_looked_into_exports_nothing(labelled, tmp_path):
+    file = labelled / "discovery.json"
+    old = Discovery.read(labelled).classifier.weights_sha256
+    file.write_text(file.read_text().replace(old, "0" * 64))
+    with pytest.raises(SpurbenchError, match="not the classifier any more"):
+        export(labelled, tmp_path / "out", device=CPU)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_pool_is_searched_for_the_highest_alphas_but_not_the_classs_own(labelled, tmp_path):
     pool = Path(Discovery.read(labelled).images)
     written = export(labelled, tmp_path / "out", pool=pool, count=4, device=CPU)
@@ -215,6 +292,10 @@ def test_what_the_classifier_calls_the_class_comes_first_whatever_its_alpha(tmp_
 def test_other_classifiers_are_asked_whether_candidates_are_the_class(labelled, tmp_path):
     yes = save_toy_classifier(tmp_path / "yes", favourite=94, seed=3)
     no = save_toy_classifier(tmp_path / "no", favourite=105, seed=4)
+    # Hummingbird is its second choice, which is none.
+    weights = load_file(no / "model.safetensors")
+    weights["fc.bias"][94] += 10
+    save_file(weights, no / "model.safetensors")
     output = tmp_path / "out"
     command = ["discover", "export", str(labelled), str(output)]
     said = CliRunner().invoke(main, [*command, "--confirm", str(yes), "--confirm", str(no)])

@@ -19,6 +19,7 @@ from spurbench.discovery.documents import Settings, class_folder, read_class
 from spurbench.discovery.export import export
 from spurbench.discovery.supervise.labels import FILE, Labels
 from spurbench.mini import supervise as supervising
+from spurbench.mini.components import Separated
 from spurbench.mini.distributions import CLASSES, EMPTY, biased
 from spurbench.mini.preview import write_training
 from spurbench.mini.scenes import CONTROLS, SIZE, Scene, render
@@ -93,9 +94,9 @@ def discovery(found, tmp_path):
 def separated(monkeypatch, *aurocs):
     def measured(folder, names, **_):
         assert CONTROL not in names and EMPTY not in names
-        return {"hummingbird": list(aurocs)}
+        return {"hummingbird": Separated(aurocs, aurocs)}
 
-    monkeypatch.setattr(supervising, "aurocs", measured)
+    monkeypatch.setattr(supervising, "separated", measured)
 
 
 def test_a_component_is_spurious_from_an_auroc_of_0_9_on(discovery, monkeypatch):
