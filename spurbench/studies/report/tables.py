@@ -93,7 +93,7 @@ def classifiers(results: Sequence[Result]) -> Table:
     """Who was asked, and who had a part in making the images."""
     infos = [result.classifier for result in results]
     parts = [ROLES[result.role] if result.role else "" for result in results]
-    columns = {
+    columns: dict[str, Sequence[Value]] = {
         "classifier": [result.label for result in results],
         "architecture": [info.architecture for info in infos],
         "source": [info.source for info in infos],
