@@ -242,7 +242,7 @@ def build(
     overrides: Sequence[str] = (),
     output: StrPath | None = None,
     work: StrPath | None = None,
-    version: str = "1.0.0",
+    version: str | None = None,
     previous: StrPath | None = None,
     note: str | None = None,
     seed: int = 0,
@@ -265,7 +265,7 @@ def build(
         overrides: ``section.key=value`` strings, as ``--set``.
         output: the dataset's folder; None: ``out/spurbench-RECIPE-VERSION``.
         work: the folder of finished stages; None: ``.stages/RECIPE`` beside the output.
-        version: of the dataset.
+        version: of the dataset; None: what the recipe says.
         previous: folder of the version before, whose changelog goes on.
         note: for the changelog, what is new.
         seed: of everything random.

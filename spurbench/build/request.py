@@ -98,7 +98,7 @@ class BuildRequest:
         overrides: Sequence[str] = (),
         output: Path | None = None,
         work: Path | None = None,
-        version: str = "1.0.0",
+        version: str | None = None,
         previous: Path | None = None,
         note: str | None = None,
         seed: int = 0,
@@ -133,6 +133,7 @@ class BuildRequest:
                 f"--gpus-per-class {gpus_per_class}; it must be a multiple of it"
             )
         chosen = read.classes.select(classes)
+        version = read.version if version is None else version
         folder = output or Path("out") / f"spurbench-{read.name}-{version}"
         require_writable(folder, name=read.name, version=version)
         if previous is not None:

@@ -51,7 +51,7 @@ from spurbench.core.errors import SpurbenchError
     type=FOLDER,
     help="Where finished stages are kept. [default: .stages beside the output]",
 )
-@click.option("--version", "version", default="1.0.0", show_default=True, metavar="X.Y.Z")
+@click.option("--version", "version", metavar="X.Y.Z", help="[default: the recipe's]")
 @click.option(
     "--previous",
     type=GIVEN_FOLDER,
@@ -81,7 +81,7 @@ def build(
     overrides: tuple[str, ...],
     output: Path | None,
     work: Path | None,
-    version: str,
+    version: str | None,
     previous: Path | None,
     note: str | None,
     seed: int,

@@ -16,6 +16,11 @@ from spurbench.core.errors import SpurbenchError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
+VERSION = r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}$"
+
+Version = Annotated[str, Field(pattern=VERSION)]
+"""X.Y.Z, of a dataset."""
+
 
 class Document(BaseModel):
     """What is read from and written to files: frozen, and no key that it does not know."""

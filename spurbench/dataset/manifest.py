@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, Field
 
 from spurbench.core import atomic
-from spurbench.core.documents import Document, read_json, validated
+from spurbench.core.documents import VERSION, Document, Version, read_json, validated
 from spurbench.core.errors import SpurbenchError, reason
 from spurbench.core.identity import canonical_json, fingerprint
 from spurbench.dataset.rows import OWN_PARTS, PartName, Row, Rows
@@ -32,9 +32,6 @@ DEPTH = 64
 BATCH = 256
 """Rows that are read at once, without their images."""
 
-VERSION = r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}$"
-
-Version = Annotated[str, Field(pattern=VERSION)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Whole = Annotated[int, Field(strict=True)]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from spurbench.core.documents import Version
 from spurbench.core.errors import SpurbenchError
 from spurbench.core.resources import in_first
 from spurbench.core.text import slug, with_article
@@ -35,6 +36,10 @@ class Recipe(Section):
 
     name: Line = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     description: Line
+    version: Version = Field(
+        default="1.0.0",
+        description="of the datasets that it makes, unless --version says otherwise",
+    )
     base: Base
     data: Data
     panel: Panel

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 import spurbench
 from makers.rows import write
 from makers.toy import toy_recipe
-from spurbench.build.request import Built
+from spurbench.build.request import BuildRequest, Built
 from spurbench.cli.main import main
 from spurbench.engines.local import LocalEngine
 
@@ -53,3 +53,13 @@ def test_every_word_of_a_request_reaches_the_build(face, tmp_path, monkeypatch):
     )
     assert [c.name for c in request.classes] == ["hummingbird", "koala"]
     assert (request.recipe.folder, request.recipe.finetune.steps) == (recipe, 3)
+
+
+def test_a_dataset_has_the_version_of_its_recipe_unless_one_is_asked_for(tmp_path):
+    recipe = toy_recipe(tmp_path / "recipe")
+    path = recipe / "recipe.toml"
+    assert BuildRequest.of(str(recipe), device="cpu").version == "1.0.0"
+    path.write_text('version = "4.1.0"\n' + path.read_text())
+    read = BuildRequest.of(str(recipe), device="cpu")
+    assert read.version == "4.1.0" and read.output.name.endswith("-4.1.0")
+    assert BuildRequest.of(str(recipe), version="5.0.0", device="cpu").version == "5.0.0"
