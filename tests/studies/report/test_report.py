@@ -117,8 +117,8 @@ def test_the_first_table_has_each_class_and_classifier_with_and_without_referenc
 def test_the_papers_number_stands_beside_the_same_class_and_classifier_only():
     same = told("resnet50.IMAGENET1K_V1", (94, 7))
     columns = {c.heading: list(c.cells) for c in tables.spurious_accuracy([same]).shown}
-    assert columns["paper, real"] == ["60.0", "", ""]
-    assert columns["paper, generated"] == ["90.7", "", ""]
+    assert columns["paper, real"] == ["", "60.0", ""]
+    assert columns["paper, generated"] == ["", "90.7", ""]
     numbers = csv.DictReader(io.StringIO(tables.spurious_accuracy([same]).csv()))
     printed = {(n["class_index"], n["split"]): n["paper"] for n in numbers}
     assert printed == {
@@ -193,14 +193,15 @@ def test_of_images_as_disputed_those_come_first_whose_probabilities_differ_most(
 
 
 def test_images_come_by_their_hash_with_each_classifiers_own_answer():
-    rows = [made.row("generated", i) for i in range(4)]
     results = []
-    for name, rank in (("calls", 1), ("calls_not", 3)):
-        frame = answers_frame([94], images=4, splits=("generated",))
-        hashes = [row.image_sha256 for row in rows]
-        probability = 0.9 if rank == 1 else 0.2
-        frame = frame.assign(image_sha256=hashes, prediction=94 if rank == 1 else 7)
-        results.append(answered(name, frame.assign(rank=rank, probability=probability)))
+    for name, answer in (
+        ("calls", {"prediction": 94, "rank": 1, "probability": 0.9}),
+        ("calls_not", {"prediction": 7, "rank": 3, "probability": 0.2}),
+    ):
+        frame = answers_frame([94], images=4, splits=("generated",)).assign(**answer)
+        results.append(answered(name, frame))
+    hashes = frame.loc[frame["source"] == "generated", "image_sha256"]
+    rows = [made.row("generated", i, image_sha256=sha) for i, sha in enumerate(hashes)]
     asked = pictures.asked(rows, results, "generated")
     assert [image.row.image_sha256 for image in asked] == sorted(r.image_sha256 for r in rows)
     assert pictures.first(asked, 2) == asked[:2]
