@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def measure(
         seed: of the scenes; another than the one that the assets were trained with.
 
     Raises:
-        SpurbenchError: if there are no scenes or samples to measure on.
+        SpurbenchError: if there are no scenes or samples to measure on, or there is no AutoAttack.
     """
     for name, count, least in (
         ("scenes", scenes, 1),
@@ -68,6 +69,10 @@ def measure(
     ):
         if count < least:
             raise SpurbenchError(f"{name} is {count}; give at least {least}")
+    if attacked and find_spec("pyautoattack") is None:
+        raise SpurbenchError(
+            "AutoAttack is not installed; pip install 'spurbench[robustbench]', or --attacked 0"
+        )
     recipe = read_recipe("mini")
     oracle = MultiLabelDetector(recipe.folder / str(recipe.check.object_detector), device)
     base = load_base(

@@ -248,6 +248,12 @@ def test_there_is_no_measuring_on_nothing(option, tmp_path):
     assert not output.exists()
 
 
+def test_an_attack_that_is_not_installed_is_said_before_anything_is_measured(monkeypatch):
+    monkeypatch.setattr("spurbench.mini.measure.find_spec", lambda name: None)
+    with pytest.raises(SpurbenchError, match=r"^AutoAttack is not installed; pip install"):
+        measure(scenes=1, samples=1, attacked=1, device=torch.device("cpu"))
+
+
 def test_there_are_no_positives_of_no_images(tmp_path):
     result = CliRunner().invoke(main, ["mini", "positives", str(tmp_path / "out"), "--images", "0"])
     assert result.exit_code == 2 and "Invalid value for '--images'" in result.output
