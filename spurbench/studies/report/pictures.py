@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spurbench.core.imagenet import imagenet_names
 from spurbench.core.markdown import plain
@@ -82,15 +83,10 @@ def disputed(images: Sequence[Asked], count: int) -> list[Asked]:
 
 def answers_figure(images: Sequence[Asked], columns: int) -> Figure:
     """Images in a grid, each with its feature and every answer; in colour where it is the class."""
-    from matplotlib.figure import Figure
-
     names = imagenet_names()
     rows = -(-len(images) // columns)
     lines = 1 + len(images[0].answers)
-    figure = Figure(figsize=(1.75 * columns, (1.75 + 0.13 * lines) * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
+    figure, axes = grid(rows, columns, lines)
     for axis, image in zip(axes.flat, images, strict=False):
         axis.imshow(decode_rgb(image.row.read()))
         said = [(plain(image.row.spurious_feature), "#777777")]
@@ -101,6 +97,34 @@ def answers_figure(images: Sequence[Asked], columns: int) -> Figure:
             said.append((shortened(words, 34), AGREES if agrees else DIFFERS))
         write_below(axis, said)
     return figure
+
+
+def grid(rows: int, columns: int, lines: int) -> tuple[Figure, NDArray[Any]]:
+    """A figure for images with lines of text below each, and its axes, (rows, columns).
+
+    All inches are given: a layout that looks for room would make images as small as text is wide.
+    """
+    from matplotlib.figure import Figure
+
+    side, across, down = 1.6, 2.0, 1.6 + 0.13 * lines + 0.2
+    width, height = across * columns, down * rows + 0.1
+    figure = Figure(figsize=(width, height))
+    axes = figure.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        gridspec_kw={
+            "left": (across - side) / 2 / width,
+            "right": 1 - (across - side) / 2 / width,
+            "top": 1 - 0.1 / height,
+            "bottom": (down - side) / height,
+            "wspace": across / side - 1,
+            "hspace": down / side - 1,
+        },
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure, axes
 
 
 def write_below(axis: Axes, lines: Sequence[tuple[str, str]], size: float = 7) -> None:

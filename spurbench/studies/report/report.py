@@ -77,7 +77,7 @@ def report(
         Section(
             "spurious",
             "Spurious accuracy",
-            "Each image shows the spurious feature of a class and no object of it. Spurious "
+            "Each image shows the spurious feature of a class and not its object. Spurious "
             "accuracy is the share of images that a classifier calls the class all the same: lower "
             "is better.",
             [tables.spurious_accuracy(found), tables.classifiers(found)],
@@ -236,6 +236,7 @@ def _figures(
 ) -> Sequence[Picture]:
     """Fig. 1 and 4, and the images on which classifiers disagree."""
     made = []
+    columns = count * max(1, 6 // count)  # as many classes in a row as there is room for
     for split in SPLITS:
         images = pictures.asked(rows[split], results, split)
         if not images:
@@ -246,7 +247,7 @@ def _figures(
                 f"{split.capitalize()} images and what each classifier calls them, in colour where "
                 f"it is the class (the paper's Fig. 1 and 4): the first {count} of each class by "
                 "their sha256",
-                pictures.answers_figure(pictures.first(images, count), count),
+                pictures.answers_figure(pictures.first(images, count), columns),
             )
         )
         if split == "generated" and (chosen := pictures.disputed(images, 2 * count)):
@@ -256,7 +257,7 @@ def _figures(
                     f"The {len(chosen)} generated images on which the classifiers disagree most: "
                     "nearest to half of them call it the class, then by the spread of its "
                     "probability",
-                    pictures.answers_figure(chosen, count),
+                    pictures.answers_figure(chosen, columns),
                 )
             )
     return made

@@ -66,7 +66,7 @@ def spurious_accuracy(results: Sequence[Result]) -> Table:
                     for of in (splits[split].get(index) for index in classes)
                 ]
                 if any(whole):
-                    shown.append(Shown("real, with references", [*whole, ""], group))
+                    shown.append(Shown("real + references", [*whole, ""], group))
             pairs = [paper().spurious_accuracy(result.classifier.name, index) for index in classes]
             if any(pairs):
                 theirs = [_percent(pair[i]) if pair else "" for pair in pairs]
@@ -262,7 +262,8 @@ def _interval(of: ClassResult | Summary | None) -> str:
     if of is None:
         return ""
     interval = of.spurious_accuracy_interval
-    return f"{_percent(of.spurious_accuracy)} [{_percent(interval.low)}, {_percent(interval.high)}]"
+    ends = f"{100 * interval.low:.0f}, {100 * interval.high:.0f}"
+    return f"{_percent(of.spurious_accuracy)} [{ends}]"
 
 
 def _estimate(estimate: Estimate | None) -> str:
