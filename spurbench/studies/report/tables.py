@@ -66,7 +66,7 @@ def spurious_accuracy(results: Sequence[Result]) -> Table:
                     for of in (splits[split].get(index) for index in classes)
                 ]
                 if any(whole):
-                    shown.append(Shown("real + references", [*whole, ""], group))
+                    shown.append(Shown("all real", [*whole, ""], group))
             pairs = [paper().spurious_accuracy(result.classifier.name, index) for index in classes]
             if any(pairs):
                 theirs = [_percent(pair[i]) if pair else "" for pair in pairs]
@@ -75,7 +75,7 @@ def spurious_accuracy(results: Sequence[Result]) -> Table:
         "Per cent of images called the class, with 95 % intervals; means over classes. Only images "
         "count in which the detector sees no object: "
         f"{' and '.join(counts for split in SPLITS if (counts := _counts(results, split)))}. "
-        "Real images without those that a fine-tuning saw; with them beside it."
+        "Real: without the references, which a fine-tuning saw; all real: with them."
     ]
     if not any("paper" in column.heading for column in shown):
         notes.append(f"None of these classifiers on these classes is in {paper().source}.")
