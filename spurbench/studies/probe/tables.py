@@ -142,7 +142,9 @@ def _by_class(found: Probe) -> Table:
     notes = [
         "Per cent of an aspect's edits that change the answer, mean over the images called their "
         "class as they are, with 95 % bootstrap intervals. How strong edits are is a choice: "
-        "compare classifiers and classes under one heading, not aspects, and not headings.",
+        "compare classifiers and classes under one heading, not aspects, and not headings. "
+        "Where few images are called the class, or all of them agree, intervals are too narrow: "
+        "probe.csv has how many are called, and Wilson's intervals.",
     ]
     if "feature" in {edited for _, edited in known}:
         notes.append(
