@@ -50,6 +50,13 @@ def test_changed_is_the_share_of_the_called_images_that_are_no_longer_called():
     assert [a.p_value, b.p_value] == holm([mcnemar(before, after), 1.0])
 
 
+def test_p_values_are_adjusted_for_the_changes_of_a_class():
+    words = {"a": "0" * 8 + "1" * 2, "b": "0" * 7 + "1" * 3, "c": "1" * 10}
+    frame = answers(3, "real", **{UNCHANGED: "1" * 10, **words})
+    told = [line.p_value for line in splits(frame, CHANGES)["real"].classes[0].changes]
+    assert told == holm([2 / 2**8, 2 / 2**7, 1.0]) and told[0] == 3 * 2 / 2**8
+
+
 def test_images_that_did_not_go_through_a_change_are_in_none_of_its_numbers():
     frame = answers(3, "generated", **{UNCHANGED: "1110", "d": "0-1-"})
     (line,) = splits(frame, CHANGES)["generated"].classes[0].changes
@@ -68,6 +75,8 @@ def test_means_are_over_classes_in_which_an_image_is_called():
     part = splits(frame, CHANGES)["real"]
     (mean,) = part.means
     assert (mean.change, mean.classes, mean.changed.share) == ("a", 2, 0.5)
+    # Images are resampled within their class, in each of which they are alike.
+    assert (mean.changed.interval.low, mean.changed.interval.high) == (0.5, 0.5)
     uncalled = part.classes[2]
     assert uncalled.changes[0].changed is None and uncalled.aspects.image.colour is None
     assert uncalled.changes[0].after.share == 1
