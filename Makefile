@@ -58,7 +58,7 @@ report: $(VENV)/.installed ## The paper's tables and figures for the embedded da
 loop: $(VENV)/.installed ## From biased training scenes to a dataset, and mended by it: docs/loop.md
 	$(BIN)/spurbench mini training $(LOOP)/training --images 300
 	$(BIN)/spurbench mini training $(LOOP)/pool --images 3000 --classes valley --seed 1
-	$(BIN)/spurbench discover --model mini:resnet_robust --images $(LOOP)/training --top 40 --output $(LOOP)/discovery
+	$(BIN)/spurbench discover --model mini:resnet_robust --images $(LOOP)/training --components 5 --top 40 --output $(LOOP)/discovery
 	$(BIN)/spurbench mini supervise $(LOOP)/discovery
 	$(BIN)/spurbench discover export $(LOOP)/discovery $(LOOP)/recipe --pool $(LOOP)/pool --extends mini $(PANEL:%=--confirm mini:%)
 	$(BIN)/spurbench build --recipe $(LOOP)/recipe --classes all --output $(LOOP)/dataset

@@ -21,7 +21,6 @@ EXTRAS = {
     "ray": {"ray"},
     "serve": {"starlette", "uvicorn"},
     "slurm": {"submitit"},
-    "survey": {"starlette", "uvicorn"},
 }
 
 

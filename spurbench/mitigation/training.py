@@ -201,7 +201,9 @@ def fine_tune(
     settings: FineTuning,
     seed: int,
 ) -> None:
-    """Train all weights of a classifier on, in place; images are mirrored at random.
+    """Train all weights of a classifier on, in place.
+
+    Images are mirrored and shifted at random: the few that lack their feature are drawn often.
 
     Args:
         classifier: to be trained.
@@ -228,9 +230,7 @@ def fine_tune(
                 which = torch.multinomial(
                     weights, settings.batch_size, replacement=True, generator=generator
                 )
-                pixels = seen.pixels[which]
-                mirrored = torch.rand(len(which), generator=generator) < 0.5
-                pixels[mirrored] = pixels[mirrored].flip(-1)
+                pixels = moved(seen.pixels[which], generator)
                 logits = classifier(scaled(pixels, classifier))
                 columns = seen.columns[which].to(logits.device)
                 if seen is shown:
@@ -244,3 +244,25 @@ def fine_tune(
             schedule.step()
             advance(1)
     network.requires_grad_(False)
+
+
+def moved(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Images, each mirrored or not and shifted by up to 1/16 of its sides, the rim repeated.
+
+    Args:
+        pixels: (N, 3, height, width).
+        generator: of what is drawn, on the CPU.
+    """
+    count, _, height, width = pixels.shape
+    places = []
+    for side in (height, width):
+        far = side // 16
+        shift = torch.randint(-far, far + 1, (count, 1), generator=generator)
+        places.append((torch.arange(side) + shift).clamp(0, side - 1))
+    rows, columns = places
+    mirrored = torch.rand(count, 1, generator=generator) < 0.5
+    columns = torch.where(mirrored, columns.flip(1), columns)
+    image = torch.arange(count)
+    return pixels.permute(0, 2, 3, 1)[
+        image[:, None, None], rows[:, :, None], columns[:, None, :]
+    ].permute(0, 3, 1, 2)

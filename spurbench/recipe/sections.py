@@ -185,8 +185,8 @@ class SFSL(Section):
         "prior: +cos(psi(reference), psi(x0-hat of the prior branch)); "
         "instance: +cos(psi(x0-hat of the instance branch), psi(prior image)); "
         "both: +cos between the two x0-hats; cross_entropy: no cosine, but -log p_k of the x0-hat "
-        "of the instance branch, p_k being phi's probability of the class. Chosen by the ablation "
-        "in docs/mini-world.md",
+        "of the instance branch, p_k being phi's probability of the class. docs/method.md "
+        "says what is known of them",
     )
     weights: SFSLWeights = Field(
         default="class",

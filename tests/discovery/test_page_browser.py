@@ -84,6 +84,15 @@ def test_components_are_labelled_by_key(page):
     ]
 
 
+def test_words_without_a_verdict_are_said_not_to_be_kept(page):
+    browser, labels = page
+    browser.find_element(By.ID, "feature").send_keys("red flower", Keys.TAB)
+    wait(browser, lambda b: "kept once" in b.find_element(By.ID, "said").text)
+    assert not labels.verdicts()
+    press(browser, "y")
+    wait(browser, lambda _: [v.feature for v in labels.verdicts()] == ["red flower"])
+
+
 def test_boxes_are_drawn_and_removed_by_mouse(page):
     browser, labels = page
     drawn = browser.find_element(By.CSS_SELECTOR, ".drawn")

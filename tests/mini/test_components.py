@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +17,8 @@ from spurbench.core.imagenet import imagenet_names
 from spurbench.discovery.documents import COMPONENTS, class_folder
 from spurbench.discovery.neural_pca import Components
 from spurbench.mini import components as measuring
-from spurbench.mini.components import separation
+from spurbench.mini.components import render_markdown, separation
+from spurbench.mini.distributions import CLASSES as EVERY
 from spurbench.mini.distributions import EMPTY, biased
 from spurbench.mini.scenes import CONTROLS, PLANTED_FEATURE, Scene
 
@@ -56,6 +59,18 @@ def discovery(tmp_path, monkeypatch):
     for index in indices:
         one.save(folder / class_folder(index) / COMPONENTS, np.zeros((1, 3)))
     return folder
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_what_was_published_reaches_the_goals_and_is_on_the_page():
+    measured = json.loads((DOCS / "mini-components.json").read_text())
+    best = {name: max(of["auroc"]) for name, of in measured["classes"].items()}
+    assert best.keys() == set(EVERY)
+    assert sum(best[name] >= 0.9 for name in PLANTED_FEATURE) >= 5
+    assert all(best[name] < 0.9 for name in best.keys() - PLANTED_FEATURE.keys())
+    assert render_markdown(measured).strip() in (DOCS / "discover.md").read_text()
 
 
 def test_components_are_held_against_the_feature_alone_and_the_object_alone(discovery, drawn):

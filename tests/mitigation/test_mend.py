@@ -26,6 +26,7 @@ from spurbench.mitigation.training import (
     LastLayer,
     class_weights,
     image_weights,
+    moved,
     spurious_loss,
     train_last_layer,
 )
@@ -256,6 +257,24 @@ def test_what_is_trained_weighs_images_by_whether_they_lack_their_feature(world,
         trained(toy, given, kind(without=without, **few), tmp_path / str(without))
     written = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("0.0", "0.4")]
     assert written[0] != written[1]
+
+
+def test_images_are_mirrored_and_shifted_by_a_sixteenth_at_most():
+    columns = torch.arange(32.0).expand(3, 32, 32)
+    rows = columns.transpose(1, 2)
+    image = torch.stack([columns[0], rows[0], columns[0] * 0 + 7])
+    seen = moved(image.expand(200, -1, -1, -1), torch.Generator().manual_seed(0))
+    assert seen.shape == (200, 3, 32, 32) and (seen[:, 2] == 7).all()
+    across, down = seen[:, 0, 16, 10:22], seen[:, 1, 10:22, 16]
+    mirrored = across[:, 0] > across[:, -1]
+    assert 70 < mirrored.sum() < 130
+    across = torch.where(mirrored[:, None], across.flip(1), across)
+    for along in (across, down):
+        steps = along.diff(dim=1)
+        assert (steps == 1).all()  # whole, neither stretched nor cut
+        shifts = along[:, 0] - 10
+        assert set(shifts.tolist()) == {-2, -1, 0, 1, 2}
+    assert (seen[:, 1, 0] >= 0).all() and (seen[:, 1, :, :1] == seen[:, 1]).all()  # upright
 
 
 def test_fine_tuning_teaches_what_is_not_the_class_and_repeats_bit_for_bit(world, tmp_path):

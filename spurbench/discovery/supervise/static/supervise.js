@@ -54,12 +54,13 @@ async function show(place) {
     `${(100 * shown.variance).toFixed(1)} % of the variance over ${shown.images} training images; ` +
     `a step along it adds ${shown.sum.toFixed(2)} to the logit.`;
   $("pictures").replaceChildren(...shown.pictures.map((p) => topImage(asked.index, shown.folder, p)));
+  $("made").hidden = !shown.features.length;
   $("features").replaceChildren(...shown.features.map((feature) =>
     element("figure", {},
       element("img", { src: `/picture/${shown.folder}/${feature.file}`, alt: "feature" }),
       element("figcaption", {
         textContent: `${feature.start === "grey" ? "from grey" : "from the first image"}: ` +
-          `alpha ${feature.alpha.toFixed(1)}, class ${(100 * feature.probability).toFixed(0)} %`,
+          `alpha ${feature.alpha.toFixed(1)}, probability ${(100 * feature.probability).toFixed(0)} %`,
       }))));
   showVerdict();
 }
@@ -145,7 +146,7 @@ function topImage(index, folder, picture) {
     element("div", { className: "pair" }, drawn,
       element("img", { src: `/picture/${folder}/${picture.heat}`, alt: "heat map" })),
     element("figcaption", {},
-      `alpha ${picture.alpha.toFixed(1)}, class ${(100 * picture.probability).toFixed(0)} %`, absent));
+      `alpha ${picture.alpha.toFixed(1)}, probability ${(100 * picture.probability).toFixed(0)} %`, absent));
 }
 
 function place(shape, box) {
@@ -184,6 +185,7 @@ async function say(verdict) {
 function words() {
   const said = state.verdicts.get(key(current()));
   if (said) say(said.verdict);
+  else if ($("feature").value || $("noun").value) tell("kept once you say yes, no or unsure");
 }
 
 async function showAgreement() {
