@@ -75,6 +75,6 @@ def _between(
         found = change(of_other, own)
     if found is None:
         return Goal(goal=goal, reached=None, figures={}, met=())
-    name = f"minus {other}"
+    name = f"against {other}"
     reached = meets(found)
     return Goal(goal=goal, reached=reached, figures={name: found}, met=(name,) if reached else ())

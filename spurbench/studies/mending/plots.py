@@ -33,7 +33,7 @@ def _curve(found: Mending) -> Figure:
     """Spurious accuracy by generated images of a class, of each method; the rivals as lines."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5 * len(found.means), 4), layout="constrained")
+    figure = Figure(figsize=(2 + 4.5 * len(found.means), 4), layout="constrained")
     axes = figure.subplots(1, len(found.means), sharey=True, squeeze=False)[0]
     for axis, group in zip(axes, found.means, strict=True):
         methods = dict.fromkeys(row.method for row in group.rows if row.source == "generated")
@@ -54,7 +54,7 @@ def _curve(found: Mending) -> Figure:
         axis.set_axisbelow(True)
         axis.grid(color=PALE)
     axes[0].set_ylabel("spurious accuracy on fresh scenes, %")
-    axes[-1].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return figure
 
 

@@ -58,11 +58,14 @@ def _headings() -> list[str]:
 
 
 def _told(goal: Goal, names: dict[str, str]) -> str:
-    return "; ".join(
-        f"{'' if name in goal.met else 'not '}{names.get(name, name)} "
-        f"{100 * figure.value:+.1f}{_interval('fresh', figure)}"
+    """Who meets the goal, then who does not."""
+    told = {
+        name: f"{names.get(name, name)} {100 * figure.value:+.1f}{_interval('fresh', figure)}"
         for name, figure in goal.figures.items()
-    )
+    }
+    met = ", ".join(text for name, text in told.items() if name in goal.met)
+    missed = ", ".join(text for name, text in told.items() if name not in goal.met)
+    return "; ".join([part for part in (met, f"missed: {missed}" if missed else "") if part])
 
 
 def _said(reached: bool | None) -> str:
