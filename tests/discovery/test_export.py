@@ -136,21 +136,33 @@ def test_candidates_are_images_without_the_object_and_parts_beside_it(labelled, 
 
 
 def test_of_the_parts_beside_the_object_the_likeliest_is_taken(labelled, tmp_path):
-    written = export(labelled, tmp_path / "out", device=CPU)
-    (taken,) = [c for c in written.pairs[0].candidates if c.kind == "cut"]
     discovery = Discovery.read(labelled)
-    image = Image.open(Path(discovery.images) / taken.origin)
-    read = transform(discovery.preprocessing)
-    (box,) = [box for mark in Labels(labelled / FILE).marks() for box in mark.boxes]
-    parts = [cut(image, area, discovery.preprocessing) for area in free_squares([box])]
-    pixels = torch.stack([read(part) for part in parts]) / 255
-    with torch.inference_mode():
-        features = load_classifier(discovery.classifier.spec, device="cpu").features(pixels)
     components = Components.load(labelled / class_folder(94) / "components.safetensors")
-    alphas = components.alphas(features.numpy())[:, 1]
-    assert len(parts) > 5 and taken.alpha == pytest.approx(alphas.max(), rel=1e-4)
-    best = np.asarray(parts[int(alphas.argmax())])
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / PAIR / taken.file)), best)
+    classifier = load_classifier(discovery.classifier.spec, device="cpu")
+    read = transform(discovery.preprocessing)
+    _, boxed, _ = read_class(labelled / class_folder(94)).components[1].pictures
+    image = Image.open(Path(discovery.images) / boxed.path)
+
+    def likeliest(boxes):
+        areas = list(free_squares(boxes))
+        parts = [cut(image, area, discovery.preprocessing) for area in areas]
+        pixels = torch.stack([read(part) for part in parts]) / 255
+        with torch.inference_mode():
+            alphas = components.alphas(classifier.features(pixels).numpy())[:, 1]
+        best = int(alphas.argmax())
+        return areas[best], alphas[best], np.asarray(parts[best])
+
+    # The object is in the middle of the part that would be the likeliest of all.
+    (left, top, right, bottom), unbound, _ = likeliest([])
+    x, y = (left + right) / 2, (top + bottom) / 2
+    box = Box(left=x - 0.01, top=y - 0.01, right=x + 0.01, bottom=y + 0.01)
+    labels = Labels(labelled / FILE)
+    labels.mark(Mark(person="anna", index=94, sha256=boxed.sha256, boxes=(box,)))
+    (pair,) = export(labelled, tmp_path / "out", device=CPU).pairs
+    (taken,) = [candidate for candidate in pair.candidates if candidate.kind == "cut"]
+    _, alpha, expected = likeliest([box])
+    assert taken.alpha == pytest.approx(alpha, rel=1e-4) and alpha < unbound
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / PAIR / taken.file)), expected)
 
 
 def test_candidates_are_the_top_images_of_the_component_that_is_exported(labelled, tmp_path):
