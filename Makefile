@@ -57,10 +57,10 @@ report: $(VENV)/.installed ## The paper's tables and figures for the embedded da
 
 loop: $(VENV)/.installed ## From biased training scenes to a dataset, and mended by it: docs/loop.md
 	$(BIN)/spurbench mini training $(LOOP)/training --images 300
-	$(BIN)/spurbench mini training $(LOOP)/pool --images 3000 --classes valley --seed 1
+	$(BIN)/spurbench mini training $(LOOP)/pool --images 6000 --classes valley --seed 1
 	$(BIN)/spurbench discover --model mini:resnet_robust --images $(LOOP)/training --components 5 --top 40 --output $(LOOP)/discovery
 	$(BIN)/spurbench mini supervise $(LOOP)/discovery
-	$(BIN)/spurbench discover export $(LOOP)/discovery $(LOOP)/recipe --pool $(LOOP)/pool --extends mini $(PANEL:%=--confirm mini:%)
+	$(BIN)/spurbench discover export $(LOOP)/discovery $(LOOP)/recipe --pool $(LOOP)/pool --candidates 200 --extends mini $(PANEL:%=--confirm mini:%)
 	$(BIN)/spurbench build --recipe $(LOOP)/recipe --classes all --output $(LOOP)/dataset
 	$(BIN)/spurbench eval $(PANEL:%=--model mini:%) --data $(LOOP)/dataset --output $(LOOP)/results
 	$(BIN)/spurbench mend --model mini:resnet_v1 --method last-layer --images $(LOOP)/training --spurious $(LOOP)/dataset --output $(LOOP)/last-layer
