@@ -202,6 +202,31 @@ def test_a_server_killed_in_the_middle_and_started_again_loses_nothing(browser, 
         server.kill()
 
 
+def test_an_image_that_did_not_load_is_asked_for_again_once_the_server_answers(browser, survey):
+    server = Server(survey)
+    try:
+        page = opened(browser, f"{server.address}/r/{links(survey)[0]['token']}")
+        one(page, "#start").click()
+        graded(page, lambda: press(page, "1"))
+        saved(page)
+        server.kill()
+
+        def broken():
+            return one(page, "#broken").is_displayed()
+
+        for grade in "2345":  # the next image or two are in the browser already
+            until(lambda: is_ready(page) or broken(), page)
+            if not broken():
+                press(page, grade)
+        assert broken()
+        server = Server(survey, server.port)
+        until(lambda: is_ready(page), page)
+        saved(page)
+        assert not broken()
+    finally:
+        server.kill()
+
+
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass

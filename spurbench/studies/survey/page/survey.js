@@ -87,6 +87,7 @@ async function flush() {
       if (revision >= (answers.get(position)?.revision ?? 0)) answers.set(position, { grade, revision });
     }
     pause = 0;
+    if (!by("broken").hidden) load(); // the server is there again
   } catch {
     pause = Math.min(SLOWEST, Math.max(1000, 2 * pause));
   }
